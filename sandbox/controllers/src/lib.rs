@@ -1,0 +1,1 @@
+//! The sandbox's controllers: scheduler, Deployment, ReplicaSet, EndpointSlice, autoscaler, garbage collection.

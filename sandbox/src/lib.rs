@@ -1,0 +1,1 @@
+//! Enough of Kubernetes, in one process, to run this repository's workflow for real.
