@@ -1,0 +1,122 @@
+//! Safetensors to ONNX: the fixed graph around the weights, with batch norm folded into the convolutions before it.
+
+use anyhow::{Context as _, Result, ensure};
+use prost::Message as _;
+use safetensors::{Dtype, SafeTensors};
+
+use crate::onnx::{Attribute, Graph, IR_VERSION, Model, Node, OPSET_VERSION, OperatorSet, Tensor, ValueInfo};
+use crate::resnet50::{BN_EPSILON, CLASSES, ConvBn, FEATURES, blocks, stem};
+
+/// The ONNX file for the weights in `safetensors` (the file's bytes).
+///
+/// Fails on a tensor that is missing, or that is not of the shape and type (F32) of ResNet-50.
+pub(crate) fn to_onnx(safetensors: &[u8]) -> Result<Vec<u8>> {
+    let weights = SafeTensors::deserialize(safetensors).context("read the safetensors header")?;
+    let mut graph = Builder { weights, graph: Graph { name: "resnet50".into(), ..Graph::default() } };
+
+    graph.conv_relu(&stem(), "input")?;
+    let pool = [("kernel_shape", vec![3, 3]), ("strides", vec![2, 2]), ("pads", vec![1, 1, 1, 1])];
+    graph.node(
+        "MaxPool",
+        "maxpool",
+        &["conv1.relu"],
+        pool.map(|(name, ints)| Attribute::ints(name, ints)).into(),
+    );
+    let mut value = "maxpool".to_owned();
+    for block in blocks() {
+        let [first, second, third] = &block.convs;
+        let inner = graph.conv_relu(first, &value)?;
+        let inner = graph.conv_relu(second, &inner)?;
+        let branch = graph.conv(third, &inner)?;
+        let shortcut = match &block.downsample {
+            Some(downsample) => graph.conv(downsample, &value)?,
+            None => value,
+        };
+        let sum = format!("{branch}.add");
+        graph.node("Add", &sum, &[&branch, &shortcut], vec![]);
+        value = graph.relu(&sum);
+    }
+    graph.node("GlobalAveragePool", "avgpool", &[&value], vec![]);
+    graph.node("Flatten", "features", &["avgpool"], vec![Attribute::int("axis", 1)]);
+    graph.copy("fc.weight", &[CLASSES, FEATURES])?;
+    graph.copy("fc.bias", &[CLASSES])?;
+    graph.node("Gemm", "logits", &["features", "fc.weight", "fc.bias"], vec![Attribute::int("transB", 1)]);
+
+    let mut graph = graph.graph;
+    graph.input.push(ValueInfo::new("input", &[1, 3, 224, 224]));
+    graph.output.push(ValueInfo::new("logits", &[1, CLASSES]));
+    let model = Model {
+        ir_version: IR_VERSION,
+        producer_name: env!("CARGO_PKG_NAME").into(),
+        graph: Some(graph),
+        opset_import: vec![OperatorSet { domain: String::new(), version: OPSET_VERSION }],
+    };
+    Ok(model.encode_to_vec())
+}
+
+struct Builder<'a> {
+    weights: SafeTensors<'a>,
+    graph: Graph,
+}
+
+impl<'a> Builder<'a> {
+    fn node(&mut self, op_type: &str, name: &str, input: &[&str], attributes: Vec<Attribute>) {
+        self.graph.node.push(Node::new(op_type, name, input, attributes));
+    }
+
+    fn relu(&mut self, input: &str) -> String {
+        let name = format!("{input}.relu");
+        self.node("Relu", &name, &[input], vec![]);
+        name
+    }
+
+    fn conv_relu(&mut self, conv: &ConvBn, input: &str) -> Result<String> {
+        let name = self.conv(conv, input)?;
+        Ok(self.relu(&name))
+    }
+
+    /// A convolution that does its batch norm's work too:
+    /// `gamma * (w*x - mean) / sqrt(var + eps) + beta = (scale * w) * x + (beta - mean * scale)`.
+    fn conv(&mut self, conv: &ConvBn, input: &str) -> Result<String> {
+        let ConvBn { conv: name, bn, output, kernel, .. } = conv;
+        let shape = [*output, conv.input, *kernel, *kernel];
+        let weight = self.tensor(&format!("{name}.weight"), &shape)?;
+        let [gamma, beta, mean, variance] = ["weight", "bias", "running_mean", "running_var"]
+            .map(|part| self.tensor(&format!("{bn}.{part}"), &[*output]).map(Iterator::collect::<Vec<_>>));
+        let (gamma, beta, mean, variance) = (gamma?, beta?, mean?, variance?);
+        let scale: Vec<f64> = gamma
+            .iter()
+            .zip(&variance)
+            .map(|(g, v)| f64::from(*g) / (f64::from(*v) + BN_EPSILON).sqrt())
+            .collect();
+
+        let per_output = conv.input * kernel * kernel;
+        let folded = weight.enumerate().map(|(i, w)| (f64::from(w) * scale[i / per_output]) as f32);
+        let folded = Tensor::new(&format!("{name}.weight"), &shape, folded);
+        let bias = (0..*output).map(|o| (f64::from(beta[o]) - f64::from(mean[o]) * scale[o]) as f32);
+        let bias = Tensor::new(&format!("{name}.bias"), &[*output], bias);
+        self.graph.initializer.extend([folded, bias]);
+
+        let (kernel, stride, pad) = (*kernel as i64, conv.stride as i64, conv.padding() as i64);
+        let attributes = vec![
+            Attribute::ints("kernel_shape", vec![kernel; 2]),
+            Attribute::ints("strides", vec![stride; 2]),
+            Attribute::ints("pads", vec![pad; 4]),
+        ];
+        self.node("Conv", name, &[input, &format!("{name}.weight"), &format!("{name}.bias")], attributes);
+        Ok(name.clone())
+    }
+
+    fn copy(&mut self, name: &str, shape: &[usize]) -> Result<()> {
+        let values = self.tensor(name, shape)?;
+        self.graph.initializer.push(Tensor::new(name, shape, values));
+        Ok(())
+    }
+
+    fn tensor(&self, name: &str, shape: &[usize]) -> Result<impl Iterator<Item = f32> + use<'a>> {
+        let tensor = self.weights.tensor(name).with_context(|| format!("find tensor {name} of ResNet-50"))?;
+        ensure!(tensor.dtype() == Dtype::F32, "tensor {name} holds {:?}, expected F32", tensor.dtype());
+        ensure!(tensor.shape() == shape, "tensor {name} has shape {:?}, expected {shape:?}", tensor.shape());
+        Ok(tensor.data().as_chunks().0.iter().map(|bytes| f32::from_le_bytes(*bytes)))
+    }
+}

@@ -1,0 +1,107 @@
+//! The folder that the app loads: `model.onnx` and the manifest that describes it.
+
+use std::fs;
+use std::io::Write as _;
+use std::path::Path;
+
+use anyhow::{Context as _, Result, bail};
+use serde::{Deserialize, Serialize};
+
+use crate::{Preset, sha256_hex};
+
+/// File name of the graph with its weights.
+pub const MODEL_FILE: &str = "model.onnx";
+/// File name of the [`Manifest`].
+pub const MANIFEST_FILE: &str = "manifest.json";
+
+const HINT: &str = "hint: `cargo xtask weights fetch` or `cargo xtask weights generate` makes it anew";
+
+/// What `manifest.json` says of the `model.onnx` beside it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Manifest {
+    /// The architecture, as `/health` names it.
+    pub name: String,
+    /// The set of weights: a name from [`crate::SETS`], or `seeded-N`.
+    pub weights: String,
+    /// Where they came from: an address, or words.
+    pub source: String,
+    /// SPDX identifier, where the weights are someone's work.
+    pub license: Option<String>,
+    /// SHA-256 of `model.onnx`, lower-case hexadecimal.
+    pub sha256: String,
+    /// Length of `model.onnx`.
+    pub size_bytes: u64,
+    /// How pictures are prepared for these weights.
+    pub preset: Preset,
+    /// The seed of weights that were drawn and not trained: their predictions mean nothing.
+    pub seeded: Option<u64>,
+    /// The label set that class indices count in.
+    pub labels: String,
+}
+
+impl Manifest {
+    /// What can be read off the file itself; the caller fills in where the weights came from.
+    pub(crate) fn describing(onnx: &[u8]) -> Manifest {
+        Manifest {
+            name: "ResNet-50".into(),
+            weights: String::new(),
+            source: String::new(),
+            license: None,
+            sha256: sha256_hex(onnx),
+            size_bytes: onnx.len() as u64,
+            preset: Preset::IMAGENET_V1,
+            seeded: None,
+            labels: "imagenet-1k".into(),
+        }
+    }
+}
+
+/// Checks that `dir` is a whole model folder: both files there, `model.onnx` of the size and SHA-256 in the manifest.
+///
+/// The error says what is wrong and which command mends it.
+pub fn verify(dir: &Path) -> Result<Manifest> {
+    let path = dir.join(MANIFEST_FILE);
+    let text = fs::read(&path).with_context(|| format!("read {}\n{HINT}", path.display()))?;
+    let manifest: Manifest =
+        serde_json::from_slice(&text).with_context(|| format!("parse {} as JSON\n{HINT}", path.display()))?;
+    let path = dir.join(MODEL_FILE);
+    let onnx = fs::read(&path).with_context(|| format!("read {}\n{HINT}", path.display()))?;
+    let (size, path) = (onnx.len() as u64, path.display());
+    if size != manifest.size_bytes {
+        bail!("{path} is damaged: expected {} bytes, got {size}\n{HINT}", manifest.size_bytes);
+    }
+    let sha256 = sha256_hex(&onnx);
+    if sha256 != manifest.sha256 {
+        bail!("{path} is damaged: expected sha256 {}, got {sha256}\n{HINT}", manifest.sha256);
+    }
+    Ok(manifest)
+}
+
+/// Writes both files into a temporary folder beside `dir`, then swaps it in.
+pub(crate) fn install(dir: &Path, onnx: &[u8], manifest: &Manifest) -> Result<()> {
+    let parent = dir.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    fs::create_dir_all(parent).with_context(|| format!("create folder {}", parent.display()))?;
+    let staging = tempfile::Builder::new()
+        .prefix(".model-")
+        .tempdir_in(parent)
+        .with_context(|| format!("create a temporary folder in {}", parent.display()))?;
+    let new = staging.path().join("new");
+    let write = || -> Result<()> {
+        fs::create_dir(&new)?;
+        let mut file = fs::File::create(new.join(MODEL_FILE))?;
+        file.write_all(onnx)?;
+        file.sync_all()?;
+        let mut text = serde_json::to_string_pretty(manifest)?;
+        text.push('\n');
+        fs::write(new.join(MANIFEST_FILE), text)?;
+        Ok(())
+    };
+    write().with_context(|| format!("write the model to {}", new.display()))?;
+    let swap = || -> std::io::Result<()> {
+        match fs::rename(dir, staging.path().join("old")) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error),
+            _ => fs::rename(&new, dir),
+        }
+    };
+    swap().with_context(|| format!("move the model to {}", dir.display()))
+}
