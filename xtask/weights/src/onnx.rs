@@ -1,4 +1,5 @@
-//! The part of ONNX's protobuf schema that a convolutional classifier needs; field numbers from `onnx.proto`.
+//! The part of ONNX's protobuf schema that a convolutional classifier needs; field numbers from `onnx.proto`,
+//! which is proto2: repeated numbers are not packed.
 
 /// `IR_VERSION` of ONNX 1.12, the release of opset 17.
 pub(crate) const IR_VERSION: i64 = 8;
@@ -78,7 +79,7 @@ pub(crate) struct Attribute {
     pub(crate) name: String,
     #[prost(int64, tag = "3")]
     pub(crate) i: i64,
-    #[prost(int64, repeated, tag = "8")]
+    #[prost(int64, repeated, packed = "false", tag = "8")]
     pub(crate) ints: Vec<i64>,
     #[prost(int32, tag = "20")]
     pub(crate) r#type: i32,
@@ -96,7 +97,7 @@ impl Attribute {
 
 #[derive(Clone, PartialEq, prost::Message)]
 pub(crate) struct Tensor {
-    #[prost(int64, repeated, tag = "1")]
+    #[prost(int64, repeated, packed = "false", tag = "1")]
     pub(crate) dims: Vec<i64>,
     #[prost(int32, tag = "2")]
     pub(crate) data_type: i32,
