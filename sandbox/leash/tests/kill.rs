@@ -1,5 +1,7 @@
 //! Real processes: a program is killed, and what it had on a leash must be gone.
 
+#![allow(clippy::unwrap_used)]
+
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};

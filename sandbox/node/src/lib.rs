@@ -1,1 +1,16 @@
 //! The sandbox's node agent: a pod's container is a process, with probes, restarts, limits and logs.
+//!
+//! It plays the kubelet's part: watches the pods that are bound to its node, runs their containers, and writes what it
+//! sees into the pods' status and into events, worded as the kubelet words them. It talks to the API through
+//! [`kube::Client`] alone. What a process cannot have without a container engine (mounts, users, a network of its own)
+//! it does without; see [`NodeAgent`].
+
+mod agent;
+mod image;
+mod logs;
+mod usage;
+
+pub use agent::{NodeAgent, NodeConfig, Tuning};
+pub use image::{Image, ImageId, ImageLayout, ImageStore, InvalidReference};
+pub use logs::{LogError, LogRequest, LogStream};
+pub use usage::{PodUsage, Sample, Usage};
