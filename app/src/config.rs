@@ -1,0 +1,112 @@
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::time::Duration;
+
+use anyhow::{Result, anyhow, ensure};
+
+use crate::engine::EngineKind;
+use crate::log;
+
+/// Everything that can be set, from the environment.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// `HOST` and `PORT`; default 0.0.0.0:8000. Port 0 takes a free one, and the log says which.
+    pub listen: SocketAddr,
+    /// `MODEL_DIR`: the folder with `model.onnx` and `manifest.json`; default `model`.
+    pub model_dir: PathBuf,
+    /// `MODEL_ENGINE`: auto, rten or onnxruntime.
+    pub engine: EngineKind,
+    /// `MODEL_THREADS`: threads of one forward pass; default: the CPUs this process may use, by quota too.
+    pub threads: NonZeroUsize,
+    /// `QUEUE_SIZE`: predictions accepted at a time, the running one included; default 32. More are answered 429.
+    pub queue_size: NonZeroUsize,
+    /// `REQUEST_TIMEOUT_SECONDS`: for the body to come, and for the whole answer; default 30.
+    pub request_timeout: Duration,
+    /// `DRAIN_DELAY_SECONDS`: how long after SIGTERM predictions are still accepted, for where no preStop pause has
+    /// waited for the endpoint's removal already; default 0.
+    pub drain_delay: Duration,
+    /// `LOG_FORMAT`: json or human; default: human on a terminal.
+    pub log_format: log::Format,
+    /// `POD_NAME`: named in the log and in `X-Served-By`.
+    pub pod: Option<String>,
+}
+
+impl Config {
+    /// Reads the environment. The error names the variable, its value and what would be right.
+    pub fn from_env() -> Result<Config> {
+        Config::from_lookup(|name| std::env::var(name).ok())
+    }
+
+    fn from_lookup(lookup: impl Fn(&str) -> Option<String>) -> Result<Config> {
+        let lookup = |name: &str| lookup(name).filter(|value| !value.is_empty());
+        let host: IpAddr = parse(&lookup, "HOST", "an IP address", Ipv4Addr::UNSPECIFIED.into())?;
+        let cpus = std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
+        Ok(Config {
+            listen: SocketAddr::new(host, parse(&lookup, "PORT", "a port number", 8000)?),
+            model_dir: lookup("MODEL_DIR").map_or_else(|| PathBuf::from("model"), PathBuf::from),
+            engine: parse(&lookup, "MODEL_ENGINE", "auto, rten or onnxruntime", EngineKind::Auto)?,
+            threads: parse(&lookup, "MODEL_THREADS", "a positive number", cpus)?,
+            queue_size: parse(
+                &lookup,
+                "QUEUE_SIZE",
+                "a positive number",
+                const { NonZeroUsize::new(32).unwrap() },
+            )?,
+            request_timeout: seconds(&lookup, "REQUEST_TIMEOUT_SECONDS", 30.0)?,
+            drain_delay: seconds(&lookup, "DRAIN_DELAY_SECONDS", 0.0)?,
+            log_format: parse(&lookup, "LOG_FORMAT", "json or human", log::Format::default())?,
+            pod: lookup("POD_NAME"),
+        })
+    }
+}
+
+type Lookup<'a> = &'a dyn Fn(&str) -> Option<String>;
+
+fn parse<T: FromStr>(lookup: Lookup<'_>, name: &str, expected: &str, default: T) -> Result<T> {
+    match lookup(name) {
+        Some(value) => value.parse().map_err(|_| anyhow!("{name}={value:?}: expected {expected}")),
+        None => Ok(default),
+    }
+}
+
+fn seconds(lookup: Lookup<'_>, name: &str, default: f64) -> Result<Duration> {
+    let seconds = parse(lookup, name, "a number of seconds", default)?;
+    ensure!((0.0..=3600.0).contains(&seconds), "{name}={seconds}: expected 0 to 3600 seconds");
+    Ok(Duration::from_secs_f64(seconds))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn with(variables: &[(&str, &str)]) -> Result<Config> {
+        Config::from_lookup(|name| {
+            variables.iter().find(|(n, _)| *n == name).map(|(_, value)| (*value).to_owned())
+        })
+    }
+
+    #[test]
+    fn defaults() {
+        let config = with(&[("HOST", "")]).unwrap();
+        assert_eq!(config.listen.to_string(), "0.0.0.0:8000");
+        assert_eq!(config.queue_size.get(), 32);
+        assert_eq!(config.request_timeout, Duration::from_secs(30));
+    }
+
+    #[test]
+    fn what_is_wrong_is_named() {
+        for (name, value, expected) in [
+            ("PORT", "http", "PORT=\"http\": expected a port number"),
+            ("HOST", "localhost", "expected an IP address"),
+            ("MODEL_ENGINE", "tract", "expected auto, rten or onnxruntime"),
+            ("QUEUE_SIZE", "0", "expected a positive number"),
+            ("REQUEST_TIMEOUT_SECONDS", "-1", "expected 0 to 3600 seconds"),
+            ("DRAIN_DELAY_SECONDS", "NaN", "expected 0 to 3600 seconds"),
+        ] {
+            let error = with(&[(name, value)]).unwrap_err().to_string();
+            assert!(error.contains(expected), "{error}");
+        }
+    }
+}

@@ -1,0 +1,87 @@
+//! The bounded queue in front of the engine.
+//!
+//! A prediction takes a place or is refused at once. Then its picture is prepared, and then it waits for the engine in
+//! the order of arrival. Whoever leaves while waiting leaves the queue too: the places are the futures themselves.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use tokio::sync::{Mutex, Semaphore};
+use tokio::task::spawn_blocking;
+
+use crate::config::Config;
+use crate::engine::Engine;
+use crate::error::ApiError;
+use crate::model::{Manifest, Model};
+use crate::preprocess;
+
+pub(crate) struct Inference {
+    pub(crate) manifest: Manifest,
+    pub(crate) engine_name: &'static str,
+    pub(crate) threads: usize,
+    /// A tokio mutex: it hands the engine on in the order of arrival.
+    engine: Arc<Mutex<Box<dyn Engine>>>,
+    places: Semaphore,
+    /// A decoded picture may be large; only as many at a time as there are CPUs to decode them.
+    decoders: Arc<Semaphore>,
+}
+
+/// The answer of the model, and how long it took.
+pub(crate) struct Output {
+    /// One per class.
+    pub(crate) logits: Vec<f32>,
+    pub(crate) preprocess: Duration,
+    pub(crate) forward: Duration,
+}
+
+impl Inference {
+    pub(crate) fn new(model: Model, config: &Config) -> Inference {
+        let Model { manifest, engine, threads } = model;
+        Inference {
+            manifest,
+            engine_name: engine.name(),
+            threads,
+            engine: Arc::new(Mutex::new(engine)),
+            places: Semaphore::new(config.queue_size.get()),
+            decoders: Arc::new(Semaphore::new(threads)),
+        }
+    }
+
+    /// Picture (a whole file) to logits, or [`ApiError::QueueFull`] at once.
+    pub(crate) async fn run(&self, picture: Bytes) -> Result<Output, ApiError> {
+        let _place = self.places.try_acquire().map_err(|_| ApiError::QueueFull)?;
+
+        let permit = self.decoders.clone().acquire_owned().await.map_err(|_| ApiError::Draining)?;
+        let preset = self.manifest.preset.clone();
+        let prepare = move || {
+            let start = Instant::now();
+            let tensor = preprocess::prepare(&picture, &preset);
+            drop(permit);
+            (tensor, start.elapsed())
+        };
+        let (tensor, preprocess) = spawn_blocking(prepare).await.map_err(failed)?;
+        let tensor = tensor.map_err(preprocess::Error::into_api)?;
+
+        let mut engine = self.engine.clone().lock_owned().await;
+        let compute = move || {
+            let start = Instant::now();
+            let logits = engine.run(tensor);
+            (logits, start.elapsed())
+        };
+        let (logits, forward) = spawn_blocking(compute).await.map_err(failed)?;
+        Ok(Output { logits: logits.map_err(failed)?, preprocess, forward })
+    }
+
+    /// Predictions that have a place, and how many places there are.
+    pub(crate) fn queue(&self, config: &Config) -> (usize, usize) {
+        let size = config.queue_size.get();
+        (size - self.places.available_permits().min(size), size)
+    }
+}
+
+fn failed(cause: impl Into<anyhow::Error>) -> ApiError {
+    let cause = cause.into();
+    tracing::error!("prediction failed: {cause:#}");
+    ApiError::PredictionFailed
+}

@@ -1,0 +1,158 @@
+//! What Prometheus scrapes.
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::time::Duration;
+
+use axum::extract::State;
+use axum::response::{IntoResponse, Response};
+use http::header::CONTENT_TYPE;
+use prometheus_client::encoding::{EncodeLabelSet, text};
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::registry::Registry;
+
+use crate::App;
+use crate::error::ApiError;
+
+/// From a forward pass on many cores to one on a crowded one, in seconds.
+const BUCKETS: [f64; 12] = [0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.25, 0.5, 1.0, 2.0, 3.5, 5.0];
+/// Decode, resize and normalise, in seconds.
+const PREPROCESS_BUCKETS: [f64; 8] = [0.001, 0.002, 0.004, 0.008, 0.016, 0.05, 0.2, 1.0];
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct RequestLabels {
+    method: String,
+    endpoint: String,
+    status_code: u16,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ReasonLabel {
+    reason: &'static str,
+}
+
+pub(crate) struct Metrics {
+    registry: Registry,
+    requests: Family<RequestLabels, Counter>,
+    request_seconds: Histogram,
+    pub(crate) in_flight: Gauge,
+    inference_seconds: Histogram,
+    preprocess_seconds: Histogram,
+    rejections: Family<ReasonLabel, Counter>,
+    accepted: Gauge,
+    queue_depth: Gauge,
+    queue_size: Gauge,
+    ready: Gauge,
+    seeded: Gauge,
+    uptime: Gauge<f64, AtomicU64>,
+    start: std::time::Instant,
+}
+
+impl Default for Metrics {
+    fn default() -> Metrics {
+        let mut registry = Registry::default();
+        let metrics = Metrics {
+            requests: Family::default(),
+            request_seconds: Histogram::new([0.001, 0.005].into_iter().chain(BUCKETS)),
+            in_flight: Gauge::default(),
+            inference_seconds: Histogram::new(BUCKETS),
+            preprocess_seconds: Histogram::new(PREPROCESS_BUCKETS),
+            rejections: Family::default(),
+            accepted: Gauge::default(),
+            queue_depth: Gauge::default(),
+            queue_size: Gauge::default(),
+            ready: Gauge::default(),
+            seeded: Gauge::default(),
+            uptime: Gauge::default(),
+            start: std::time::Instant::now(),
+            registry: Registry::default(),
+        };
+        registry.register("http_requests", "Requests answered", metrics.requests.clone());
+        registry.register(
+            "http_request_duration_seconds",
+            "From the head of the request to the head of the answer",
+            metrics.request_seconds.clone(),
+        );
+        registry.register("http_requests_in_flight", "Requests being answered", metrics.in_flight.clone());
+        registry.register(
+            "model_inference_duration_seconds",
+            "Forward passes",
+            metrics.inference_seconds.clone(),
+        );
+        registry.register(
+            "model_preprocess_duration_seconds",
+            "Decode, resize, crop, normalise",
+            metrics.preprocess_seconds.clone(),
+        );
+        registry.register(
+            "predictions_rejected",
+            "Predictions not made, by cause",
+            metrics.rejections.clone(),
+        );
+        registry.register(
+            "predictions_accepted",
+            "Predictions promised an answer and not answered yet",
+            metrics.accepted.clone(),
+        );
+        registry.register(
+            "inference_queue_depth",
+            "Places taken, the running one too",
+            metrics.queue_depth.clone(),
+        );
+        registry.register("inference_queue_size", "Places there are", metrics.queue_size.clone());
+        registry.register("model_ready", "1 when predictions are taken", metrics.ready.clone());
+        registry.register(
+            "model_weights_seeded",
+            "1 when the weights are not trained and predictions mean nothing",
+            metrics.seeded.clone(),
+        );
+        registry.register("process_uptime_seconds", "Since the start", metrics.uptime.clone());
+        Metrics { registry, ..metrics }
+    }
+}
+
+impl Metrics {
+    pub(crate) fn answered(&self, method: String, endpoint: String, status_code: u16, duration: Duration) {
+        self.requests.get_or_create(&RequestLabels { method, endpoint, status_code }).inc();
+        self.request_seconds.observe(duration.as_secs_f64());
+    }
+
+    pub(crate) fn inferred(&self, preprocess: Duration, forward: Duration) {
+        self.preprocess_seconds.observe(preprocess.as_secs_f64());
+        self.inference_seconds.observe(forward.as_secs_f64());
+    }
+
+    pub(crate) fn rejected(&self, error: &ApiError) {
+        self.rejections.get_or_create(&ReasonLabel { reason: error.code() }).inc();
+    }
+}
+
+/// Metrics in the text format.
+#[utoipa::path(get, path = "/metrics", responses(
+    (status = 200, body = String, content_type = "application/openmetrics-text"),
+))]
+pub(crate) async fn metrics(State(app): State<Arc<App>>) -> Response {
+    let metrics = &app.metrics;
+    let inference = app.lifecycle.health().ok();
+    metrics.ready.set(inference.is_some().into());
+    if let Some(inference) = inference {
+        let (depth, size) = inference.queue(&app.config);
+        metrics.queue_depth.set(depth as i64);
+        metrics.queue_size.set(size as i64);
+        metrics.seeded.set(inference.manifest.seeded.is_some().into());
+    }
+    metrics.accepted.set(app.lifecycle.accepted() as i64);
+    metrics.uptime.set(metrics.start.elapsed().as_secs_f64());
+    let mut body = String::new();
+    match text::encode(&mut body, &metrics.registry) {
+        Ok(()) => ([(CONTENT_TYPE, "application/openmetrics-text; version=1.0.0; charset=utf-8")], body)
+            .into_response(),
+        Err(error) => {
+            tracing::error!("encode the metrics: {error}");
+            http::StatusCode::INTERNAL_SERVER_ERROR.into_response()
+        }
+    }
+}

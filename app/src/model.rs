@@ -1,0 +1,87 @@
+//! The model folder: weights, and the manifest that travels with them.
+
+use std::num::NonZeroUsize;
+use std::path::Path;
+
+use anyhow::{Context as _, Result, bail, ensure};
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use crate::config::Config;
+use crate::engine::{self, Engine};
+use crate::labels;
+
+/// Said wherever predictions are: the weights were drawn, not trained.
+pub(crate) const SEEDED_WARNING: &str = "the weights are seeded, not trained: predictions mean nothing";
+
+/// `manifest.json`, as far as the service needs it.
+#[derive(Clone, Debug, Deserialize)]
+pub(crate) struct Manifest {
+    pub(crate) weights: String,
+    pub(crate) source: String,
+    pub(crate) license: Option<String>,
+    pub(crate) sha256: String,
+    size_bytes: u64,
+    pub(crate) preset: Preset,
+    pub(crate) seeded: Option<u64>,
+}
+
+/// How a picture becomes the tensor that the weights were trained for; the names are torchvision's.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct Preset {
+    /// Length of the short edge after resizing, in pixels (bilinear, antialiased).
+    pub resize: u32,
+    /// Edge of the centre crop, in pixels.
+    pub crop: u32,
+    /// Subtracted per channel (R, G, B) after scaling to 0..1.
+    pub mean: [f32; 3],
+    /// Divided by per channel.
+    pub std: [f32; 3],
+}
+
+/// A model that has been loaded and has answered once.
+pub struct Model {
+    pub(crate) manifest: Manifest,
+    pub(crate) engine: Box<dyn Engine>,
+    pub(crate) threads: usize,
+}
+
+impl Model {
+    /// Loads the folder that `config` names, and warms it up: the first pass allocates what the later ones reuse.
+    pub fn load(config: &Config) -> Result<Model> {
+        let dir = &config.model_dir;
+        let context = || {
+            let dir = dir.display();
+            format!(
+                "load the model from {dir}\nhint: `cargo xtask weights fetch` makes such a folder, MODEL_DIR names it"
+            )
+        };
+        Model::open(dir, config.engine, config.threads).with_context(context)
+    }
+
+    fn open(dir: &Path, kind: engine::EngineKind, threads: NonZeroUsize) -> Result<Model> {
+        let path = dir.join("manifest.json");
+        let text = std::fs::read(&path).with_context(|| format!("read {}", path.display()))?;
+        let manifest: Manifest =
+            serde_json::from_slice(&text).with_context(|| format!("parse {}", path.display()))?;
+        let preset = &manifest.preset;
+        ensure!(preset.crop == 224, "{}: crop {} is not the graph's 224", path.display(), preset.crop);
+        ensure!(preset.resize >= preset.crop, "{}: resize is below crop", path.display());
+        ensure!(preset.std.iter().all(|std| *std > 0.0), "{}: std must be above 0", path.display());
+
+        let path = dir.join("model.onnx");
+        let size = std::fs::metadata(&path).with_context(|| format!("read {}", path.display()))?.len();
+        if size != manifest.size_bytes {
+            bail!("{} is damaged: expected {} bytes, got {size}", path.display(), manifest.size_bytes);
+        }
+        let mut engine = engine::open(kind, &path, threads)?;
+        let logits = engine.run(vec![0.0; 3 * 224 * 224]).context("warm up")?;
+        ensure!(logits.len() == labels::COUNT, "expected {} classes, got {}", labels::COUNT, logits.len());
+        Ok(Model { manifest, engine, threads: threads.get() })
+    }
+
+    /// Whether the predictions mean nothing.
+    pub fn is_seeded(&self) -> bool {
+        self.manifest.seeded.is_some()
+    }
+}

@@ -1,0 +1,141 @@
+//! Picture to tensor, as torchvision's preset does it with Pillow.
+
+use std::io::Cursor;
+
+use fast_image_resize::images::{Image, ImageRef};
+use fast_image_resize::{FilterType, PixelType, ResizeAlg, ResizeOptions, Resizer};
+use image::{DynamicImage, ImageDecoder as _, ImageFormat, ImageReader, Limits};
+
+use crate::error::ApiError;
+pub use crate::model::Preset;
+
+/// The formats accepted, as media types.
+pub const MEDIA_TYPES: [&str; 5] = ["image/jpeg", "image/png", "image/bmp", "image/tiff", "image/webp"];
+/// Longest side accepted.
+pub const MAX_SIDE_PX: u32 = 8192;
+/// Most pixels accepted.
+pub const MAX_PIXELS: u64 = 25_000_000;
+/// What a decoder may allocate: the largest picture accepted, at 16 bits in four channels, and as much working space.
+const MAX_DECODER_BYTES: u64 = MAX_PIXELS * 8 * 2;
+
+/// Why a file could not be prepared.
+#[derive(Debug)]
+pub enum Error {
+    /// Not one of the formats.
+    Format(String),
+    /// One of them, and broken or too large.
+    Picture(String),
+}
+
+impl Error {
+    pub(crate) fn into_api(self) -> ApiError {
+        match self {
+            Error::Format(message) => ApiError::UnsupportedMediaType(message),
+            Error::Picture(message) => ApiError::PreprocessingFailed(message),
+        }
+    }
+}
+
+/// A whole file to the tensor [3, crop, crop] in row-major order, normalised.
+pub fn prepare(file: &[u8], preset: &Preset) -> Result<Vec<f32>, Error> {
+    let picture = decode(file)?;
+    let pixels = resize_and_crop(&picture, preset)?;
+    Ok(normalize(&pixels, preset))
+}
+
+/// The picture in 8-bit RGB. Alpha is dropped, EXIF orientation not applied, as torchvision has it. The dimensions are
+/// read and judged before anything of their size is allocated.
+pub fn decode(file: &[u8]) -> Result<image::RgbImage, Error> {
+    let broken = |error: image::ImageError| Error::Picture(format!("the picture can't be decoded: {error}"));
+    let format = image::guess_format(file).ok().filter(|format| {
+        use ImageFormat::{Bmp, Jpeg, Png, Tiff, WebP};
+        matches!(format, Jpeg | Png | Bmp | Tiff | WebP)
+    });
+    let Some(format) = format else {
+        return Err(Error::Format("the file is not a JPEG, PNG, BMP, TIFF or WEBP picture".into()));
+    };
+    let mut reader = ImageReader::with_format(Cursor::new(file), format);
+    let mut limits = Limits::default();
+    limits.max_image_width = Some(MAX_SIDE_PX);
+    limits.max_image_height = Some(MAX_SIDE_PX);
+    limits.max_alloc = Some(MAX_DECODER_BYTES);
+    reader.limits(limits);
+    let decoder = reader.into_decoder().map_err(broken)?;
+    let (width, height) = decoder.dimensions();
+    if width == 0 || height == 0 {
+        return Err(Error::Picture("the picture has no pixels".into()));
+    }
+    if width.max(height) > MAX_SIDE_PX || u64::from(width) * u64::from(height) > MAX_PIXELS {
+        return Err(Error::Picture(format!(
+            "the picture of {width}x{height} pixels is too large: at most {MAX_SIDE_PX} a side and {} million in all",
+            MAX_PIXELS / 1_000_000
+        )));
+    }
+    // `from_decoder` does not look at the limits.
+    if decoder.total_bytes() > MAX_DECODER_BYTES / 2 {
+        return Err(Error::Picture(format!("the picture needs {} bytes decoded", decoder.total_bytes())));
+    }
+    DynamicImage::from_decoder(decoder).map(DynamicImage::into_rgb8).map_err(broken)
+}
+
+/// `Resize(resize, BILINEAR, antialias=True)`, then `CenterCrop(crop)`, in one step: only the rows and columns that
+/// survive the crop are computed. Gives crop x crop RGB pixels.
+pub fn resize_and_crop(picture: &image::RgbImage, preset: &Preset) -> Result<Vec<u8>, Error> {
+    let failed =
+        |error: &dyn std::fmt::Display| Error::Picture(format!("the picture can't be resized: {error}"));
+    let (width, height) = picture.dimensions();
+    let (resized_width, resized_height) = resized(width, height, preset.resize);
+    let (left, scaled_width) = crop_box(width, resized_width, preset.crop);
+    let (top, scaled_height) = crop_box(height, resized_height, preset.crop);
+    let source = ImageRef::new(width, height, picture.as_raw(), PixelType::U8x3).map_err(|e| failed(&e))?;
+    let mut output = Image::new(preset.crop, preset.crop, PixelType::U8x3);
+    let options = ResizeOptions::new()
+        .resize_alg(ResizeAlg::Convolution(FilterType::Bilinear))
+        .use_alpha(false)
+        .crop(left, top, scaled_width, scaled_height);
+    Resizer::new().resize(&source, &mut output, &options).map_err(|e| failed(&e))?;
+    Ok(output.into_vec())
+}
+
+/// The short edge becomes `short`, the long one keeps the ratio, truncated.
+fn resized(width: u32, height: u32, short: u32) -> (u64, u64) {
+    let long = |long: u32, edge: u32| u64::from(short) * u64::from(long) / u64::from(edge);
+    if width <= height {
+        (u64::from(short), long(height, width))
+    } else {
+        (long(width, height), u64::from(short))
+    }
+}
+
+/// Where the centre crop starts in the source, and how long it is there. torchvision starts it at
+/// `round((resized - crop) / 2)` of the resized picture, a half rounded to even.
+fn crop_box(source: u32, resized: u64, crop: u32) -> (f64, f64) {
+    let scale = f64::from(source) / resized as f64;
+    let start = ((resized as f64 - f64::from(crop)) / 2.0).round_ties_even();
+    (start * scale, f64::from(crop) * scale)
+}
+
+/// Interleaved RGB to planes of `(value / 255 - mean) / std`.
+pub fn normalize(pixels: &[u8], preset: &Preset) -> Vec<f32> {
+    let mut tensor = Vec::with_capacity(pixels.len());
+    for channel in 0..3 {
+        let (mean, std) = (preset.mean[channel], preset.std[channel]);
+        tensor.extend(pixels.iter().skip(channel).step_by(3).map(|v| (f32::from(*v) / 255.0 - mean) / std));
+    }
+    tensor
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_long_edge_is_truncated_and_the_crop_starts_at_the_even_half() {
+        assert_eq!(resized(640, 480, 256), (341, 256));
+        assert_eq!(resized(480, 641, 256), (256, 341));
+        assert_eq!(resized(1, 8192, 256), (256, 2_097_152));
+        assert_eq!(crop_box(341, 341, 224), (58.0, 224.0)); // 58.5
+        assert_eq!(crop_box(343, 343, 224), (60.0, 224.0)); // 59.5
+        assert_eq!(crop_box(512, 256, 224), (32.0, 448.0));
+    }
+}
