@@ -118,7 +118,7 @@ mod tests {
                 {"path": path, "pathType": kind, "backend": {"service": {"name": "s", "port": {"number": 1}}}}]}}]}})
     }
 
-    fn answer(object: Value) -> Value {
+    fn answer(object: &Value) -> Value {
         let known = serde_json::from_value(ingress("first", "a.local", "/", "Prefix")).unwrap();
         let objects = Objects { ingresses: vec![Arc::new(known)], ..Objects::default() };
         let review = json!({"request": {"uid": "u", "kind": {"kind": "Ingress"}, "namespace": "n",
@@ -134,18 +134,18 @@ mod tests {
 
     #[test]
     fn a_path_that_another_ingress_has_is_denied() {
-        let denied = answer(ingress("second", "a.local", "/", "Prefix"));
+        let denied = answer(&ingress("second", "a.local", "/", "Prefix"));
         assert_eq!(denied["allowed"], false);
         assert_eq!(
             denied["status"]["message"],
             "host \"a.local\" and path \"/\" is already defined in ingress n/first"
         );
         assert_eq!(
-            answer(ingress("first", "a.local", "/", "Prefix"))["allowed"],
+            answer(&ingress("first", "a.local", "/", "Prefix"))["allowed"],
             true,
             "an update of itself"
         );
-        assert_eq!(answer(ingress("second", "a.local", "/b", "Prefix"))["allowed"], true);
+        assert_eq!(answer(&ingress("second", "a.local", "/b", "Prefix"))["allowed"], true);
     }
 
     #[test]
@@ -153,16 +153,20 @@ mod tests {
         for (host, path, kind) in
             [("a_b", "/", "Prefix"), ("a.*.b", "/", "Prefix"), ("ok", "x", "Exact"), ("ok", "/", "Regex")]
         {
-            assert_eq!(answer(ingress("second", host, path, kind))["allowed"], false, "{host} {path} {kind}");
+            assert_eq!(
+                answer(&ingress("second", host, path, kind))["allowed"],
+                false,
+                "{host} {path} {kind}"
+            );
         }
         for host in ["", "*.a.local", "xn--a.local", "127.0.0.1.nip.io"] {
-            assert_eq!(answer(ingress("second", host, "/", "Prefix"))["allowed"], true, "{host}");
+            assert_eq!(answer(&ingress("second", host, "/", "Prefix"))["allowed"], true, "{host}");
         }
     }
 
     #[test]
     fn what_has_no_effect_is_said_and_what_is_unreadable_refused() {
-        let warned = answer(ingress("second", "b.local", "/", "Prefix"));
+        let warned = answer(&ingress("second", "b.local", "/", "Prefix"));
         let warning = "annotation nginx.ingress.kubernetes.io/rewrite-target has no effect in the sandbox";
         assert_eq!(warned["warnings"], json!([warning]));
         assert!(super::review(b"{}", &Objects::default(), "x").is_err());

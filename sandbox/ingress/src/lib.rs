@@ -36,6 +36,8 @@ pub use server::serve_proxy;
 pub const CONTROLLER: &str = "k8s.io/ingress-nginx";
 /// The lease's name, as ingress-nginx's.
 pub const LEASE: &str = "ingress-nginx-leader";
+/// Requests are taken here, at the pod's address.
+pub const POD_HTTP_PORT: u16 = 8080;
 /// Health is served here, at the pod's address.
 pub const HEALTH_PORT: u16 = 10254;
 /// The admission webhook is served here, at the pod's address.
@@ -46,6 +48,8 @@ pub const ADMISSION_PORT: u16 = 8443;
 pub struct Options {
     /// The entry: where requests come in, e.g. 127.0.0.1:8080.
     pub http_listen: SocketAddr,
+    /// Where requests are taken besides: the pod's own address, as its Service has it.
+    pub pod_listen: SocketAddr,
     /// Where `/healthz` is served.
     pub health_listen: SocketAddr,
     /// Where the admission webhook is served.
@@ -73,16 +77,27 @@ impl Options {
             Ok(host) => host.parse().with_context(|| format!("read HOST={host:?} as an address"))?,
             Err(_) => IpAddr::V4(Ipv4Addr::LOCALHOST),
         };
+        let listen = |port| Ok::<_, anyhow::Error>(SocketAddr::new(host, remapped(port)?));
         Ok(Options {
             http_listen,
-            health_listen: SocketAddr::new(host, HEALTH_PORT),
-            admission_listen: SocketAddr::new(host, ADMISSION_PORT),
+            pod_listen: listen(POD_HTTP_PORT)?,
+            health_listen: listen(HEALTH_PORT)?,
+            admission_listen: listen(ADMISSION_PORT)?,
             controller_class: CONTROLLER.into(),
             pod_name: variable("POD_NAME")?,
             pod_namespace: variable("POD_NAMESPACE")?,
             publish_address: http_listen.ip().to_string(),
             drain: Duration::from_secs(10),
         })
+    }
+}
+
+/// Where a pod has no address of its own, `PORT_<container port>` says which port to take instead.
+fn remapped(port: u16) -> anyhow::Result<u16> {
+    let name = format!("PORT_{port}");
+    match std::env::var(&name) {
+        Ok(other) => other.parse().with_context(|| format!("read {name}={other:?} as a port")),
+        Err(_) => Ok(port),
     }
 }
 
@@ -94,6 +109,7 @@ impl Options {
 pub async fn run(client: Client, options: Options, shutdown: CancellationToken) -> anyhow::Result<()> {
     // Before the first sync requests are taken and answered 404, as nginx does before its first reload.
     let entry = bind(options.http_listen, "the entry").await?;
+    let inside = bind(options.pod_listen, "the pod's port").await?;
     let health = bind(options.health_listen, "health").await?;
     let admission = bind(options.admission_listen, "the admission webhook").await?;
     tracing::info!("entry http://{}", options.http_listen);
@@ -117,9 +133,14 @@ pub async fn run(client: Client, options: Options, shutdown: CancellationToken) 
             server::serve_admission(admission, known.clone(), class),
         )
     };
-    let foreground = serve_proxy(entry, proxy, shutdown.clone(), options.drain);
+    let foreground = async {
+        tokio::join!(
+            serve_proxy(entry, proxy.clone(), shutdown.clone(), options.drain),
+            serve_proxy(inside, proxy.clone(), shutdown.clone(), options.drain),
+        )
+    };
     tokio::select! {
-        () = foreground => {}
+        _ = foreground => {}
         _ = background => anyhow::bail!("the watches ended"),
     }
     log.flush();

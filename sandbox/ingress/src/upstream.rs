@@ -41,10 +41,13 @@ pub(crate) struct Connection {
     pub(crate) reused: bool,
 }
 
+/// An idle connection, and since when.
+type Idle = (SendRequest<Payload>, Instant);
+
 /// The idle connections, newest last.
 #[derive(Default)]
 pub(crate) struct Pool {
-    idle: Mutex<HashMap<SocketAddr, Vec<(SendRequest<Payload>, Instant)>>>,
+    idle: Mutex<HashMap<SocketAddr, Vec<Idle>>>,
 }
 
 impl Pool {
