@@ -1,7 +1,13 @@
 //! Container logs: written in the CRI format, read back as `kubectl logs` asks.
 
+mod read;
+mod write;
+
 use bytes::Bytes;
 use futures::stream::BoxStream;
+
+pub(crate) use read::read;
+pub(crate) use write::RunLog;
 
 /// What `kubectl logs` asks for.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -1,0 +1,80 @@
+//! Probes: asked at their period, counted against their thresholds.
+
+use std::ops::ControlFlow;
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::Probe;
+use tokio::time::MissedTickBehavior;
+
+use super::action::{Action, Target};
+
+/// Which probe it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Startup,
+    Readiness,
+    Liveness,
+}
+
+impl Kind {
+    /// The kubelet's word for it at the start of a sentence.
+    pub(crate) fn title(self) -> &'static str {
+        match self {
+            Kind::Startup => "Startup",
+            Kind::Readiness => "Readiness",
+            Kind::Liveness => "Liveness",
+        }
+    }
+
+    pub(crate) fn word(self) -> &'static str {
+        match self {
+            Kind::Startup => "startup",
+            Kind::Readiness => "readiness",
+            Kind::Liveness => "liveness",
+        }
+    }
+}
+
+/// What a probe found.
+pub(crate) enum Finding<'a> {
+    /// One attempt failed; the message says how.
+    Failed(&'a str),
+    /// Enough attempts in a row agree.
+    Verdict(bool),
+}
+
+/// Probes until `report` breaks: the first attempt comes at once after the initial delay (the kubelet waits a random part of
+/// a period), each on a connection of its own.
+pub(crate) async fn run(probe: &Probe, target: &Target<'_>, mut report: impl FnMut(Finding<'_>) -> ControlFlow<()>) {
+    let Some(action) = Action::of_probe(probe) else {
+        let _ = report(Finding::Failed("this kind of probe is not supported by this node"));
+        return std::future::pending().await;
+    };
+    let seconds = |value: Option<i32>, default: u64| {
+        Duration::from_secs(value.and_then(|value| u64::try_from(value).ok()).unwrap_or(default))
+    };
+    let at_least_one = |value: Option<i32>, default: i32| value.unwrap_or(default).max(1);
+    let timeout = seconds(probe.timeout_seconds, 1).max(Duration::from_secs(1));
+    let success_threshold = at_least_one(probe.success_threshold, 1);
+    let failure_threshold = at_least_one(probe.failure_threshold, 3);
+    tokio::time::sleep(seconds(probe.initial_delay_seconds, 0)).await;
+    let mut period = tokio::time::interval(seconds(probe.period_seconds, 10).max(Duration::from_secs(1)));
+    period.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let (mut last, mut in_a_row) = (None, 0);
+    loop {
+        period.tick().await;
+        let result = action.run(target, timeout).await;
+        if let Err(message) = &result
+            && report(Finding::Failed(message)).is_break()
+        {
+            return;
+        }
+        let success = result.is_ok();
+        in_a_row = if last == Some(success) { in_a_row + 1 } else { 1 };
+        last = Some(success);
+        let threshold = if success { success_threshold } else { failure_threshold };
+        if in_a_row >= threshold && report(Finding::Verdict(success)).is_break() {
+            return;
+        }
+    }
+}

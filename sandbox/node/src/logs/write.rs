@@ -1,0 +1,105 @@
+//! Writing: `2026-01-02T03:04:05.123456789Z stdout F message`, the CRI log format. `P` instead of `F`: the line goes
+//! on in the next one.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use jiff::Timestamp;
+use tokio::io::{AsyncRead, AsyncReadExt};
+use tokio::sync::watch;
+
+/// Longer lines are cut into pieces, as container runtimes do.
+const MAX_LINE: usize = 16 * 1024;
+
+/// The log of one run of a container.
+pub(crate) struct RunLog {
+    path: PathBuf,
+    file: Mutex<File>,
+    progress: watch::Sender<Progress>,
+}
+
+/// How far a log has come.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Progress {
+    pub(super) bytes: u64,
+    pub(super) closed: bool,
+}
+
+impl RunLog {
+    /// Makes the file at `path`, and its folder.
+    pub(crate) fn create(path: PathBuf) -> io::Result<Arc<RunLog>> {
+        if let Some(folder) = path.parent() {
+            std::fs::create_dir_all(folder)?;
+        }
+        let file = OpenOptions::new().create(true).append(true).open(&path)?;
+        let progress = Progress { bytes: file.metadata()?.len(), closed: false };
+        Ok(Arc::new(RunLog { path, file: Mutex::new(file), progress: watch::Sender::new(progress) }))
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    pub(super) fn progress(&self) -> watch::Receiver<Progress> {
+        self.progress.subscribe()
+    }
+
+    /// Nothing more will be written: followers end.
+    pub(crate) fn close(&self) {
+        self.progress.send_modify(|progress| progress.closed = true);
+    }
+
+    /// Copies `output` until its end, as lines of `stream` (`stdout` or `stderr`).
+    pub(crate) async fn copy(&self, mut output: impl AsyncRead + Unpin, stream: &str) -> io::Result<()> {
+        let mut pending = Vec::with_capacity(8 * 1024);
+        loop {
+            let read = output.read_buf(&mut pending).await?;
+            let at = Timestamp::now();
+            let mut lines = Vec::with_capacity(read + 64);
+            let mut rest = &pending[..];
+            loop {
+                match rest.iter().take(MAX_LINE).position(|&byte| byte == b'\n') {
+                    Some(end) => {
+                        line(&mut lines, at, stream, 'F', &rest[..end]);
+                        rest = &rest[end + 1..];
+                    }
+                    None if rest.len() >= MAX_LINE => {
+                        line(&mut lines, at, stream, 'P', &rest[..MAX_LINE]);
+                        rest = &rest[MAX_LINE..];
+                    }
+                    None if read == 0 && !rest.is_empty() => {
+                        line(&mut lines, at, stream, 'P', rest);
+                        rest = &[];
+                    }
+                    None => break,
+                }
+            }
+            self.append(&lines)?;
+            let written = pending.len() - rest.len();
+            pending.drain(..written);
+            if read == 0 {
+                return Ok(());
+            }
+        }
+    }
+
+    fn append(&self, lines: &[u8]) -> io::Result<()> {
+        if lines.is_empty() {
+            return Ok(());
+        }
+        // Whole lines in one write: the two streams never mix within a line. It goes to the page cache, which is
+        // quicker than handing it to another thread.
+        self.file.lock().unwrap_or_else(PoisonError::into_inner).write_all(lines)?;
+        self.progress.send_modify(|progress| progress.bytes += lines.len() as u64);
+        Ok(())
+    }
+}
+
+fn line(lines: &mut Vec<u8>, at: Timestamp, stream: &str, tag: char, message: &[u8]) {
+    // Writing to a Vec can't fail.
+    let _ = write!(lines, "{at:.9} {stream} {tag} ");
+    lines.extend_from_slice(message);
+    lines.push(b'\n');
+}
