@@ -2,6 +2,7 @@
 
 mod action;
 mod env;
+mod life;
 mod prepare;
 mod probe;
 pub(crate) mod process;
@@ -14,7 +15,7 @@ use k8s_openapi::api::core::v1::{Container, ContainerState, ContainerStateWaitin
 
 use crate::agent::{Context, Tuning};
 use crate::events::Severity;
-use crate::pod::{PodHandle, Slot, ordered};
+use crate::pod::{PodHandle, Slot, is_sidecar, ordered};
 
 /// A container and where it belongs: what every step of its life needs.
 pub(crate) struct ContainerContext {
@@ -54,7 +55,7 @@ fn remember_last(status: &mut ContainerStatus) {
 /// code of its last run; `None`: it never ran.
 pub(crate) async fn supervise(cx: Arc<Context>, pod: Arc<PodHandle>, slot: Slot, spec: Container) -> Option<i32> {
     let policy = pod.pod().spec.as_ref().and_then(|spec| spec.restart_policy.clone());
-    let sidecar = slot.init && spec.restart_policy.as_deref() == Some("Always");
+    let sidecar = slot.init && is_sidecar(&spec);
     let policy = match policy.as_deref() {
         _ if sidecar => "Always",
         // An init container has done its work when it has succeeded.

@@ -21,6 +21,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 pub use reference::InvalidReference;
+pub(crate) use content::id_of_name;
 pub(crate) use reference::Reference;
 
 /// A folder of images. Cheap to clone.
