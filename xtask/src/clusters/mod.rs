@@ -1,0 +1,239 @@
+//! The kinds of cluster. They differ in what is here and in nothing else: how to be running, how ingress and
+//! metrics are switched on, how an image gets in, where the entry is, how to stop. All else is the same code
+//! against the Kubernetes API. A new kind is a file beside these and an arm in each `match` below.
+
+use std::path::PathBuf;
+
+use anyhow::{Context as _, Result, anyhow};
+use kube::config::{KubeConfigOptions, Kubeconfig};
+
+use crate::cli::ClusterChoice;
+use crate::cx::Cx;
+use crate::failure::{Attach as _, Exit};
+use crate::pipeline::{Outcome, Running};
+use crate::steps::image::{ImageRef, Recipe};
+
+pub mod minikube;
+pub mod sandbox;
+
+/// A kind of cluster, with what it needs to know of itself.
+#[derive(Clone, Debug)]
+pub enum Kind {
+    /// A minikube profile.
+    Minikube(minikube::Minikube),
+    /// The embedded cluster.
+    Sandbox(sandbox::Sandbox),
+}
+
+/// A cluster that runs.
+#[derive(Clone)]
+pub struct Cluster {
+    /// Which kind.
+    pub kind: Kind,
+    /// Its kubeconfig context, the only one that is ever used.
+    pub context: String,
+    /// The kubeconfig that holds nothing but that context; readable by its owner alone.
+    pub kubeconfig: PathBuf,
+    /// A client pinned to it.
+    pub client: kube::Client,
+    /// Base URL of the ingress, as a client on this machine reaches it.
+    pub entry: String,
+}
+
+/// The kind that was chosen, and why, for the first line of a run.
+pub struct Choice {
+    /// The kind.
+    pub kind: Kind,
+    /// Why this one.
+    pub why: String,
+}
+
+/// Takes the kind that was asked for; `auto` takes minikube where it and a working container engine are found.
+///
+/// # Errors
+/// When the run is told to stop while the container engine is asked.
+pub async fn choose(cx: &Cx) -> Result<Choice> {
+    let sandbox = || Kind::Sandbox(sandbox::Sandbox::new(cx));
+    let minikube = || Kind::Minikube(minikube::Minikube::new(cx));
+    Ok(match cx.shared.cluster {
+        ClusterChoice::Sandbox => Choice { kind: sandbox(), why: "asked for".to_owned() },
+        ClusterChoice::Minikube => Choice { kind: minikube(), why: "asked for".to_owned() },
+        ClusterChoice::Auto => match minikube::missing(cx).await? {
+            None => Choice { kind: minikube(), why: "minikube and a container engine are here".to_owned() },
+            Some(why) => Choice { kind: sandbox(), why },
+        },
+    })
+}
+
+impl Kind {
+    /// Its name as users write it.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Kind::Minikube(_) => "minikube",
+            Kind::Sandbox(_) => "sandbox",
+        }
+    }
+
+    /// The problems that would keep it from running, each with its cure; empty is well.
+    ///
+    /// # Errors
+    /// When the run is told to stop.
+    pub async fn problems(&self, cx: &Cx) -> Result<Vec<Problem>> {
+        match self {
+            Kind::Minikube(minikube) => minikube.problems(cx).await,
+            Kind::Sandbox(sandbox) => Ok(sandbox.problems()),
+        }
+    }
+
+    /// Starts it, or finds it running.
+    ///
+    /// # Errors
+    /// When it can't be started.
+    pub async fn ensure_running(&self, cx: &Cx, step: &Running<'_>) -> Result<Outcome<Cluster>> {
+        match self {
+            Kind::Minikube(minikube) => minikube.ensure_running(cx, step).await,
+            Kind::Sandbox(sandbox) => sandbox.ensure_running(cx, step).await,
+        }
+    }
+
+    /// The running cluster, or none; changes nothing.
+    ///
+    /// # Errors
+    /// When it runs but can't be spoken to.
+    pub async fn find(&self, cx: &Cx) -> Result<Option<Cluster>> {
+        match self {
+            Kind::Minikube(minikube) => minikube.find(cx).await,
+            Kind::Sandbox(sandbox) => sandbox.find().await,
+        }
+    }
+
+    /// The running cluster, for commands that need one.
+    ///
+    /// # Errors
+    /// When there is none; exit code 10.
+    pub async fn expect(&self, cx: &Cx) -> Result<Cluster> {
+        let found = self.find(cx).await?;
+        found
+            .ok_or_else(|| anyhow!("the {} cluster `{}` is not running", self.name(), cx.shared.profile))
+            .hint("start it with `cargo xtask up`")
+            .exit(Exit::Preflight)
+    }
+
+    /// Switches the ingress controller on.
+    ///
+    /// # Errors
+    /// When that fails.
+    pub async fn enable_ingress(
+        &self,
+        cx: &Cx,
+        step: &Running<'_>,
+        cluster: &Cluster,
+    ) -> Result<Outcome<()>> {
+        match self {
+            Kind::Minikube(minikube) => minikube.enable_ingress(cx, step, cluster).await,
+            Kind::Sandbox(sandbox) => sandbox.enable_ingress(cluster).await,
+        }
+    }
+
+    /// Switches the metrics API on.
+    ///
+    /// # Errors
+    /// When that fails.
+    pub async fn enable_metrics(
+        &self,
+        cx: &Cx,
+        step: &Running<'_>,
+        cluster: &Cluster,
+    ) -> Result<Outcome<()>> {
+        match self {
+            Kind::Minikube(minikube) => minikube.enable_metrics(cx, step, cluster).await,
+            Kind::Sandbox(sandbox) => sandbox.enable_metrics(cluster).await,
+        }
+    }
+
+    /// Gets the app's image into the cluster.
+    ///
+    /// # Errors
+    /// When the build fails.
+    pub async fn build_image(
+        &self,
+        cx: &Cx,
+        step: &Running<'_>,
+        recipe: &Recipe,
+    ) -> Result<Outcome<ImageRef>> {
+        match self {
+            Kind::Minikube(minikube) => minikube.build_image(cx, step, recipe).await,
+            Kind::Sandbox(sandbox) => sandbox.build_image(cx, step, recipe).await,
+        }
+    }
+
+    /// The id that the cluster itself knows an image reference by, if any.
+    ///
+    /// # Errors
+    /// When the cluster can't be asked.
+    pub async fn image_id(&self, cx: &Cx, reference: &str) -> Result<Option<String>> {
+        match self {
+            Kind::Minikube(minikube) => minikube.image_id(cx, reference).await,
+            Kind::Sandbox(sandbox) => sandbox.image_id(reference),
+        }
+    }
+
+    /// What `down` does to the cluster itself, after the app is gone from it. Returns what it did.
+    ///
+    /// # Errors
+    /// When it can't be stopped.
+    pub async fn stop(&self, cx: &Cx, step: &Running<'_>, delete: bool) -> Result<Outcome<()>> {
+        match self {
+            Kind::Minikube(minikube) => minikube.stop(cx, step, delete).await,
+            Kind::Sandbox(sandbox) => sandbox.stop().await,
+        }
+    }
+
+    /// What each step would do, for `--dry-run`: the exact commands or API calls.
+    ///
+    /// # Errors
+    /// When there is no current folder.
+    pub fn plan(&self) -> Result<Plan> {
+        match self {
+            Kind::Minikube(minikube) => minikube.plan(),
+            Kind::Sandbox(sandbox) => sandbox.plan(),
+        }
+    }
+}
+
+/// The commands and calls of the steps that differ between kinds.
+pub struct Plan {
+    /// Being running.
+    pub cluster: Vec<String>,
+    /// Ingress.
+    pub ingress: Vec<String>,
+    /// Metrics.
+    pub metrics: Vec<String>,
+    /// The image.
+    pub image: Vec<String>,
+}
+
+/// Something that is wrong on this machine, and the command or change that mends it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Problem {
+    /// What is wrong.
+    pub what: String,
+    /// What mends it.
+    pub cure: String,
+}
+
+/// A client that knows one context of one kubeconfig file and nothing of the user's own.
+///
+/// # Errors
+/// When the file can't be read or lacks the context.
+pub async fn client(kubeconfig: &std::path::Path, context: &str) -> Result<kube::Client> {
+    let config = Kubeconfig::read_from(kubeconfig)
+        .with_context(|| format!("reading the kubeconfig {}", kubeconfig.display()))?;
+    let options = KubeConfigOptions { context: Some(context.to_owned()), ..KubeConfigOptions::default() };
+    let mut config = kube::Config::from_custom_kubeconfig(config, &options)
+        .await
+        .with_context(|| format!("using the context {context} of {}", kubeconfig.display()))?;
+    // The cluster is on this machine: a proxy of the environment is never the way to it.
+    config.proxy_url = None;
+    kube::Client::try_from(config).context("making a client for the cluster")
+}

@@ -1,0 +1,240 @@
+//! The embedded cluster: this very program, started again as a daemon.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, anyhow, bail};
+use sandbox::{Home, State};
+use xshell::cmd;
+
+use super::{Cluster, Kind, Plan, Problem};
+use crate::cli::SandboxProcess;
+use crate::cx::Cx;
+use crate::failure::{Attach as _, Cancelled, Evidence};
+use crate::pipeline::{Outcome, Running};
+use crate::proc;
+use crate::steps::image::{self, ImageRef, Recipe};
+
+/// How long the daemon may take until its API answers.
+const START_DEADLINE: Duration = Duration::from_secs(20);
+/// How long it may take to end its pods and itself.
+const STOP_DEADLINE: Duration = Duration::from_secs(10);
+
+/// A sandbox by its state folder.
+#[derive(Clone, Debug)]
+pub struct Sandbox {
+    home: PathBuf,
+    context: String,
+    port: u16,
+}
+
+impl Sandbox {
+    /// The sandbox of the chosen profile; it need not run.
+    pub fn new(cx: &Cx) -> Sandbox {
+        let profile = &cx.shared.profile;
+        Sandbox {
+            home: cx.home().join("sandbox").join(profile),
+            context: format!("sandbox-{profile}"),
+            port: cx.shared.port,
+        }
+    }
+
+    fn home(&self) -> Home {
+        Home::new(self.home.clone())
+    }
+
+    pub(super) fn problems(&self) -> Vec<Problem> {
+        let running = matches!(sandbox::state(&self.home()), Ok(State::Running(_)));
+        if running || self.port == 0 {
+            return Vec::new();
+        }
+        match std::net::TcpListener::bind(("127.0.0.1", self.port)) {
+            Ok(_) => Vec::new(),
+            Err(error) => vec![Problem {
+                what: format!("port {} of 127.0.0.1, for the ingress, can't be had: {error}", self.port),
+                cure: format!(
+                    "end what listens there (`ss -ltnp 'sport = :{}'`), or choose another with --port",
+                    self.port
+                ),
+            }],
+        }
+    }
+
+    pub(super) async fn ensure_running(&self, cx: &Cx, step: &Running<'_>) -> Result<Outcome<Cluster>> {
+        if let Some(cluster) = self.find().await? {
+            let entry = cluster.entry.clone();
+            return Ok(Outcome::Already(cluster, format!("the sandbox runs, entry {entry}")));
+        }
+        let home = self.home();
+        let recovered = match sandbox::state(&home)? {
+            State::Stale => {
+                sandbox::stop(&home, STOP_DEADLINE).await.context("clearing what a killed sandbox left")?;
+                ", after clearing what a killed one had left"
+            }
+            _ => "",
+        };
+        home.create().context("making the sandbox's folder")?;
+        let mut daemon = proc::daemon(self.serve_command()?, &home.log())?;
+        let deadline = tokio::time::Instant::now() + START_DEADLINE;
+        loop {
+            if let Some(cluster) = self.find().await? {
+                let how = format!("sandbox started, entry {}{recovered}", cluster.entry);
+                return Ok(Outcome::Did(cluster, how));
+            }
+            if let Some(status) = daemon.try_wait().context("looking after the sandbox")? {
+                return Err(self.failed(&format!("the sandbox ended at once ({status})")));
+            }
+            if tokio::time::Instant::now() > deadline {
+                return Err(self.failed("the sandbox started but its API does not answer"));
+            }
+            step.at("the sandbox starts: waiting for its API");
+            tokio::select! {
+                () = tokio::time::sleep(Duration::from_millis(10)) => {}
+                () = cx.stopped() => return Err(Cancelled.into()),
+            }
+        }
+    }
+
+    fn failed(&self, what: &str) -> anyhow::Error {
+        let log = self.home().log();
+        let text = std::fs::read_to_string(&log).unwrap_or_default();
+        let lines: Vec<String> = text.lines().rev().take(12).map(str::to_owned).collect();
+        let evidence =
+            Evidence(vec![(format!("last lines of {}", log.display()), lines.into_iter().rev().collect())]);
+        anyhow!("{what}").attach(evidence).hint(format!("the whole log is {}", log.display()))
+    }
+
+    fn serve_command(&self) -> Result<proc::Command> {
+        let sh = proc::shell()?;
+        let exe = std::env::current_exe().context("finding this program's own file")?;
+        let (home, context, port) = (&self.home, &self.context, self.port.to_string());
+        Ok(cmd!(sh, "{exe} sandbox serve --home {home} --context {context} --ingress-port {port}").into())
+    }
+
+    pub(super) async fn find(&self) -> Result<Option<Cluster>> {
+        let State::Running(info) = sandbox::state(&self.home())? else { return Ok(None) };
+        let client = super::client(&info.kubeconfig, &self.context).await?;
+        Ok(Some(Cluster {
+            kind: Kind::Sandbox(self.clone()),
+            context: self.context.clone(),
+            kubeconfig: info.kubeconfig,
+            client,
+            entry: info.entry,
+        }))
+    }
+
+    pub(super) async fn enable_ingress(&self, cluster: &Cluster) -> Result<Outcome<()>> {
+        let changed = sandbox::addons::enable_ingress(&cluster.client, &cluster.entry).await?;
+        Ok(said(changed, "ingress controller applied", "the ingress controller is applied"))
+    }
+
+    pub(super) async fn enable_metrics(&self, cluster: &Cluster) -> Result<Outcome<()>> {
+        let changed = sandbox::addons::enable_metrics(&cluster.client).await?;
+        Ok(said(changed, "metrics API registered", "the metrics API is registered"))
+    }
+
+    pub(super) async fn build_image(
+        &self,
+        cx: &Cx,
+        step: &Running<'_>,
+        recipe: &Recipe,
+    ) -> Result<Outcome<ImageRef>> {
+        let store = self.home().images()?;
+        let reference = recipe.reference();
+        if let Some(image) = store.resolve(&reference)? {
+            let already = format!("{reference} is built from these very inputs");
+            return Ok(Outcome::Already(ImageRef { reference, image_id: image.id.to_string() }, already));
+        }
+        let binary = image::compile(cx, step).await?;
+        step.at("importing the image");
+        let model = recipe.model_dir.clone();
+        let (tag, layout) = (reference.clone(), image::layout(&binary, &model));
+        let id = tokio::task::spawn_blocking(move || store.import(&tag, &layout))
+            .await
+            .context("importing the image")?
+            .context("importing the image into the sandbox's store")?;
+        let id = id.to_string();
+        let how = format!("{reference} built, {}", image::short_id(&id));
+        Ok(Outcome::Did(ImageRef { reference, image_id: id }, how))
+    }
+
+    pub(super) fn image_id(&self, reference: &str) -> Result<Option<String>> {
+        Ok(self.home().images()?.resolve(reference)?.map(|image| image.id.to_string()))
+    }
+
+    pub(super) async fn stop(&self) -> Result<Outcome<()>> {
+        let home = self.home();
+        if matches!(sandbox::state(&home)?, State::Absent) {
+            return Ok(Outcome::Already((), "no sandbox runs".to_owned()));
+        }
+        if !sandbox::stop(&home, STOP_DEADLINE).await? {
+            bail!("the sandbox did not end within {} s", STOP_DEADLINE.as_secs());
+        }
+        Ok(Outcome::Did((), "sandbox ended, its pods with it".to_owned()))
+    }
+
+    pub(super) fn plan(&self) -> Result<Plan> {
+        Ok(Plan {
+            cluster: vec![self.serve_command()?.to_string()],
+            ingress: vec![
+                "server-side apply: namespace ingress-nginx, its controller, webhook and IngressClass"
+                    .to_owned(),
+            ],
+            metrics: vec!["server-side apply: APIService v1beta1.metrics.k8s.io".to_owned()],
+            image: vec![
+                image::compile_command()?.to_string(),
+                "import into the sandbox's image store".to_owned(),
+            ],
+        })
+    }
+}
+
+fn said(changed: bool, did: &str, already: &str) -> Outcome<()> {
+    if changed { Outcome::Did((), did.to_owned()) } else { Outcome::Already((), already.to_owned()) }
+}
+
+/// Runs one of the sandbox's own processes; the hidden subcommands end here. Returns what there is to print.
+///
+/// # Errors
+/// The process's own.
+pub async fn process(command: SandboxProcess) -> Result<Option<String>> {
+    let exe = std::env::current_exe().context("finding this program's own file")?;
+    match command {
+        SandboxProcess::Serve { home, context, ingress_port } => {
+            let prefix = |word: &str| vec![exe.clone().into(), "sandbox".into(), word.into()];
+            let options = sandbox::Options {
+                home: Home::new(home),
+                context,
+                ingress_port,
+                ingress_argv: prefix("ingress"),
+                leash_argv: prefix("leash"),
+            };
+            sandbox::serve(options).await?;
+        }
+        SandboxProcess::Ingress { args } => sandbox::ingress_process(args).await?,
+        SandboxProcess::Leash => leash::watch_stdin()?,
+        SandboxProcess::Stop { home } => {
+            sandbox::stop(&Home::new(home), STOP_DEADLINE).await?;
+        }
+        SandboxProcess::Enable { home, addon } => {
+            let State::Running(info) = sandbox::state(&Home::new(home))? else {
+                bail!("no sandbox runs there")
+            };
+            let client = super::client(&info.kubeconfig, &info.context).await?;
+            match addon.as_str() {
+                "ingress" => sandbox::addons::enable_ingress(&client, &info.entry).await?,
+                "metrics-server" => sandbox::addons::enable_metrics(&client).await?,
+                other => bail!("there is no addon `{other}`; there are ingress and metrics-server"),
+            };
+        }
+        SandboxProcess::Import { home, tag, folder } => {
+            let layout = image::layout(&folder.join(image::REPOSITORY), &folder.join("model"));
+            return Ok(Some(Home::new(home).images()?.import(&tag, &layout)?.to_string()));
+        }
+        SandboxProcess::Image { home, reference } => {
+            let image = Home::new(home).images()?.resolve(&reference)?;
+            return Ok(Some(image.ok_or_else(|| anyhow!("there is no image {reference}"))?.id.to_string()));
+        }
+    }
+    Ok(None)
+}

@@ -1,0 +1,197 @@
+//! What every step is given: where things are, what was asked for, where to report, and when to stop.
+
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+use anyhow::{Context as _, Result, anyhow, bail};
+use tokio_util::sync::CancellationToken;
+
+use crate::cli::Shared;
+use crate::failure::{Attach as _, Cancelled, Exit};
+use crate::output::{Output, Span};
+
+/// One run of one command.
+pub struct Cx {
+    /// The workspace's folder.
+    pub root: PathBuf,
+    /// Cargo's target folder.
+    pub target: PathBuf,
+    /// What the user asked for.
+    pub shared: Shared,
+    /// Where to report.
+    pub output: Output,
+    /// When the run began.
+    pub began: Instant,
+    /// This run's folder, where it keeps one.
+    pub run_dir: Option<PathBuf>,
+    /// Ends what this process leaves behind if it is killed.
+    pub leash: leash::Leash,
+    stop: Stop,
+    spans: Mutex<Vec<Span>>,
+}
+
+/// Why a run is told to stop.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+enum Reason {
+    None = 0,
+    Failed = 1,
+    Interrupted = 2,
+    Timeout = 3,
+}
+
+struct Stop {
+    token: CancellationToken,
+    reason: AtomicU8,
+}
+
+impl Cx {
+    /// For the workspace around the current folder.
+    pub fn new(shared: Shared, output: Output, leash: leash::Leash) -> Result<Cx> {
+        let root = workspace_root()?;
+        let target = match std::env::var_os("CARGO_TARGET_DIR") {
+            Some(dir) => root.join(dir),
+            None => root.join("target"),
+        };
+        Ok(Cx {
+            root,
+            target,
+            shared,
+            output,
+            began: Instant::now(),
+            run_dir: None,
+            leash,
+            stop: Stop { token: CancellationToken::new(), reason: AtomicU8::new(Reason::None as u8) },
+            spans: Mutex::new(Vec::new()),
+        })
+    }
+
+    /// Where this tool keeps what it makes: `target/xtask`.
+    pub fn home(&self) -> PathBuf {
+        self.target.join("xtask")
+    }
+
+    /// Gives the run a folder of its own, and points `latest` at it.
+    ///
+    /// # Errors
+    /// When the target folder can't be written; exit code 10.
+    pub fn open_run_dir(&mut self, command: &str) -> Result<()> {
+        let runs = self.home().join("runs");
+        let id = jiff::Zoned::now().strftime("%Y%m%d-%H%M%S").to_string();
+        let id = format!("{id}-{command}-{}", std::process::id());
+        let dir = runs.join(&id);
+        let open = || -> Result<()> {
+            std::fs::create_dir_all(&dir).with_context(|| format!("making {}", dir.display()))?;
+            self.output.log_to(&dir.join("events.jsonl"))?;
+            // Linked under another name first, so that `latest` is there at every moment.
+            let fresh = runs.join(format!(".latest-{}", std::process::id()));
+            let _ = std::fs::remove_file(&fresh);
+            std::os::unix::fs::symlink(&id, &fresh)
+                .with_context(|| format!("linking {}", fresh.display()))?;
+            std::fs::rename(&fresh, runs.join("latest")).context("pointing `latest` at the run's folder")
+        };
+        open()
+            .context("keeping the run's records")
+            .hint("the target folder must be writable; set CARGO_TARGET_DIR to use another")
+            .exit(Exit::Preflight)?;
+        self.run_dir = Some(dir);
+        Ok(())
+    }
+
+    /// Ends when the run is told to stop.
+    pub async fn stopped(&self) {
+        self.stop.token.cancelled().await;
+    }
+
+    /// Whether the run was told to stop.
+    pub fn is_stopped(&self) -> bool {
+        self.stop.token.is_cancelled()
+    }
+
+    /// Runs `work` until it ends or the run is told to stop, whichever is first.
+    pub async fn unless_stopped<T>(&self, work: impl Future<Output = Result<T>>) -> Result<T> {
+        self.stop.token.run_until_cancelled(work).await.unwrap_or_else(|| Err(Cancelled.into()))
+    }
+
+    /// A failure somewhere: what else is under way shall end.
+    pub fn stop_failed(&self) {
+        self.stop(Reason::Failed);
+    }
+
+    /// Ctrl-C.
+    pub fn stop_interrupted(&self) {
+        self.stop(Reason::Interrupted);
+    }
+
+    /// The time for the whole command is over.
+    pub fn stop_timeout(&self) {
+        self.stop(Reason::Timeout);
+    }
+
+    fn stop(&self, reason: Reason) {
+        // The first reason is the cause.
+        let _ = self.stop.reason.compare_exchange(
+            Reason::None as u8,
+            reason as u8,
+            Ordering::SeqCst,
+            Ordering::SeqCst,
+        );
+        self.stop.token.cancel();
+    }
+
+    /// What the run comes to: a stop from outside replaces the echo that the steps return for it.
+    pub fn verdict<T>(&self, result: Result<T>) -> Result<T> {
+        let error = match result {
+            Err(error) if crate::failure::is_echo(&error) => error,
+            other => return other,
+        };
+        match self.stop.reason.load(Ordering::SeqCst) {
+            r if r == Reason::Interrupted as u8 => Err(anyhow!("stopped by a signal; what is up stays up"))
+                .hint("run the same command again to go on from here")
+                .exit(Exit::Interrupted),
+            r if r == Reason::Timeout as u8 => {
+                let running: Vec<_> = self.unfinished();
+                Err(anyhow!(
+                    "the time for the whole command is over, in the middle of {}",
+                    running.join(", ")
+                ))
+                .hint("give it more with --timeout, or see which gate stays closed with `cargo xtask status`")
+                .exit(Exit::GateTimeout)
+            }
+            _ => Err(error),
+        }
+    }
+
+    fn unfinished(&self) -> Vec<String> {
+        self.spans()
+            .iter()
+            .filter(|span| matches!(span.state, crate::output::State::Start | crate::output::State::Failed))
+            .map(|span| span.name.clone())
+            .collect()
+    }
+
+    /// The steps and gates so far.
+    pub fn spans(&self) -> MutexGuard<'_, Vec<Span>> {
+        self.spans.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A path as a person in the workspace would write it.
+    pub fn short<'p>(&self, path: &'p Path) -> std::path::Display<'p> {
+        path.strip_prefix(&self.root).unwrap_or(path).display()
+    }
+}
+
+/// The nearest folder above the current one that holds a Cargo workspace.
+fn workspace_root() -> Result<PathBuf> {
+    let here = std::env::current_dir().context("finding the current folder")?;
+    for dir in here.ancestors() {
+        let manifest = dir.join("Cargo.toml");
+        if std::fs::read_to_string(&manifest).is_ok_and(|text| text.contains("[workspace]")) {
+            return Ok(dir.to_owned());
+        }
+    }
+    let lost = || -> Result<PathBuf> { bail!("no Cargo workspace at or above {}", here.display()) };
+    lost().hint("run this inside a clone of the repository").exit(Exit::Preflight)
+}

@@ -1,0 +1,79 @@
+//! `cargo xtask down`: removes exactly what `up` made.
+
+use anyhow::{Context as _, Result};
+use k8s_openapi::api::core::v1::Namespace;
+use kube::api::{DeleteParams, DynamicObject};
+use kube::{Api, ResourceExt as _};
+
+use crate::clusters::{self, Cluster, Kind};
+use crate::cx::Cx;
+use crate::manifests::Manifests;
+use crate::pipeline::{Outcome, step};
+use crate::steps::apply::{self, FIELD_MANAGER};
+use crate::steps::cluster::MADE_BY;
+use crate::summary::Summary;
+
+/// Deletes the app's objects, then does to the cluster what its kind says: the sandbox ends, a minikube profile
+/// goes on unless `delete` is asked for.
+///
+/// # Errors
+/// When the API refuses or the cluster can't be stopped.
+pub async fn run(cx: &Cx, delete: bool) -> Result<Summary> {
+    let choice = clusters::choose(cx).await?;
+    let whole_cluster_goes = delete || matches!(choice.kind, Kind::Sandbox(_));
+    let mut after = Vec::new();
+    // Objects of a cluster that goes as a whole go with it.
+    if !whole_cluster_goes && let Some(cluster) = choice.kind.find(cx).await? {
+        let manifests = crate::manifests::read(&cx.root.join("kubernetes"))?;
+        after.push(remove(cx, &cluster, &manifests).await?.id);
+    }
+    step(cx, "stop", &after, async |step| choice.kind.stop(cx, step, delete).await).await?;
+    Ok(Summary::new())
+}
+
+async fn remove(cx: &Cx, cluster: &Cluster, manifests: &Manifests) -> Result<crate::pipeline::Done<()>> {
+    step(cx, "remove", &[], async |step| {
+        let mut removed = 0;
+        // Last applied, first removed: the Ingress before what it routes to.
+        for object in manifests.objects.iter().rev() {
+            let resource = cx.unless_stopped(apply::resolve(&cluster.client, object)).await?;
+            let api = apply::api(cx, &cluster.client, &resource);
+            let work = async {
+                let Some(found) = api.get_opt(&object.name).await? else { return Ok(false) };
+                if !is_ours(&found) {
+                    step.warn(format!("{} was not applied by this tool: left alone", object.title()));
+                    return Ok(false);
+                }
+                api.delete(&object.name, &DeleteParams::foreground()).await?;
+                Ok(true)
+            };
+            if cx.unless_stopped(work).await.with_context(|| format!("removing {}", object.title()))? {
+                step.at(format!("{} removed", object.title()));
+                removed += 1;
+            }
+        }
+        cx.unless_stopped(remove_namespace(cx, cluster)).await?;
+        Ok(match removed {
+            0 => Outcome::Already((), "nothing of the app is in the cluster".to_owned()),
+            _ => Outcome::Did((), format!("{removed} objects removed")),
+        })
+    })
+    .await
+}
+
+fn is_ours(object: &DynamicObject) -> bool {
+    object.managed_fields().iter().any(|entry| entry.manager.as_deref() == Some(FIELD_MANAGER))
+}
+
+async fn remove_namespace(cx: &Cx, cluster: &Cluster) -> Result<()> {
+    let name = &cx.shared.namespace;
+    let api: Api<Namespace> = Api::all(cluster.client.clone());
+    let found = api.get_opt(name).await.with_context(|| format!("looking for namespace {name}"))?;
+    let (key, value) = MADE_BY;
+    if found.is_some_and(|namespace| namespace.labels().get(key).is_some_and(|v| v == value)) {
+        api.delete(name, &DeleteParams::default())
+            .await
+            .with_context(|| format!("removing namespace {name}"))?;
+    }
+    Ok(())
+}

@@ -1,0 +1,153 @@
+//! How a run ends other than well: the exit code, the hint and the evidence travel as layers of the error
+//! itself, so that `?` carries them from the place that knows to the one place that prints.
+
+use std::any::Any;
+use std::error::Error as StdError;
+use std::fmt;
+
+/// The exit codes users script against.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Exit {
+    /// Everything that was asked for is so.
+    Done = 0,
+    /// The command line makes no sense.
+    Usage = 2,
+    /// Something is missing or wrong on this machine; nothing was changed.
+    Preflight = 10,
+    /// A step failed.
+    Step = 20,
+    /// A gate saw that its condition can't come true any more.
+    GateDoomed = 30,
+    /// A gate, or the whole command, ran out of time.
+    GateTimeout = 31,
+    /// A load threshold failed.
+    Threshold = 40,
+    /// The load run is invalid: the generator could not keep its schedule.
+    InvalidRun = 41,
+    /// Ctrl-C, or a polite kill.
+    Interrupted = 130,
+}
+
+/// What to try next; printed as `hint: ...`.
+#[derive(Debug)]
+pub struct Hint(pub String);
+
+/// What was seen around a failure, already worded for a reader: a heading and its lines.
+#[derive(Clone, Debug, Default, serde::Serialize)]
+pub struct Evidence(pub Vec<(String, Vec<String>)>);
+
+/// The run was told to stop while this was under way; it is the echo of a cause, never the cause.
+#[derive(Debug)]
+pub struct Cancelled;
+
+impl fmt::Display for Cancelled {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("stopped before it was done")
+    }
+}
+
+impl StdError for Cancelled {}
+
+/// An error with a value attached, invisible in the printed chain.
+#[derive(Debug)]
+struct Layer {
+    value: Box<dyn Any + Send + Sync>,
+    inner: anyhow::Error,
+}
+
+impl fmt::Display for Layer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.inner.fmt(f)
+    }
+}
+
+impl StdError for Layer {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        self.inner.chain().nth(1)
+    }
+}
+
+/// Attaches exit code, hint and evidence to an error or a result.
+pub trait Attach: Sized {
+    /// What these methods give back.
+    type Out;
+    /// Attaches `value`; [`attached`] finds it again.
+    fn attach<T: Send + Sync + 'static>(self, value: T) -> Self::Out;
+    /// Says what to try next.
+    fn hint(self, text: impl Into<String>) -> Self::Out {
+        self.attach(Hint(text.into()))
+    }
+    /// Says which exit code this failure means.
+    fn exit(self, code: Exit) -> Self::Out {
+        self.attach(code)
+    }
+}
+
+impl Attach for anyhow::Error {
+    type Out = anyhow::Error;
+    fn attach<T: Send + Sync + 'static>(self, value: T) -> anyhow::Error {
+        anyhow::Error::new(Layer { value: Box::new(value), inner: self })
+    }
+}
+
+impl<V, E: Into<anyhow::Error>> Attach for Result<V, E> {
+    type Out = anyhow::Result<V>;
+    fn attach<T: Send + Sync + 'static>(self, value: T) -> anyhow::Result<V> {
+        self.map_err(|error| error.into().attach(value))
+    }
+}
+
+/// The outermost value of type `T` that was attached anywhere in the chain.
+pub fn attached<T: 'static>(error: &anyhow::Error) -> Option<&T> {
+    error.chain().find_map(|cause| {
+        let layer = cause.downcast_ref::<Layer>()?;
+        layer.value.downcast_ref::<T>().or_else(|| attached(&layer.inner))
+    })
+}
+
+/// The exit code an error stands for; a step's failure unless something closer to the cause said otherwise.
+pub fn exit_of(error: &anyhow::Error) -> Exit {
+    attached::<Exit>(error).copied().unwrap_or(Exit::Step)
+}
+
+/// Whether this error only echoes that the run was told to stop.
+pub fn is_echo(error: &anyhow::Error) -> bool {
+    error.root_cause().is::<Cancelled>()
+}
+
+/// The error as one paragraph: what we were doing, on what, why it failed.
+pub fn paragraph(error: &anyhow::Error) -> String {
+    let mut text = String::new();
+    for cause in error.chain().map(ToString::to_string) {
+        // Libraries like to repeat their source in their own text.
+        if text.ends_with(&cause) {
+            continue;
+        }
+        if !text.is_empty() {
+            text.push_str(": ");
+        }
+        text.push_str(cause.trim_end());
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use anyhow::Context as _;
+
+    #[test]
+    fn layers_are_found_and_not_printed() {
+        let error = Err::<(), _>(anyhow::anyhow!("connection refused"))
+            .context("GET /readyz")
+            .hint("is it running?")
+            .exit(Exit::Preflight)
+            .context("starting the cluster")
+            .unwrap_err();
+        assert_eq!(paragraph(&error), "starting the cluster: GET /readyz: connection refused");
+        assert_eq!(exit_of(&error), Exit::Preflight);
+        assert_eq!(attached::<Hint>(&error).map(|h| h.0.as_str()), Some("is it running?"));
+        assert!(!is_echo(&error));
+    }
+}

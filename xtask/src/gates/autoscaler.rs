@@ -1,0 +1,189 @@
+//! The gate behind the autoscaler: it reads every metric that it is to scale by. Until then it shows `<unknown>`, and
+//! a load test measures that.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use anyhow::Result;
+use jiff::Timestamp;
+use k8s_openapi::api::autoscaling::v2::{
+    HorizontalPodAutoscaler, MetricSpec, MetricStatus, MetricValueStatus,
+};
+use kube::{Api, Client};
+
+use super::clock::Clock;
+use super::condition::{self, Condition};
+use super::watch::{self, Feed, Objects};
+use super::{Gate, Verdict, evidence};
+use crate::cx::Cx;
+use crate::pipeline::{Done, SpanId};
+
+/// How long it may stay closed: minikube's metrics server scrapes once a minute, and two scrapes are needed.
+pub const DEADLINE: Duration = Duration::from_secs(240);
+/// How long a request that is missing from a pod may be that of an old pod on its way out.
+const MISSING_REQUEST_GRACE: Duration = Duration::from_secs(15);
+
+/// What was seen of the autoscaler.
+#[derive(Default)]
+pub struct Snapshot {
+    name: String,
+    autoscalers: Objects<HorizontalPodAutoscaler>,
+    /// Since when each bad sign has been there.
+    signs: BTreeMap<String, Timestamp>,
+}
+
+impl Snapshot {
+    fn of(name: &str) -> Snapshot {
+        Snapshot { name: name.to_owned(), ..Snapshot::default() }
+    }
+
+    /// Remembers since when the pods are said to lack a request.
+    fn note(&mut self, clock: &Clock) {
+        let reason = self.autoscalers.get(&self.name).and_then(active).filter(misses_request);
+        match reason.map(|condition| condition.message.to_owned()) {
+            Some(message) if self.signs.contains_key(&message) => {}
+            Some(message) => self.signs = BTreeMap::from([(message, clock.now())]),
+            None => self.signs.clear(),
+        }
+    }
+}
+
+/// Waits until the autoscaler `hpa` reads all its metrics.
+///
+/// # Errors
+/// As [`super::wait`].
+pub async fn wait(
+    cx: &Cx,
+    client: &Client,
+    namespace: &str,
+    hpa: &str,
+    after: &[SpanId],
+) -> Result<Done<()>> {
+    let look = evidence::kubectl(&format!("-n {namespace} describe hpa {hpa}"));
+    let spec = Gate { name: "autoscaler", deadline: DEADLINE, after, look };
+    let verdicts = watch::verdicts(client, Snapshot::of(hpa), feeds(client, namespace, hpa), |s, clock| {
+        s.note(clock);
+        judge(s, clock)
+    });
+    super::wait(cx, spec, verdicts, async || {
+        let about = evidence::About { namespace, autoscaler: Some(hpa), ..evidence::About::default() };
+        evidence::collect(client, about).await
+    })
+    .await
+}
+
+/// One look.
+///
+/// # Errors
+/// When the API server does not answer.
+pub async fn look(client: &Client, namespace: &str, hpa: &str) -> Result<Verdict> {
+    watch::look(client, Snapshot::of(hpa), feeds(client, namespace, hpa), |s, clock| judge(s, clock)).await
+}
+
+fn feeds(client: &Client, namespace: &str, hpa: &str) -> Vec<Feed<Snapshot>> {
+    vec![Feed::watch_one(Api::namespaced(client.clone(), namespace), hpa, |s: &mut Snapshot| {
+        &mut s.autoscalers
+    })]
+}
+
+fn active(hpa: &HorizontalPodAutoscaler) -> Option<Condition<'_>> {
+    condition::find(hpa.status.as_ref()?.conditions.as_ref(), "ScalingActive")
+}
+
+fn misses_request(active: &Condition<'_>) -> bool {
+    !active.is_true() && active.message.contains("missing request for")
+}
+
+/// Judges what was seen.
+pub fn judge(s: &Snapshot, clock: &Clock) -> Verdict {
+    let name = &s.name;
+    let Some(hpa) = s.autoscalers.get(name) else {
+        return Verdict::Closed(format!("the autoscaler {name} does not exist"));
+    };
+    let active = active(hpa);
+    let wanted: Vec<&MetricSpec> = hpa.spec.iter().flat_map(|spec| spec.metrics.iter().flatten()).collect();
+    let current: Vec<&MetricStatus> =
+        hpa.status.iter().flat_map(|status| status.current_metrics.iter().flatten()).collect();
+    let mut read = Vec::new();
+    let mut missing = Vec::new();
+    for metric in wanted {
+        let wants = wanted_name(metric);
+        match current.iter().find(|status| current_name(status) == wants).and_then(|status| value(status)) {
+            Some(value) => read.push(format!("{} {value}", wants.1)),
+            None => missing.push(wants.1),
+        }
+    }
+    if let Some(condition) = active.filter(Condition::is_true) {
+        if missing.is_empty() {
+            return Verdict::Open((), format!("reads {}", read.join(", ")));
+        }
+        let why =
+            if condition.reason.is_empty() { String::new() } else { format!(" ({})", condition.reason) };
+        return Verdict::Closed(format!("no value yet for {}{why}", missing.join(" and ")));
+    }
+    let what = if missing.is_empty() {
+        String::new()
+    } else {
+        format!("no value yet for {}; ", missing.join(" and "))
+    };
+    let Some(condition) = active else {
+        return Verdict::Closed(format!("{what}the autoscaler has not looked at its target yet"));
+    };
+    let why = format!("{what}scaling is not active ({})", condition.why());
+    match condition.reason {
+        "ScalingDisabled" => Verdict::Doomed(
+            format!("{why}: an autoscaler never scales up from zero"),
+            evidence::kubectl("scale deployment/<its target> --replicas=1"),
+        ),
+        "InvalidMetricSourceType" | "InvalidSelector" | "AmbiguousSelector" => {
+            Verdict::Doomed(why, "mend the autoscaler's manifest".to_owned())
+        }
+        _ if misses_request(&condition) => {
+            let doomed = s
+                .signs
+                .get(condition.message)
+                .is_some_and(|since| clock.passed(*since, MISSING_REQUEST_GRACE));
+            let hint = "give every container resources.requests for each metric of the autoscaler";
+            if doomed { Verdict::Doomed(why, hint.to_owned()) } else { Verdict::Suspect(why) }
+        }
+        _ => Verdict::Closed(why),
+    }
+}
+
+/// A metric's kind and name; for one container's, the container too.
+type MetricName<'m> = (&'m str, String);
+
+fn wanted_name(metric: &MetricSpec) -> MetricName<'_> {
+    let name = None
+        .or_else(|| metric.resource.as_ref().map(|m| m.name.clone()))
+        .or_else(|| metric.container_resource.as_ref().map(|m| format!("{} of {}", m.name, m.container)))
+        .or_else(|| metric.pods.as_ref().map(|m| m.metric.name.clone()))
+        .or_else(|| metric.object.as_ref().map(|m| m.metric.name.clone()))
+        .or_else(|| metric.external.as_ref().map(|m| m.metric.name.clone()));
+    (&metric.type_, name.unwrap_or_default())
+}
+
+fn current_name(metric: &MetricStatus) -> MetricName<'_> {
+    let name = None
+        .or_else(|| metric.resource.as_ref().map(|m| m.name.clone()))
+        .or_else(|| metric.container_resource.as_ref().map(|m| format!("{} of {}", m.name, m.container)))
+        .or_else(|| metric.pods.as_ref().map(|m| m.metric.name.clone()))
+        .or_else(|| metric.object.as_ref().map(|m| m.metric.name.clone()))
+        .or_else(|| metric.external.as_ref().map(|m| m.metric.name.clone()));
+    (&metric.type_, name.unwrap_or_default())
+}
+
+/// The current value as the autoscaler compares it: a share of the request, or an amount.
+fn value(metric: &MetricStatus) -> Option<String> {
+    let current: &MetricValueStatus = None
+        .or_else(|| metric.resource.as_ref().map(|m| &m.current))
+        .or_else(|| metric.container_resource.as_ref().map(|m| &m.current))
+        .or_else(|| metric.pods.as_ref().map(|m| &m.current))
+        .or_else(|| metric.object.as_ref().map(|m| &m.current))
+        .or_else(|| metric.external.as_ref().map(|m| &m.current))?;
+    current
+        .average_utilization
+        .map(|share| format!("{share} %"))
+        .or_else(|| current.average_value.as_ref().map(|amount| amount.0.clone()))
+        .or_else(|| current.value.as_ref().map(|amount| amount.0.clone()))
+}

@@ -1,0 +1,178 @@
+//! The gate behind the cluster's start: the API server is ready, a node takes pods, and the namespace's default
+//! service account exists, without which no pod can be made.
+
+use std::time::Duration;
+
+use anyhow::Result;
+use http_body_util::BodyExt as _;
+use k8s_openapi::api::coordination::v1::Lease;
+use k8s_openapi::api::core::v1::{Node, ServiceAccount};
+use kube::runtime::watcher;
+use kube::{Api, Client};
+
+use super::clock::Clock;
+use super::watch::{self, Feed, Objects};
+use super::{Gate, Verdict, condition, evidence};
+use crate::cx::Cx;
+use crate::pipeline::{Done, SpanId};
+
+/// How long it may stay closed: a first start pulls the node's image.
+pub const DEADLINE: Duration = Duration::from_secs(360);
+/// What a node's lease lasts where it does not say; the kubelet renews it every 10 s.
+const NODE_LEASE: Duration = Duration::from_secs(40);
+
+/// What was seen of the cluster.
+#[derive(Default)]
+pub struct Snapshot {
+    namespace: String,
+    readyz: Readyz,
+    nodes: Objects<Node>,
+    node_leases: Objects<Lease>,
+    service_accounts: Objects<ServiceAccount>,
+}
+
+/// The API server's word on itself.
+#[derive(Clone, Debug, Default)]
+enum Readyz {
+    /// It was not asked yet.
+    #[default]
+    Unknown,
+    /// It answered 200.
+    Ok,
+    /// It did not; why.
+    Not(String),
+}
+
+/// Waits until the cluster is ready for `namespace`, which exists.
+///
+/// # Errors
+/// As [`super::wait`].
+pub async fn wait(cx: &Cx, client: &Client, namespace: &str, after: &[SpanId]) -> Result<Done<()>> {
+    let spec =
+        Gate { name: "cluster", deadline: DEADLINE, after, look: evidence::kubectl("get nodes,pods -A") };
+    let snapshot = Snapshot { namespace: namespace.to_owned(), ..Snapshot::default() };
+    let verdicts = watch::verdicts(client, snapshot, feeds(client, namespace), |s, clock| judge(s, clock));
+    super::wait(cx, spec, verdicts, async || {
+        evidence::collect(client, evidence::About { namespace: "kube-system", ..evidence::About::default() })
+            .await
+    })
+    .await
+}
+
+/// One look.
+///
+/// # Errors
+/// When the API server does not answer.
+pub async fn look(client: &Client, namespace: &str) -> Result<Verdict> {
+    let snapshot = Snapshot { namespace: namespace.to_owned(), ..Snapshot::default() };
+    watch::look(client, snapshot, feeds(client, namespace), |s, clock| judge(s, clock)).await
+}
+
+fn feeds(client: &Client, namespace: &str) -> Vec<Feed<Snapshot>> {
+    let asker = client.clone();
+    let readyz = move || {
+        let client = asker.clone();
+        async move {
+            let answer = readyz(&client).await;
+            // It may well fall back in the minute after a start, so it is asked again, though less often.
+            let pause = if matches!(answer, Readyz::Ok) { 1000 } else { 250 };
+            (answer, Duration::from_millis(pause))
+        }
+    };
+    vec![
+        Feed::poll("/readyz", readyz, |s: &mut Snapshot, answer| s.readyz = answer),
+        Feed::watch(Api::all(client.clone()), watcher::Config::default(), |s: &mut Snapshot| &mut s.nodes),
+        Feed::watch(
+            Api::namespaced(client.clone(), "kube-node-lease"),
+            watcher::Config::default(),
+            |s: &mut Snapshot| &mut s.node_leases,
+        )
+        .optional(),
+        Feed::watch_one(Api::namespaced(client.clone(), namespace), "default", |s: &mut Snapshot| {
+            &mut s.service_accounts
+        }),
+    ]
+}
+
+async fn readyz(client: &Client) -> Readyz {
+    let ask = async {
+        let request = http::Request::get("/readyz?verbose").body(kube::client::Body::empty())?;
+        let answer = client.send(request).await?;
+        let status = answer.status();
+        let text = answer.into_body().collect().await?.to_bytes();
+        anyhow::Ok((status, String::from_utf8_lossy(&text).into_owned()))
+    };
+    match tokio::time::timeout(Duration::from_secs(5), ask).await {
+        Ok(Ok((status, _))) if status == http::StatusCode::OK => Readyz::Ok,
+        Ok(Ok((status, text))) => Readyz::Not(failing_checks(status.as_u16(), &text)),
+        Ok(Err(error)) => Readyz::Not(watch::reason(error.as_ref())),
+        Err(_) => Readyz::Not("no answer within 5 s".to_owned()),
+    }
+}
+
+/// The checks that `/readyz?verbose` marks with `[-]`.
+fn failing_checks(status: u16, text: &str) -> String {
+    let failing: Vec<&str> = text
+        .lines()
+        .filter_map(|line| line.strip_prefix("[-]"))
+        .map(|line| line.split_whitespace().next().unwrap_or(line))
+        .collect();
+    if failing.is_empty() {
+        format!("HTTP {status}")
+    } else {
+        format!("HTTP {status}, not yet: {}", failing.join(", "))
+    }
+}
+
+/// Judges what was seen.
+pub fn judge(s: &Snapshot, clock: &Clock) -> Verdict {
+    if let Readyz::Not(why) = &s.readyz {
+        return Verdict::Closed(format!("the API server's /readyz: {why}"));
+    }
+    if matches!(s.readyz, Readyz::Unknown) {
+        return Verdict::Closed("the API server's /readyz has not answered yet".to_owned());
+    }
+    let mut closed = Vec::new();
+    let mut ready = None;
+    for (name, node) in &s.nodes {
+        match not_ready(name, node, s.node_leases.get(name), clock) {
+            None => ready = Some(name),
+            Some(why) => closed.push(why),
+        }
+    }
+    let Some(node) = ready else {
+        let why = if closed.is_empty() { "no node has registered".to_owned() } else { closed.join("; ") };
+        return Verdict::Closed(why);
+    };
+    if s.service_accounts.is_empty() {
+        return Verdict::Closed(format!(
+            "the service account `default` in namespace {} does not exist",
+            s.namespace
+        ));
+    }
+    Verdict::Open((), format!("API ready, node {node} Ready"))
+}
+
+/// Why a node takes no pods yet.
+fn not_ready(name: &str, node: &Node, lease: Option<&Lease>, clock: &Clock) -> Option<String> {
+    let conditions = node.status.as_ref().and_then(|status| status.conditions.as_ref());
+    match condition::find(conditions, "Ready") {
+        None => return Some(format!("node {name} has not said that it is Ready")),
+        Some(ready) if !ready.is_true() => {
+            return Some(format!("node {name} is not Ready ({})", ready.why()));
+        }
+        Some(_) => {}
+    }
+    // After a restart, the word from before the stop stands until the kubelet is back; its lease tells the two apart.
+    let spec = lease?.spec.as_ref()?;
+    let renewed = spec.renew_time.as_ref()?.0;
+    let lasts = spec
+        .lease_duration_seconds
+        .and_then(|s| u64::try_from(s).ok())
+        .map_or(NODE_LEASE, Duration::from_secs);
+    if clock.is_known() && clock.passed(renewed, lasts) {
+        let age = clock.since(renewed).as_secs();
+        return Some(format!("node {name} says Ready, but its kubelet has not been heard of for {age} s"));
+    }
+    None
+}

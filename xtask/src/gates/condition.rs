@@ -1,0 +1,93 @@
+//! Conditions, the one thing that all kinds of Kubernetes say in the same words.
+
+use jiff::Timestamp;
+use k8s_openapi::api::apps::v1::DeploymentCondition;
+use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscalerCondition;
+use k8s_openapi::api::core::v1::{NodeCondition, PodCondition};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use k8s_openapi::kube_aggregator::pkg::apis::apiregistration::v1::APIServiceCondition;
+
+/// A condition of any kind of object.
+#[derive(Clone, Copy, Debug)]
+pub struct Condition<'o> {
+    /// Such as `Ready`.
+    pub name: &'o str,
+    /// `True`, `False` or `Unknown`.
+    pub status: &'o str,
+    /// One CamelCase word.
+    pub reason: &'o str,
+    /// For a reader.
+    pub message: &'o str,
+    /// Since when it has this status.
+    pub since: Option<Timestamp>,
+}
+
+impl Condition<'_> {
+    /// Whether it holds.
+    #[must_use]
+    pub fn is_true(&self) -> bool {
+        self.status == "True"
+    }
+
+    /// Reason and message in one line, as far as there are any.
+    #[must_use]
+    pub fn why(&self) -> String {
+        match (self.reason.is_empty(), self.message.is_empty()) {
+            (false, false) => format!("{}: {}", self.reason, one_line(self.message)),
+            (false, true) => self.reason.to_owned(),
+            (true, false) => one_line(self.message),
+            (true, true) => format!("{}={}, without a reason", self.name, self.status),
+        }
+    }
+
+    /// All of it in one line.
+    #[must_use]
+    pub fn line(&self) -> String {
+        format!("{}={} {}", self.name, self.status, self.why())
+    }
+}
+
+/// What can be read as a [`Condition`].
+pub trait AsCondition {
+    /// The same, in the common form.
+    fn as_condition(&self) -> Condition<'_>;
+}
+
+macro_rules! as_condition {
+    ($($kind:ty),*) => {$(
+        impl AsCondition for $kind {
+            fn as_condition(&self) -> Condition<'_> {
+                Condition {
+                    name: &self.type_,
+                    status: &self.status,
+                    reason: self.reason.as_deref().unwrap_or_default(),
+                    message: self.message.as_deref().unwrap_or_default(),
+                    since: self.last_transition_time.as_ref().map(|Time(at)| *at),
+                }
+            }
+        }
+    )*};
+}
+as_condition!(
+    APIServiceCondition,
+    DeploymentCondition,
+    HorizontalPodAutoscalerCondition,
+    NodeCondition,
+    PodCondition
+);
+
+/// The condition of that name, where there is one.
+pub fn find<'o, C: AsCondition>(conditions: Option<&'o Vec<C>>, name: &str) -> Option<Condition<'o>> {
+    conditions?.iter().map(AsCondition::as_condition).find(|condition| condition.name == name)
+}
+
+/// Text from elsewhere, fit for a line: the blanks folded, the end cut off.
+#[must_use]
+pub fn one_line(text: &str) -> String {
+    const MOST: usize = 300;
+    let folded = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    match folded.char_indices().nth(MOST) {
+        Some((cut, _)) => format!("{}…", &folded[..cut]),
+        None => folded,
+    }
+}

@@ -1,0 +1,227 @@
+//! What a gate shows when it fails: conditions, warnings, logs, the node's state, and how to look further.
+
+use std::time::Duration;
+
+use futures::future::join_all;
+use jiff::Timestamp;
+use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
+use k8s_openapi::api::core::v1::{Event, Node, Pod};
+use kube::api::{ListParams, LogParams};
+use kube::{Api, Client};
+
+use super::condition::{AsCondition, one_line};
+use super::{pod, watch};
+use crate::failure::Evidence;
+
+/// Time for each question: the API server may be what fails.
+const PATIENCE: Duration = Duration::from_secs(2);
+const WARNINGS: usize = 8;
+const LOG_LINES: i64 = 15;
+/// Pods whose logs are shown; the others fail alike.
+const PODS: usize = 2;
+
+type Section = (String, Vec<String>);
+
+/// What the evidence is about; what is not given is left out.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct About<'a> {
+    /// Where to look.
+    pub namespace: &'a str,
+    /// Its conditions are shown.
+    pub deployment: Option<&'a str>,
+    /// Its conditions are shown.
+    pub autoscaler: Option<&'a str>,
+    /// The label selector of the pods whose state and logs are shown.
+    pub selector: Option<&'a str>,
+}
+
+/// A kubectl command line for the chosen cluster, to be pasted into a shell.
+#[must_use]
+pub fn kubectl(arguments: &str) -> String {
+    format!("kubectl --kubeconfig \"$(cargo xtask kubeconfig)\" {arguments}")
+}
+
+/// Gathers it. What can't be read is said to be so; nothing here fails.
+pub async fn collect(client: &Client, about: About<'_>) -> Evidence {
+    let (objects, pods, warnings, nodes) = tokio::join!(
+        objects(client, about),
+        pods(client, about),
+        warnings(client, about.namespace),
+        nodes(client)
+    );
+    let mut sections = objects;
+    sections.extend(pods);
+    sections.push(warnings);
+    sections.push(nodes);
+    sections.push(("to look further".to_owned(), further(about)));
+    Evidence(sections)
+}
+
+fn further(about: About<'_>) -> Vec<String> {
+    let namespace = about.namespace;
+    let mut lines = Vec::new();
+    if let Some(name) = about.deployment {
+        lines.push(kubectl(&format!("-n {namespace} describe deployment/{name}")));
+    }
+    if let Some(name) = about.autoscaler {
+        lines.push(kubectl(&format!("-n {namespace} describe hpa/{name}")));
+    }
+    match about.selector {
+        Some(selector) => lines.push(kubectl(&format!("-n {namespace} describe pods -l {selector}"))),
+        None => lines.push(kubectl(&format!("-n {namespace} get pods,events"))),
+    }
+    lines
+}
+
+/// An answer, or the line that says why there is none.
+async fn ask<T>(question: impl Future<Output = kube::Result<T>>) -> Result<T, String> {
+    match tokio::time::timeout(PATIENCE, question).await {
+        Ok(Ok(answer)) => Ok(answer),
+        Ok(Err(error)) => Err(format!("not to be had: {}", watch::reason(&error))),
+        Err(_) => Err(format!("not to be had: no answer within {} s", PATIENCE.as_secs())),
+    }
+}
+
+fn conditions<C: AsCondition>(conditions: Option<&Vec<C>>) -> Vec<String> {
+    let lines: Vec<String> = conditions.into_iter().flatten().map(|c| c.as_condition().line()).collect();
+    if lines.is_empty() { vec!["none".to_owned()] } else { lines }
+}
+
+async fn objects(client: &Client, about: About<'_>) -> Vec<Section> {
+    let mut sections = Vec::new();
+    if let Some(name) = about.deployment {
+        let api: Api<Deployment> = Api::namespaced(client.clone(), about.namespace);
+        let lines = match ask(api.get(name)).await {
+            Ok(deployment) => {
+                conditions(deployment.status.as_ref().and_then(|status| status.conditions.as_ref()))
+            }
+            Err(why) => vec![why],
+        };
+        sections.push((format!("conditions of deployment/{name}"), lines));
+    }
+    if let Some(name) = about.autoscaler {
+        let api: Api<HorizontalPodAutoscaler> = Api::namespaced(client.clone(), about.namespace);
+        let lines = match ask(api.get(name)).await {
+            Ok(hpa) => conditions(hpa.status.as_ref().and_then(|status| status.conditions.as_ref())),
+            Err(why) => vec![why],
+        };
+        sections.push((format!("conditions of hpa/{name}"), lines));
+    }
+    sections
+}
+
+/// State and logs of the pods that are worst off: the newest that are not Ready.
+async fn pods(client: &Client, about: About<'_>) -> Vec<Section> {
+    let Some(selector) = about.selector else { return Vec::new() };
+    let api: Api<Pod> = Api::namespaced(client.clone(), about.namespace);
+    let mut pods = match ask(api.list(&ListParams::default().labels(selector))).await {
+        Ok(list) => list.items,
+        Err(why) => return vec![(format!("pods -l {selector}"), vec![why])],
+    };
+    pods.retain(|pod| !pod::is_ready(pod));
+    pods.sort_by_key(|pod| std::cmp::Reverse(pod.metadata.creation_timestamp.clone()));
+    pods.truncate(PODS);
+    join_all(pods.iter().map(|pod| of_pod(&api, pod))).await.into_iter().flatten().collect()
+}
+
+async fn of_pod(api: &Api<Pod>, pod: &Pod) -> Vec<Section> {
+    let name = pod::name(pod);
+    let status = pod.status.as_ref();
+    let mut sections = vec![(
+        format!("conditions of pod/{name}"),
+        conditions(status.and_then(|status| status.conditions.as_ref())),
+    )];
+    for container in status.iter().flat_map(|status| status.container_statuses.iter().flatten()) {
+        let log = |previous| LogParams {
+            container: Some(container.name.clone()),
+            previous,
+            tail_lines: Some(LOG_LINES),
+            ..LogParams::default()
+        };
+        let has_run = container.state.as_ref().is_some_and(|state| state.waiting.is_none());
+        if has_run {
+            let lines =
+                ask(api.logs(name, &log(false))).await.map_or_else(|why| vec![why], |text| log_lines(&text));
+            sections.push((format!("last log lines of pod/{name} ({})", container.name), lines));
+        }
+        if let Some(ended) = container.last_state.as_ref().and_then(|last| last.terminated.as_ref()) {
+            // While the container waits to be restarted, its last run is the current one to some servers.
+            let text = match ask(api.logs(name, &log(true))).await {
+                Err(_) if !has_run => ask(api.logs(name, &log(false))).await,
+                other => other,
+            };
+            let lines = text.map_or_else(|why| vec![why], |text| log_lines(&text));
+            let heading = format!(
+                "log of the previous run of pod/{name} ({}), which {}",
+                container.name,
+                pod::ending(ended)
+            );
+            sections.push((heading, lines));
+        }
+    }
+    sections
+}
+
+fn log_lines(text: &str) -> Vec<String> {
+    if text.trim().is_empty() { vec!["empty".to_owned()] } else { text.lines().map(one_line).collect() }
+}
+
+async fn warnings(client: &Client, namespace: &str) -> Section {
+    let api: Api<Event> = Api::namespaced(client.clone(), namespace);
+    let lines = match ask(api.list(&ListParams::default())).await {
+        Ok(list) => warning_lines(list.items, Timestamp::now()),
+        Err(why) => vec![why],
+    };
+    (format!("last warnings in namespace {namespace}"), lines)
+}
+
+fn warning_lines(mut events: Vec<Event>, now: Timestamp) -> Vec<String> {
+    events.retain(|event| event.type_.as_deref() == Some("Warning"));
+    events.sort_by_key(pod::event_time);
+    let last = events.split_off(events.len().saturating_sub(WARNINGS));
+    if last.is_empty() {
+        return vec!["none".to_owned()];
+    }
+    let line = |event: &Event| {
+        let age = pod::event_time(event).map_or(0, |at| now.duration_since(at).as_secs().max(0));
+        let kind = event.involved_object.kind.as_deref().unwrap_or("?").to_ascii_lowercase();
+        let times =
+            event.count.filter(|count| *count > 1).map(|count| format!(" (x{count})")).unwrap_or_default();
+        format!(
+            "{age} s ago{times}  {kind}/{}  {}: {}",
+            event.involved_object.name.as_deref().unwrap_or("?"),
+            event.reason.as_deref().unwrap_or("?"),
+            one_line(event.message.as_deref().unwrap_or_default()),
+        )
+    };
+    last.iter().map(line).collect()
+}
+
+async fn nodes(client: &Client) -> Section {
+    let api: Api<Node> = Api::all(client.clone());
+    let lines = match ask(api.list(&ListParams::default())).await {
+        Ok(list) => list.items.iter().map(node_line).collect(),
+        Err(why) => vec![why],
+    };
+    ("nodes".to_owned(), lines)
+}
+
+/// A node's pressure, and what it has to give.
+fn node_line(node: &Node) -> String {
+    let name = node.metadata.name.as_deref().unwrap_or("?");
+    let status = node.status.clone().unwrap_or_default();
+    let conditions: Vec<_> = status.conditions.iter().flatten().map(AsCondition::as_condition).collect();
+    let mut bad: Vec<String> = conditions
+        .iter()
+        .filter(|condition| (condition.name == "Ready") != condition.is_true())
+        .map(|condition| condition.line())
+        .collect();
+    if node.spec.as_ref().and_then(|spec| spec.unschedulable) == Some(true) {
+        bad.push("cordoned".to_owned());
+    }
+    let bad = if bad.is_empty() { "Ready, no pressure".to_owned() } else { bad.join("; ") };
+    let gives = status.allocatable.unwrap_or_default();
+    let amount = |resource: &str| gives.get(resource).map_or("?", |quantity| quantity.0.as_str());
+    format!("{name}: {bad}; allocatable cpu {}, memory {}", amount("cpu"), amount("memory"))
+}

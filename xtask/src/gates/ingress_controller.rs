@@ -1,0 +1,154 @@
+//! The second gate behind the ingress add-on: the controller is rolled out, and its admission webhook takes our Ingress.
+//!
+//! The webhook's `failurePolicy` is `Fail`: until it serves, applying any Ingress fails. A server-side dry run of the very
+//! Ingress asks it, and changes nothing.
+
+use std::time::Duration;
+
+use anyhow::Result;
+use futures::{Stream, StreamExt as _};
+use k8s_openapi::api::networking::v1::Ingress;
+use kube::api::{Patch, PatchParams};
+use kube::{Api, Client};
+
+use super::condition::one_line;
+use super::ingress_lease::{CONTROLLER_PODS, NAMESPACE};
+use super::rollout::{self, RolledOut, Rollout};
+use super::{Gate, Verdict, evidence, watch};
+use crate::cx::Cx;
+use crate::pipeline::{Done, SpanId};
+
+/// How long it may stay closed.
+pub const DEADLINE: Duration = Duration::from_secs(240);
+/// The add-on's Deployment.
+pub const DEPLOYMENT: &str = "ingress-nginx-controller";
+const POLL_EVERY: Duration = Duration::from_millis(250);
+/// A webhook that hangs is given 10 s by the API server.
+const PATIENCE: Duration = Duration::from_secs(15);
+
+/// Waits until the controller takes `ingress` in `namespace`, which exists.
+///
+/// # Errors
+/// As [`super::wait`].
+pub async fn wait(
+    cx: &Cx,
+    client: &Client,
+    ingress: &Ingress,
+    namespace: &str,
+    after: &[SpanId],
+) -> Result<Done<()>> {
+    let look = evidence::kubectl(&format!("-n {NAMESPACE} describe deployment/{DEPLOYMENT}"));
+    let spec = Gate { name: "ingress-controller", deadline: DEADLINE, after, look };
+    super::wait(cx, spec, verdicts(client, ingress, namespace), async || {
+        let about = evidence::About {
+            namespace: NAMESPACE,
+            deployment: Some(DEPLOYMENT),
+            selector: Some(CONTROLLER_PODS),
+            ..evidence::About::default()
+        };
+        evidence::collect(client, about).await
+    })
+    .await
+}
+
+/// One look.
+///
+/// # Errors
+/// When the API server does not answer.
+pub async fn look(client: &Client, ingress: &Ingress, namespace: &str) -> Result<Verdict> {
+    Ok(match rollout::look(client, &controller()).await? {
+        Verdict::Open(rolled_out, _) => judge(&rolled_out, dry_run(client, ingress, namespace).await),
+        other => closed(other),
+    })
+}
+
+fn controller() -> Rollout {
+    Rollout { namespace: NAMESPACE.to_owned(), deployment: DEPLOYMENT.to_owned(), ..Rollout::default() }
+}
+
+fn closed(verdict: Verdict<RolledOut>) -> Verdict {
+    match verdict {
+        Verdict::Open(_, line) | Verdict::Closed(line) => Verdict::Closed(line),
+        Verdict::Suspect(line) => Verdict::Suspect(line),
+        Verdict::Doomed(why, hint) => Verdict::Doomed(why, hint),
+    }
+}
+
+/// First the rollout, and as long as that stands, the webhook.
+fn verdicts<'w>(
+    client: &'w Client,
+    ingress: &'w Ingress,
+    namespace: &'w str,
+) -> impl Stream<Item = Result<Verdict>> + 'w {
+    let rollouts = Box::pin(rollout::verdicts(client, &controller()));
+    futures::stream::unfold(
+        (rollouts, None, Duration::ZERO),
+        move |(mut rollouts, mut up, pause)| async move {
+            loop {
+                let asked = async {
+                    match &up {
+                        Some(rolled_out) => {
+                            tokio::time::sleep(pause).await;
+                            judge(rolled_out, dry_run(client, ingress, namespace).await)
+                        }
+                        None => std::future::pending().await,
+                    }
+                };
+                tokio::select! {
+                    biased;
+                    verdict = rollouts.next() => match verdict? {
+                        Ok(Verdict::Open(rolled_out, _)) => up = Some(rolled_out),
+                        Ok(other) => return Some((Ok(closed(other)), (rollouts, None, Duration::ZERO))),
+                        Err(error) => return Some((Err(error), (rollouts, None, Duration::ZERO))),
+                    },
+                    verdict = asked => return Some((Ok(verdict), (rollouts, up, POLL_EVERY))),
+                }
+            }
+        },
+    )
+}
+
+/// What the API server said to a dry run.
+enum Answer {
+    Accepted,
+    Refused(Box<kube::core::Status>),
+    None(String),
+}
+
+async fn dry_run(client: &Client, ingress: &Ingress, namespace: &str) -> Answer {
+    let api: Api<Ingress> = Api::namespaced(client.clone(), namespace);
+    let name = ingress.metadata.name.as_deref().unwrap_or_default();
+    let mut ours = ingress.clone();
+    ours.metadata.namespace = Some(namespace.to_owned());
+    let params = PatchParams { dry_run: true, ..PatchParams::apply("xtask").force() };
+    match tokio::time::timeout(PATIENCE, api.patch(name, &params, &Patch::Apply(&ours))).await {
+        Ok(Ok(_)) => Answer::Accepted,
+        Ok(Err(kube::Error::Api(status))) => Answer::Refused(status),
+        Ok(Err(error)) => Answer::None(watch::reason(&error)),
+        Err(_) => Answer::None(format!("no answer within {} s", PATIENCE.as_secs())),
+    }
+}
+
+/// Judges the webhook's answer, once the controller is rolled out.
+fn judge(controller: &RolledOut, answer: Answer) -> Verdict {
+    match answer {
+        Answer::Accepted => {
+            let pod = controller.pods.first().map_or("", |pod| pod.name.as_str());
+            Verdict::Open((), format!("{pod} Ready, its webhook takes our Ingress"))
+        }
+        Answer::Refused(status) if is_denial(&status) => Verdict::Doomed(
+            format!("our Ingress is refused: {}", one_line(&status.message)),
+            "mend kubernetes/70-ingress.yaml, or remove what stands against it".to_owned(),
+        ),
+        Answer::Refused(status) => Verdict::Closed(format!(
+            "the controller is up, its webhook is not: {}",
+            one_line(&status.message)
+        )),
+        Answer::None(why) => Verdict::Closed(format!("the API server does not answer the dry run: {why}")),
+    }
+}
+
+/// Whether the Ingress itself was found wanting, by the webhook or by the API; a webhook that can't be reached is a 500.
+fn is_denial(status: &kube::core::Status) -> bool {
+    status.message.contains("denied the request") || matches!(status.code, 400 | 422)
+}

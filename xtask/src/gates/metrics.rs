@@ -1,0 +1,69 @@
+//! The gate behind the metrics add-on: the metrics API is served, so the autoscaler has something to read.
+
+use std::time::Duration;
+
+use anyhow::Result;
+use k8s_openapi::kube_aggregator::pkg::apis::apiregistration::v1::APIService;
+use kube::{Api, Client};
+
+use super::watch::{self, Feed, Objects};
+use super::{Gate, Verdict, condition, evidence};
+use crate::cx::Cx;
+use crate::pipeline::{Done, SpanId};
+
+/// How long it may stay closed.
+pub const DEADLINE: Duration = Duration::from_secs(180);
+const NAME: &str = "v1beta1.metrics.k8s.io";
+
+/// What was seen of the metrics API.
+#[derive(Default)]
+pub struct Snapshot {
+    services: Objects<APIService>,
+}
+
+/// Waits until the metrics API is available.
+///
+/// # Errors
+/// As [`super::wait`].
+pub async fn wait(cx: &Cx, client: &Client, after: &[SpanId]) -> Result<Done<()>> {
+    let look = evidence::kubectl(&format!("describe apiservice {NAME}"));
+    let spec = Gate { name: "metrics", deadline: DEADLINE, after, look };
+    let verdicts = watch::verdicts(client, Snapshot::default(), feeds(client), |s, _| judge(s));
+    super::wait(cx, spec, verdicts, async || {
+        let about = evidence::About {
+            namespace: "kube-system",
+            deployment: Some("metrics-server"),
+            selector: Some("k8s-app=metrics-server"),
+            ..evidence::About::default()
+        };
+        evidence::collect(client, about).await
+    })
+    .await
+}
+
+/// One look.
+///
+/// # Errors
+/// When the API server does not answer.
+pub async fn look(client: &Client) -> Result<Verdict> {
+    watch::look(client, Snapshot::default(), feeds(client), |s, _| judge(s)).await
+}
+
+fn feeds(client: &Client) -> Vec<Feed<Snapshot>> {
+    vec![Feed::watch_one(Api::all(client.clone()), NAME, |s: &mut Snapshot| &mut s.services)]
+}
+
+/// Judges what was seen.
+pub fn judge(s: &Snapshot) -> Verdict {
+    let Some(service) = s.services.get(NAME) else {
+        return Verdict::Closed(format!(
+            "APIService {NAME} is not registered: the metrics server is not there yet"
+        ));
+    };
+    let conditions = service.status.as_ref().and_then(|status| status.conditions.as_ref());
+    match condition::find(conditions, "Available") {
+        Some(available) if available.is_true() => Verdict::Open((), "metrics API available".to_owned()),
+        Some(available) => Verdict::Closed(format!("the metrics API is not available ({})", available.why())),
+        None => Verdict::Closed("the API server has not tried the metrics API yet".to_owned()),
+    }
+}

@@ -1,0 +1,208 @@
+//! The gate behind a deployment: the newest pods are all there, all available, all of the built image, and no other
+//! pod is left.
+//!
+//! "Newest" is what the Deployment controller calls so: the ReplicaSet whose template is the Deployment's. What is
+//! compared of the image: the id of the build with `containerStatuses[].imageID` of the containers that the template
+//! gives that image; where the node tells only a registry's digest, the reference in `containerStatuses[].image`.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use anyhow::Result;
+use jiff::Timestamp;
+use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
+use k8s_openapi::api::core::v1::{Event, Pod};
+use kube::runtime::watcher;
+use kube::{Api, Client};
+
+use super::clock::Clock;
+use super::watch::{self, Feed, Objects};
+use super::{Gate, Verdict, evidence};
+use crate::cx::Cx;
+use crate::manifests::Manifests;
+use crate::pipeline::{Done, SpanId};
+
+mod judge;
+mod view;
+
+#[cfg(test)]
+#[path = "tests/rollout_judge.rs"]
+mod judge_tests;
+
+pub use judge::judge;
+
+/// How long it may stay closed, unless the caller says otherwise.
+pub const DEADLINE: Duration = Duration::from_secs(600);
+
+/// What is to be rolled out.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Rollout {
+    /// Where.
+    pub namespace: String,
+    /// The Deployment's name.
+    pub deployment: String,
+    /// The id of the built image, `sha256:...`; empty compares no ids.
+    pub image_id: String,
+    /// Its reference, as the Deployment's template names it; empty takes what the template names.
+    pub image: String,
+    /// The autoscaler's minimum, where there is an autoscaler.
+    pub min_replicas: Option<i32>,
+}
+
+impl Rollout {
+    /// Whatever image the Deployment of these manifests names, for a look at a cluster that something else filled.
+    #[must_use]
+    pub fn as_deployed(namespace: &str, manifests: &Manifests) -> Rollout {
+        Rollout {
+            namespace: namespace.to_owned(),
+            deployment: manifests.deployment_name().to_owned(),
+            min_replicas: manifests.min_replicas(),
+            ..Rollout::default()
+        }
+    }
+}
+
+/// What was rolled out.
+#[derive(Clone, Debug, PartialEq)]
+pub struct RolledOut {
+    /// The pods, all Ready.
+    pub pods: Vec<PodRef>,
+    /// How many the Deployment asks for.
+    pub replicas: i32,
+    /// The Deployment's revision; 0 where it does not count them.
+    pub revision: i64,
+}
+
+/// One pod.
+#[derive(Clone, Debug, PartialEq)]
+pub struct PodRef {
+    /// Its name.
+    pub name: String,
+    /// Its identity, which a later pod of that name has not.
+    pub uid: String,
+    /// Its address.
+    pub ip: String,
+}
+
+/// What was seen of a rollout.
+#[derive(Default)]
+pub struct Snapshot {
+    pub(super) target: Rollout,
+    pub(super) deployments: Objects<Deployment>,
+    pub(super) replica_sets: Objects<ReplicaSet>,
+    pub(super) pods: Objects<Pod>,
+    pub(super) events: Objects<Event>,
+    /// Since when each bad sign has been there without a break.
+    pub(super) signs: BTreeMap<String, Timestamp>,
+    /// The revision that the wait began with.
+    pub(super) first_revision: Option<i64>,
+}
+
+impl Snapshot {
+    pub(super) fn of(target: &Rollout) -> Snapshot {
+        Snapshot { target: target.clone(), ..Snapshot::default() }
+    }
+
+    /// Remembers what a later judgement needs of this moment.
+    pub(super) fn note(&mut self, clock: &Clock) {
+        let (signs, revision) = match self.deployments.get(&self.target.deployment) {
+            Some(deployment) => {
+                let view = view::View::of(self, deployment);
+                let signs: Vec<String> = view
+                    .newest_pods
+                    .iter()
+                    .flat_map(|pod| view::signs(self, pod, clock))
+                    .map(|sign| sign.key)
+                    .collect();
+                (signs, view.newest.filter(|_| view.is_caught_up()).map(view::revision))
+            }
+            None => (Vec::new(), None),
+        };
+        self.signs.retain(|key, _| signs.contains(key));
+        for key in signs {
+            self.signs.entry(key).or_insert_with(|| clock.now());
+        }
+        self.first_revision = self.first_revision.or(revision);
+    }
+}
+
+/// Waits until `target` is rolled out.
+///
+/// # Errors
+/// As [`super::wait`].
+pub async fn wait(cx: &Cx, client: &Client, target: &Rollout, after: &[SpanId]) -> Result<Done<RolledOut>> {
+    wait_within(cx, client, target, DEADLINE, after).await
+}
+
+/// [`wait`], with a deadline of the caller's own.
+///
+/// # Errors
+/// As [`super::wait`].
+pub async fn wait_within(
+    cx: &Cx,
+    client: &Client,
+    target: &Rollout,
+    deadline: Duration,
+    after: &[SpanId],
+) -> Result<Done<RolledOut>> {
+    let Rollout { namespace, deployment, .. } = target;
+    let look = evidence::kubectl(&format!("-n {namespace} describe deployment/{deployment}"));
+    let spec = Gate { name: "rollout", deadline, after, look };
+    super::wait(cx, spec, verdicts(client, target), async || {
+        let selector = selector(client, target).await;
+        let about = evidence::About {
+            namespace,
+            deployment: Some(deployment),
+            selector: selector.as_deref(),
+            ..evidence::About::default()
+        };
+        evidence::collect(client, about).await
+    })
+    .await
+}
+
+/// One look.
+///
+/// # Errors
+/// When the API server does not answer.
+pub async fn look(client: &Client, target: &Rollout) -> Result<Verdict<RolledOut>> {
+    watch::look(client, Snapshot::of(target), feeds(client, target), |s, clock| {
+        s.note(clock);
+        judge(s, clock)
+    })
+    .await
+}
+
+/// Verdicts on `target` as it changes.
+pub(super) fn verdicts(
+    client: &Client,
+    target: &Rollout,
+) -> impl futures::Stream<Item = Result<Verdict<RolledOut>>> + use<> {
+    watch::verdicts(client, Snapshot::of(target), feeds(client, target), |s, clock| {
+        s.note(clock);
+        judge(s, clock)
+    })
+}
+
+fn feeds(client: &Client, target: &Rollout) -> Vec<Feed<Snapshot>> {
+    let Rollout { namespace, deployment, .. } = target;
+    let all = watcher::Config::default;
+    vec![
+        Feed::watch_one(Api::namespaced(client.clone(), namespace), deployment, |s: &mut Snapshot| {
+            &mut s.deployments
+        }),
+        Feed::watch(Api::namespaced(client.clone(), namespace), all(), |s: &mut Snapshot| {
+            &mut s.replica_sets
+        }),
+        Feed::watch(Api::namespaced(client.clone(), namespace), all(), |s: &mut Snapshot| &mut s.pods),
+        Feed::watch(Api::namespaced(client.clone(), namespace), all(), |s: &mut Snapshot| &mut s.events)
+            .optional(),
+    ]
+}
+
+/// The Deployment's own selector, as a string.
+async fn selector(client: &Client, target: &Rollout) -> Option<String> {
+    let api: Api<Deployment> = Api::namespaced(client.clone(), &target.namespace);
+    let selector = api.get_opt(&target.deployment).await.ok()??.spec?.selector;
+    kube::core::Selector::try_from(selector).ok().map(|selector| selector.to_string())
+}

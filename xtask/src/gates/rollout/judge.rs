@@ -1,0 +1,295 @@
+//! The rules by which a rollout is complete, under way, or beyond hope.
+
+use k8s_openapi::api::core::v1::Pod;
+
+use super::super::clock::Clock;
+use super::super::condition::one_line;
+use super::super::pod::{self, Grace, Sign};
+use super::super::{Verdict, evidence};
+use super::view::{self, Runs, View, short_id};
+use super::{PodRef, RolledOut, Snapshot};
+
+/// Judges what was seen.
+pub fn judge(s: &Snapshot, clock: &Clock) -> Verdict<RolledOut> {
+    let name = &s.target.deployment;
+    let Some(deployment) = s.deployments.get(name) else {
+        return Verdict::Closed(format!(
+            "deployment/{name} does not exist in namespace {}",
+            s.target.namespace
+        ));
+    };
+    if deployment.metadata.deletion_timestamp.is_some() {
+        return Verdict::Suspect(format!("deployment/{name} is being deleted"));
+    }
+    let view = View::of(s, deployment);
+    let wanted = deployment.spec.as_ref().and_then(|spec| spec.replicas).unwrap_or(1);
+    if wanted == 0 {
+        let scale = format!(
+            "-n {} scale deployment/{name} --replicas={}",
+            s.target.namespace,
+            s.target.min_replicas.unwrap_or(1)
+        );
+        let why = match s.target.min_replicas {
+            Some(_) => "is scaled to 0, and an autoscaler never scales up from zero",
+            None => "is scaled to 0: no pod will start",
+        };
+        return Verdict::Doomed(format!("deployment/{name} {why}"), evidence::kubectl(&scale));
+    }
+    if !view.is_caught_up() {
+        let generation = deployment.metadata.generation.unwrap_or(0);
+        let line = format!("the Deployment controller has not taken up generation {generation} yet");
+        return Verdict::Closed(line);
+    }
+    let superseded = superseded(s, &view);
+    let Some(waits_for) = incomplete(s, &view, wanted, clock) else {
+        return open(s, &view, wanted, &superseded);
+    };
+    let line = format!("{superseded}{waits_for}");
+    match bad_sign(s, &view, clock) {
+        Some(Bad { why, hint, permanent: true }) => Verdict::Doomed(format!("{superseded}{why}"), hint),
+        Some(Bad { why, .. }) if waits_for.contains(&why) => Verdict::Suspect(line),
+        Some(Bad { why, .. }) => Verdict::Suspect(format!("{superseded}{why}")),
+        None => Verdict::Closed(line),
+    }
+}
+
+/// The beginning of a line, where another rollout has taken the place of the one that we began to wait for.
+fn superseded(s: &Snapshot, view: &View<'_>) -> String {
+    match (s.first_revision, view.newest.map(view::revision)) {
+        (Some(first), Some(now)) if now != first => {
+            format!("another rollout came in between (revision {now} after {first}); ")
+        }
+        _ => String::new(),
+    }
+}
+
+fn open(s: &Snapshot, view: &View<'_>, wanted: i32, superseded: &str) -> Verdict<RolledOut> {
+    let revision = view.newest.map_or(0, view::revision);
+    let pods = view
+        .newest_pods
+        .iter()
+        .map(|pod| PodRef {
+            name: pod::name(pod).to_owned(),
+            uid: pod.metadata.uid.clone().unwrap_or_default(),
+            ip: pod.status.as_ref().and_then(|status| status.pod_ip.clone()).unwrap_or_default(),
+        })
+        .collect();
+    let image = match (s.target.image.as_str(), s.target.image_id.as_str()) {
+        ("", _) => view.images().collect::<Vec<_>>().join(", "),
+        (image, "") => image.to_owned(),
+        (image, id) => format!("{image} ({})", short_id(id)),
+    };
+    let line = format!("{superseded}{wanted} of {wanted} pods run {image}, revision {revision}");
+    Verdict::Open(RolledOut { pods, replicas: wanted, revision }, line)
+}
+
+/// What a rollout that the controller has taken up still lacks.
+fn incomplete(s: &Snapshot, view: &View<'_>, wanted: i32, clock: &Clock) -> Option<String> {
+    if let Some(least) = s.target.min_replicas.filter(|least| wanted < *least) {
+        return Some(format!(
+            "{wanted} replicas asked for; the autoscaler has yet to raise them to its minimum of {least}"
+        ));
+    }
+    let others = others(view);
+    if view.newest.is_none() {
+        return Some(match others {
+            Some(others) => format!("no ReplicaSet for the newest template yet; {others}"),
+            None => "no ReplicaSet for the newest template yet".to_owned(),
+        });
+    }
+    let count = |n: usize| i32::try_from(n).unwrap_or(i32::MAX);
+    let ready = count(view.newest_pods.iter().filter(|pod| pod::is_ready(pod)).count());
+    let mut lacks = Vec::new();
+    if ready < wanted || count(view.newest_pods.len()) != wanted {
+        let slowest = view.newest_pods.iter().find(|pod| !pod::is_ready(pod));
+        let what = slowest.map(|pod| {
+            format!("; {}: {}", pod::short(pod), pod::state(pod, &view::events_of(s, pod), clock))
+        });
+        let count = count(view.newest_pods.len());
+        let made = if count < wanted && what.is_none() { format!(", {count} made") } else { String::new() };
+        lacks.push(format!("{ready} of {wanted} updated pods Ready{made}{}", what.unwrap_or_default()));
+    }
+    lacks.extend(others);
+    if !lacks.is_empty() {
+        return Some(lacks.join("; "));
+    }
+    let not_built = view.newest_pods.iter().find_map(|pod| match view::runs(&s.target, pod) {
+        Runs::Built => None,
+        Runs::Unknown => Some(format!("{} has not said which image it runs", pod::short(pod))),
+        Runs::Other(what) => Some(format!("{} runs another image ({what})", pod::short(pod))),
+    });
+    if not_built.is_some() {
+        return not_built;
+    }
+    let status = view.deployment.status.clone().unwrap_or_default();
+    let counts = [status.replicas, status.updated_replicas, status.ready_replicas, status.available_replicas];
+    (counts != [Some(wanted); 4]).then(|| {
+        let [all, updated, _, available] = counts.map(Option::unwrap_or_default);
+        format!("all {wanted} pods Ready; the Deployment counts {all} in all, {updated} updated, {available} available")
+    })
+}
+
+/// The pods that should not be there any more.
+fn others(view: &View<'_>) -> Option<String> {
+    let mut lacks = Vec::new();
+    let names = |pods: &[&Pod]| pods.iter().map(|pod| pod::short(pod)).collect::<Vec<_>>().join(", ");
+    if !view.old_pods.is_empty() {
+        lacks.push(format!("{} old left ({})", view.old_pods.len(), names(&view.old_pods)));
+    }
+    if !view.terminating.is_empty() {
+        lacks.push(format!("{} terminating ({})", view.terminating.len(), names(&view.terminating)));
+    }
+    (!lacks.is_empty()).then(|| lacks.join("; "))
+}
+
+/// A bad sign of the whole rollout.
+struct Bad {
+    why: String,
+    hint: String,
+    permanent: bool,
+}
+
+fn bad_sign(s: &Snapshot, view: &View<'_>, clock: &Clock) -> Option<Bad> {
+    let from_pods = pods_sign(s, view, clock);
+    if from_pods.as_ref().is_some_and(|bad| bad.permanent) {
+        return from_pods;
+    }
+    let from_spec =
+        || paused(s, view).or_else(|| refused(view, clock)).or_else(|| wrong_image(s, view, clock));
+    from_spec().or_else(|| no_progress(s, view, from_pods.as_ref(), clock)).or(from_pods)
+}
+
+fn paused(s: &Snapshot, view: &View<'_>) -> Option<Bad> {
+    let status = view.deployment.status.as_ref();
+    // A pause holds back a new template, not the scaling of the present one.
+    let is_held = view.newest.is_none()
+        || !view.old_pods.is_empty()
+        || status.is_none_or(|s| s.updated_replicas.is_none());
+    (view.is_paused() && is_held).then(|| {
+        let Snapshot { target, .. } = s;
+        let resume = format!("-n {} rollout resume deployment/{}", target.namespace, target.deployment);
+        Bad {
+            why: format!(
+                "deployment/{} is paused, so the newest template is not rolled out",
+                target.deployment
+            ),
+            hint: evidence::kubectl(&resume),
+            permanent: true,
+        }
+    })
+}
+
+/// The API refuses to make pods: quota, admission, security policy.
+fn refused(view: &View<'_>, clock: &Clock) -> Option<Bad> {
+    let failure = view.condition("ReplicaFailure").filter(|condition| condition.is_true())?;
+    let is_refusal = ["exceeded quota", "forbidden", "denied the request", "is invalid"]
+        .iter()
+        .any(|words| failure.message.contains(words));
+    let stands = clock.passed(failure.since.unwrap_or_else(|| clock.now()), pod::REFUSAL_GRACE);
+    // What is being deleted gives its share of a quota back.
+    let may_mend = !view.terminating.is_empty();
+    Some(Bad {
+        why: format!("the API refuses to make a pod: {}", one_line(failure.message)),
+        hint: "raise the quota, or mend what the message names in the Deployment".to_owned(),
+        permanent: is_refusal && stands && !may_mend,
+    })
+}
+
+/// The template names another image, or the pods run one: somebody else's rollout, or a tag that was moved.
+fn wrong_image(s: &Snapshot, view: &View<'_>, clock: &Clock) -> Option<Bad> {
+    let target = &s.target;
+    if target.image.is_empty() {
+        return None;
+    }
+    let newest = view.newest?;
+    if !view.images().any(|image| image == target.image) {
+        let images = view.images().collect::<Vec<_>>().join(", ");
+        let since = newest.metadata.creation_timestamp.as_ref().map_or_else(|| clock.now(), |time| time.0);
+        return Some(Bad {
+            why: format!(
+                "deployment/{} was changed to image {images}, not the built {}",
+                target.deployment, target.image
+            ),
+            hint: "someone else deploys to this namespace; run the command again when they are done"
+                .to_owned(),
+            permanent: clock.passed(since, pod::REFUSAL_GRACE),
+        });
+    }
+    let mut pods = view.newest_pods.iter().filter(|pod| pod::is_ready(pod));
+    pods.find_map(|pod| match view::runs(target, pod) {
+        Runs::Other(what) => Some(Bad {
+            why: format!("{} runs another image under the name {} ({what})", pod::short(pod), target.image),
+            hint: "build the image into the cluster again: `cargo xtask redeploy`".to_owned(),
+            permanent: true,
+        }),
+        Runs::Built | Runs::Unknown => None,
+    })
+}
+
+/// The controller gave up waiting. Pods that are inside the time of their own startup probe overrule it.
+fn no_progress(s: &Snapshot, view: &View<'_>, pods: Option<&Bad>, clock: &Clock) -> Option<Bad> {
+    let progressing =
+        view.condition("Progressing").filter(|condition| condition.reason == "ProgressDeadlineExceeded")?;
+    let seconds =
+        view.deployment.spec.as_ref().and_then(|spec| spec.progress_deadline_seconds).unwrap_or(600);
+    let state = |pod: &&Pod| {
+        (!pod::is_ready(pod))
+            .then(|| format!("; {}: {}", pod::short(pod), pod::state(pod, &view::events_of(s, pod), clock)))
+    };
+    let pod = pods.map(|bad| format!("; {}", bad.why)).or_else(|| view.newest_pods.iter().find_map(state));
+    let starts = view.newest_pods.iter().any(|pod| pod::starts_in_time(pod, clock));
+    Some(Bad {
+        why: format!("no progress for {seconds} s ({}){}", progressing.reason, pod.unwrap_or_default()),
+        hint: format!("{} shows the pods", evidence::kubectl(&format!("-n {} get pods", s.target.namespace))),
+        permanent: progressing.status == "False" && !starts,
+    })
+}
+
+/// The newest pods' own signs. One pod's dooms the rollout only if no pod that is Ready proves it wrong, and all of
+/// them agree; a pod without a node holds it up alone.
+fn pods_sign(s: &Snapshot, view: &View<'_>, clock: &Clock) -> Option<Bad> {
+    let mut worst: Option<(&Pod, Sign, bool)> = None;
+    let mut all = !view.newest_pods.is_empty();
+    let mut alone = false;
+    for pod in &view.newest_pods {
+        let mut hopeless = false;
+        for sign in view::signs(s, pod, clock) {
+            let permanent = is_permanent(s, &sign, clock);
+            hopeless |= permanent;
+            let frees = !view.terminating.is_empty();
+            let dooms_alone = permanent && sign.alone && !frees;
+            let outranks = match &worst {
+                None => true,
+                Some((.., worst_permanent)) => (permanent && !worst_permanent) || (dooms_alone && !alone),
+            };
+            alone |= dooms_alone;
+            if outranks {
+                worst = Some((pod, sign, permanent));
+            }
+        }
+        all &= hopeless;
+    }
+    let (pod, sign, permanent) = worst?;
+    let waits = sign.alone && !view.terminating.is_empty();
+    Some(Bad {
+        why: format!("{}: {}", pod::short(pod), sign.text),
+        hint: if sign.hint.is_empty() { describe(s, pod) } else { sign.hint },
+        permanent: permanent && (all || alone) && !waits,
+    })
+}
+
+fn describe(s: &Snapshot, pod: &Pod) -> String {
+    evidence::kubectl(&format!("-n {} describe pod/{}", s.target.namespace, pod::name(pod)))
+}
+
+fn is_permanent(s: &Snapshot, sign: &Sign, clock: &Clock) -> bool {
+    match sign.grace {
+        Grace::None => true,
+        Grace::Since(since, grace) => clock.passed(since, grace),
+        // What is seen for the first time began just now, as far as we know.
+        Grace::Lasting(grace) => {
+            clock.passed(s.signs.get(&sign.key).copied().unwrap_or_else(|| clock.now()), grace)
+        }
+        Grace::Forever => false,
+    }
+}

@@ -1,0 +1,197 @@
+//! A snapshot sorted: which ReplicaSet is the newest, whose pods are whose, which image they run.
+
+use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
+use k8s_openapi::api::core::v1::{Event, Pod, PodTemplateSpec};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta};
+use kube::core::SelectorExt as _;
+
+use super::super::clock::Clock;
+use super::super::condition::{self, Condition};
+use super::super::pod::{self, Sign};
+use super::{Rollout, Snapshot};
+
+const REVISION: &str = "deployment.kubernetes.io/revision";
+/// The label by which the controller tells its ReplicaSets apart; not part of the template proper.
+const TEMPLATE_HASH: &str = "pod-template-hash";
+
+/// The parts of a snapshot that concern one Deployment.
+pub(super) struct View<'s> {
+    pub(super) deployment: &'s Deployment,
+    /// The ReplicaSet of the Deployment's present template.
+    pub(super) newest: Option<&'s ReplicaSet>,
+    /// Its live pods, oldest first.
+    pub(super) newest_pods: Vec<&'s Pod>,
+    /// Live pods that the Deployment selects and that are not the newest's.
+    pub(super) old_pods: Vec<&'s Pod>,
+    /// Pods that are being deleted.
+    pub(super) terminating: Vec<&'s Pod>,
+}
+
+impl<'s> View<'s> {
+    pub(super) fn of(s: &'s Snapshot, deployment: &'s Deployment) -> View<'s> {
+        let newest = newest(s, deployment);
+        let newest_uid = newest.and_then(|set| set.metadata.uid.as_deref());
+        let selector = deployment.spec.as_ref().map(|spec| spec.selector.clone()).unwrap_or_default();
+        let mut view = View {
+            deployment,
+            newest,
+            newest_pods: Vec::new(),
+            old_pods: Vec::new(),
+            terminating: Vec::new(),
+        };
+        for pod in s.pods.values() {
+            let owner = owner(&pod.metadata);
+            let is_newest = newest_uid.is_some() && owner == newest_uid;
+            // A pod that no ReplicaSet owns is somebody's own affair.
+            if !is_newest && (owner.is_none() || !selects(&selector, pod)) {
+                continue;
+            }
+            if pod.metadata.deletion_timestamp.is_some() {
+                view.terminating.push(pod);
+            } else if pod::is_over(pod) {
+                // Replaced by its ReplicaSet, and kept for reading only.
+            } else if is_newest {
+                view.newest_pods.push(pod);
+            } else {
+                view.old_pods.push(pod);
+            }
+        }
+        view.newest_pods.sort_by_key(|pod| pod.metadata.creation_timestamp.clone());
+        view
+    }
+
+    /// Whether the controller has seen the Deployment as it is now.
+    pub(super) fn is_caught_up(&self) -> bool {
+        let observed = self.deployment.status.as_ref().and_then(|status| status.observed_generation);
+        observed.unwrap_or(0) >= self.deployment.metadata.generation.unwrap_or(0)
+    }
+
+    pub(super) fn condition(&self, name: &str) -> Option<Condition<'s>> {
+        condition::find(self.deployment.status.as_ref()?.conditions.as_ref(), name)
+    }
+
+    pub(super) fn is_paused(&self) -> bool {
+        self.deployment.spec.as_ref().and_then(|spec| spec.paused) == Some(true)
+    }
+
+    /// The images that the template names.
+    pub(super) fn images(&self) -> impl Iterator<Item = &'s str> {
+        let template = self.deployment.spec.as_ref().and_then(|spec| spec.template.spec.as_ref());
+        template
+            .into_iter()
+            .flat_map(|pod| &pod.containers)
+            .filter_map(|container| container.image.as_deref())
+    }
+}
+
+fn owner(metadata: &ObjectMeta) -> Option<&str> {
+    let mut owners = metadata.owner_references.iter().flatten();
+    owners.find(|owner| owner.controller == Some(true)).map(|owner| owner.uid.as_str())
+}
+
+fn selects(selector: &LabelSelector, pod: &Pod) -> bool {
+    let Ok(selector) = kube::core::Selector::try_from(selector.clone()) else { return false };
+    let none = std::collections::BTreeMap::new();
+    selector.matches(pod.metadata.labels.as_ref().unwrap_or(&none))
+}
+
+/// The revision that the controller counted.
+pub(super) fn revision(set: &ReplicaSet) -> i64 {
+    let annotations = set.metadata.annotations.as_ref();
+    annotations.and_then(|a| a.get(REVISION)).and_then(|text| text.parse().ok()).unwrap_or(0)
+}
+
+/// By the controller's own rule: the oldest of the Deployment's ReplicaSets with its template. The revision alone would
+/// name an old one while a Recreate waits for the old pods to end.
+fn newest<'s>(s: &'s Snapshot, deployment: &Deployment) -> Option<&'s ReplicaSet> {
+    let uid = deployment.metadata.uid.as_deref()?;
+    let template = bare(&deployment.spec.as_ref()?.template);
+    s.replica_sets
+        .values()
+        .filter(|set| owner(&set.metadata) == Some(uid))
+        .filter(|set| {
+            set.spec.as_ref().and_then(|spec| spec.template.as_ref()).is_some_and(|t| bare(t) == template)
+        })
+        .min_by_key(|set| set.metadata.creation_timestamp.clone())
+}
+
+fn bare(template: &PodTemplateSpec) -> PodTemplateSpec {
+    let mut template = template.clone();
+    let metadata = template.metadata.get_or_insert_default();
+    if let Some(labels) = metadata.labels.as_mut() {
+        labels.remove(TEMPLATE_HASH);
+    }
+    template
+}
+
+/// The bad signs of one pod.
+pub(super) fn signs(s: &Snapshot, pod: &Pod, clock: &Clock) -> Vec<Sign> {
+    pod::signs(pod, &events_of(s, pod), clock)
+}
+
+/// The events about one pod.
+pub(super) fn events_of<'s>(s: &'s Snapshot, pod: &Pod) -> Vec<&'s Event> {
+    let uid = &pod.metadata.uid;
+    s.events.values().filter(|event| uid.is_some() && event.involved_object.uid == *uid).collect()
+}
+
+/// What a pod runs, beside what it should.
+#[derive(Debug, PartialEq)]
+pub(super) enum Runs {
+    /// The built image.
+    Built,
+    /// The node has not said yet.
+    Unknown,
+    /// Another: which, and what was compared.
+    Other(String),
+}
+
+/// Compares what a pod runs with the image that was built; `images` are those that the template names.
+pub(super) fn runs(target: &Rollout, pod: &Pod) -> Runs {
+    let containers = pod.spec.iter().flat_map(|spec| &spec.containers);
+    let built = containers
+        .filter(|container| target.image.is_empty() || container.image.as_ref() == Some(&target.image));
+    let mut any = false;
+    for container in built {
+        any = true;
+        let statuses = pod.status.iter().flat_map(|status| status.container_statuses.iter().flatten());
+        let Some(status) = statuses.into_iter().find(|status| status.name == container.name) else {
+            return Runs::Unknown;
+        };
+        if status.image_id.is_empty() {
+            return Runs::Unknown;
+        }
+        if target.image_id.is_empty() || status.image_id.contains(digest(&target.image_id)) {
+            continue;
+        }
+        // A registry's digest is no image id.
+        let by_reference = status.image_id.contains('@') && same_reference(&status.image, &target.image);
+        if !by_reference {
+            return Runs::Other(format!(
+                "imageID {}, not the built {}",
+                short_id(&status.image_id),
+                short_id(&target.image_id)
+            ));
+        }
+    }
+    if any { Runs::Built } else { Runs::Other(format!("no container of image {}", target.image)) }
+}
+
+fn digest(id: &str) -> &str {
+    id.rsplit(':').next().unwrap_or(id)
+}
+
+/// The first twelve digits of an id, as docker shows it.
+pub(super) fn short_id(id: &str) -> &str {
+    let digest = digest(id);
+    digest.get(..12).unwrap_or(digest)
+}
+
+/// Docker's default registry and library may be left out.
+fn same_reference(a: &str, b: &str) -> bool {
+    let short = |text: &str| {
+        let text = text.strip_prefix("docker.io/").unwrap_or(text);
+        text.strip_prefix("library/").unwrap_or(text).to_owned()
+    };
+    short(a) == short(b)
+}

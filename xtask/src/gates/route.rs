@@ -1,0 +1,282 @@
+//! The gate behind everything: the real entry, with the real Host header, answers well and goes on to.
+//!
+//! It is the only gate that holds for every ingress controller, and an HTTP probe, so it polls: a good answer is
+//! followed by the next question almost at once, a bad one by a pause.
+
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use futures::Stream;
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use k8s_openapi::api::networking::v1::Ingress;
+use kube::api::ListParams;
+use kube::{Api, Client};
+
+use super::condition::one_line;
+use super::{Gate, Verdict, evidence, watch};
+use crate::cx::Cx;
+use crate::pipeline::{Done, SpanId};
+
+/// How long it may stay closed: ingress-nginx syncs a route at most every 3.3 s, then reloads.
+pub const DEADLINE: Duration = Duration::from_secs(120);
+/// Good answers in a row that it takes.
+pub const GOOD_ANSWERS: u32 = 5;
+const AFTER_GOOD: Duration = Duration::from_millis(20);
+const AFTER_BAD: Duration = Duration::from_millis(100);
+const PATIENCE: Duration = Duration::from_secs(3);
+const PATH: &str = "/health";
+
+/// Waits for good answers from `entry`, a base URL, to requests for `host`.
+///
+/// # Errors
+/// As [`super::wait`]; an entry that is no URL.
+pub async fn wait(
+    cx: &Cx,
+    entry: &str,
+    host: &str,
+    client: &Client,
+    namespace: &str,
+    after: &[SpanId],
+) -> Result<Done<()>> {
+    let url = url(entry)?;
+    let look = format!(
+        "curl -i -H 'Host: {host}' {url}; {}",
+        evidence::kubectl(&format!("-n {namespace} get ingress,endpointslices"))
+    );
+    let spec = Gate { name: "route", deadline: DEADLINE, after, look };
+    let probe = Probe::new(url, host)?;
+    super::wait(cx, spec, verdicts(&probe, client, namespace), async || {
+        let about = evidence::About { namespace, ..evidence::About::default() };
+        let mut bundle = evidence::collect(client, about).await;
+        let around = around(client, namespace, host).await;
+        bundle.0.insert(0, ("behind the entry".to_owned(), vec![around]));
+        bundle
+    })
+    .await
+}
+
+/// One look: as many answers as it takes, without waiting for the first good one.
+///
+/// # Errors
+/// An entry that is no URL.
+pub async fn look(client: &Client, namespace: &str, entry: &str, host: &str) -> Result<Verdict> {
+    let probe = Probe::new(url(entry)?, host)?;
+    let mut streak = Streak::default();
+    loop {
+        let answer = probe.ask().await;
+        streak.take(&answer);
+        match judge(&streak, &probe.host) {
+            Verdict::Closed(_) if streak.bad.is_none() => tokio::time::sleep(AFTER_GOOD).await,
+            Verdict::Closed(line) => {
+                return Ok(Verdict::Closed(format!("{line}; {}", around(client, namespace, host).await)));
+            }
+            verdict => return Ok(verdict),
+        }
+    }
+}
+
+fn url(entry: &str) -> Result<reqwest::Url> {
+    let base: reqwest::Url =
+        entry.parse().with_context(|| format!("reading the entry `{entry}` as a URL"))?;
+    base.join(PATH).with_context(|| format!("asking {entry} for {PATH}"))
+}
+
+/// Asks the entry.
+struct Probe {
+    http: reqwest::Client,
+    url: reqwest::Url,
+    host: String,
+}
+
+impl Probe {
+    fn new(url: reqwest::Url, host: &str) -> Result<Probe> {
+        let http = reqwest::Client::builder()
+            // Each answer by a connection of its own: a kept one stays with an nginx worker from before a reload.
+            .pool_max_idle_per_host(0)
+            .redirect(reqwest::redirect::Policy::none())
+            .no_proxy()
+            .timeout(PATIENCE)
+            .build()
+            .context("making an HTTP client")?;
+        Ok(Probe { http, url, host: host.to_owned() })
+    }
+
+    async fn ask(&self) -> Answer {
+        let answer = async {
+            let answer =
+                self.http.get(self.url.clone()).header(http::header::HOST, &self.host).send().await?;
+            let status = answer.status().as_u16();
+            let is_json = answer
+                .headers()
+                .get(http::header::CONTENT_TYPE)
+                .is_some_and(|kind| kind.to_str().is_ok_and(|kind| kind.contains("json")));
+            let body = answer.text().await?;
+            Ok::<_, reqwest::Error>(Answer::Http { status, is_json, body })
+        };
+        answer.await.unwrap_or_else(|error| {
+            let why = watch::reason(&error);
+            if error.is_timeout() {
+                Answer::Timeout
+            } else if error.is_connect() {
+                Answer::Refused(why)
+            } else {
+                Answer::Broken(why)
+            }
+        })
+    }
+}
+
+/// What came back.
+#[derive(Clone, Debug, PartialEq)]
+enum Answer {
+    Http { status: u16, is_json: bool, body: String },
+    Refused(String),
+    Timeout,
+    Broken(String),
+}
+
+/// Good answers in a row, or why the last was none.
+#[derive(Debug, Default, PartialEq)]
+struct Streak {
+    good: u32,
+    bad: Option<String>,
+}
+
+impl Streak {
+    fn take(&mut self, answer: &Answer) {
+        *self = match explain(answer) {
+            None => Streak { good: self.good + 1, bad: None },
+            Some(bad) => Streak { good: 0, bad: Some(bad) },
+        };
+    }
+}
+
+/// What an answer other than 200 means; nothing for a good one.
+fn explain(answer: &Answer) -> Option<String> {
+    Some(match answer {
+        Answer::Http { status: 200, .. } => return None,
+        Answer::Http { status: 404, is_json: false, .. } => {
+            "404 from the proxy: the route is not synced yet, or no Ingress has this host".to_owned()
+        }
+        Answer::Http { status: 404, .. } => {
+            "404 from a service behind the entry: another app owns this route".to_owned()
+        }
+        Answer::Http { status: 503, is_json: true, body } => {
+            format!("503 from the app itself: it is not ready, or draining ({})", one_line(body))
+        }
+        Answer::Http { status: 503, .. } => {
+            "503 from the proxy: it has no endpoint of the service".to_owned()
+        }
+        Answer::Http { status: 502, .. } => {
+            "502: the proxy holds an endpoint that does not take the connection".to_owned()
+        }
+        Answer::Http { status: 504, .. } => {
+            "504: the pod behind the proxy does not answer in time".to_owned()
+        }
+        Answer::Http { status: status @ 300..=399, .. } => {
+            format!(
+                "{status}: the entry redirects, to HTTPS perhaps (nginx.ingress.kubernetes.io/ssl-redirect)"
+            )
+        }
+        Answer::Http { status, body, .. } => format!("{status}: {}", one_line(body)),
+        Answer::Refused(why) => format!("nothing listens at the entry ({why})"),
+        Answer::Timeout => format!("no answer within {} s", PATIENCE.as_secs()),
+        Answer::Broken(why) => format!("the connection broke ({why})"),
+    })
+}
+
+fn judge(streak: &Streak, host: &str) -> Verdict {
+    match &streak.bad {
+        Some(bad) => Verdict::Closed(bad.clone()),
+        None if streak.good >= GOOD_ANSWERS => {
+            Verdict::Open((), format!("{GOOD_ANSWERS} good answers in a row for {host}"))
+        }
+        None => Verdict::Closed(format!("{} of {GOOD_ANSWERS} good answers", streak.good)),
+    }
+}
+
+fn verdicts<'w>(
+    probe: &'w Probe,
+    client: &'w Client,
+    namespace: &'w str,
+) -> impl Stream<Item = Result<Verdict>> + 'w {
+    struct State {
+        streak: Streak,
+        pause: Duration,
+        explained: Option<(String, String)>,
+    }
+    let state = State { streak: Streak::default(), pause: Duration::ZERO, explained: None };
+    futures::stream::unfold(state, move |mut state| async move {
+        tokio::time::sleep(state.pause).await;
+        state.streak.take(&probe.ask().await);
+        state.pause = if state.streak.bad.is_some() { AFTER_BAD } else { AFTER_GOOD };
+        let mut verdict = judge(&state.streak, &probe.host);
+        // What the API knows about it is asked once for each kind of answer.
+        if let (Verdict::Closed(line), Some(bad)) = (&mut verdict, &state.streak.bad) {
+            let known = state.explained.take().filter(|(about, _)| about == bad);
+            let (about, more) = match known {
+                Some(known) => known,
+                None => (bad.clone(), around(client, namespace, &probe.host).await),
+            };
+            *line = format!("{line}; {more}");
+            state.explained = Some((about, more));
+        }
+        Some((Ok(verdict), state))
+    })
+}
+
+/// What the API says of the way behind the entry: the Ingresses for the host, and the endpoints of their services.
+async fn around(client: &Client, namespace: &str, host: &str) -> String {
+    let ask = async {
+        let ingresses: Api<Ingress> = Api::namespaced(client.clone(), namespace);
+        let ingresses = ingresses.list(&ListParams::default()).await?.items;
+        let services: Vec<String> = ingresses.iter().flat_map(|ingress| services(ingress, host)).collect();
+        if services.is_empty() {
+            return Ok(format!("no Ingress in namespace {namespace} has the host {host}"));
+        }
+        let slices: Api<EndpointSlice> = Api::namespaced(client.clone(), namespace);
+        let slices = slices.list(&ListParams::default()).await?.items;
+        let lines: Vec<String> = services.iter().map(|service| endpoints(service, &slices)).collect();
+        Ok::<_, kube::Error>(lines.join(", "))
+    };
+    match tokio::time::timeout(Duration::from_millis(500), ask).await {
+        Ok(Ok(line)) => line,
+        Ok(Err(error)) => format!("the API does not say more: {}", watch::reason(&error)),
+        Err(_) => "the API does not say more: no answer".to_owned(),
+    }
+}
+
+/// The services that an Ingress routes a host to; a rule without a host takes all.
+fn services(ingress: &Ingress, host: &str) -> Vec<String> {
+    let rules = ingress.spec.iter().flat_map(|spec| spec.rules.iter().flatten());
+    let mut services: Vec<String> = rules
+        .filter(|rule| rule.host.as_deref().is_none_or(|wanted| wanted == host))
+        .flat_map(|rule| rule.http.iter().flat_map(|http| &http.paths))
+        .filter_map(|path| path.backend.service.as_ref().map(|service| service.name.clone()))
+        .collect();
+    services.dedup();
+    services
+}
+
+fn endpoints(service: &str, slices: &[EndpointSlice]) -> String {
+    let ours = slices.iter().filter(|slice| {
+        slice
+            .metadata
+            .labels
+            .as_ref()
+            .and_then(|labels| labels.get("kubernetes.io/service-name"))
+            .is_some_and(|name| name == service)
+    });
+    let (mut ready, mut all) = (0, 0);
+    for endpoint in ours.flat_map(|slice| &slice.endpoints) {
+        all += 1;
+        ready += usize::from(
+            endpoint.conditions.as_ref().is_none_or(|conditions| conditions.ready != Some(false)),
+        );
+    }
+    format!("service {service} has {ready} of {all} endpoints ready")
+}
+
+#[cfg(test)]
+#[path = "tests/route.rs"]
+mod tests;

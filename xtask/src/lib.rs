@@ -1,0 +1,24 @@
+//! The tool behind `cargo xtask`: runs the ResNet-50 API on a Kubernetes cluster of one's own, with readiness
+//! gates between the steps. Start reading at [`up`].
+
+pub mod cli;
+pub mod clusters;
+pub mod cx;
+pub mod down;
+pub mod failure;
+pub mod gates;
+pub mod kubeconfig;
+pub mod logs;
+pub mod manifests;
+pub mod output;
+pub mod pipeline;
+pub mod plan;
+pub mod proc;
+pub mod redeploy;
+pub mod run;
+pub mod smoke;
+pub mod status;
+pub mod steps;
+pub mod summary;
+pub mod up;
+pub mod weights;

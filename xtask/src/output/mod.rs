@@ -1,0 +1,178 @@
+//! All that is printed goes through here. Steps and gates emit [`Event`]s; this module alone decides what a
+//! person or a program sees of them: data on stdout, everything else on stderr.
+#![allow(clippy::print_stdout, clippy::print_stderr)]
+
+mod human;
+mod timing;
+
+use std::fs::File;
+use std::io::{IsTerminal as _, Write as _};
+use std::path::Path;
+use std::sync::{Mutex, PoisonError};
+
+use anyhow::{Context as _, Result};
+use serde::Serialize;
+use serde_json::{Map, Value, json};
+
+use crate::cli::Format;
+use crate::failure::{Evidence, Exit, Hint, attached, exit_of, paragraph};
+pub use timing::{Span, critical_path, table};
+
+/// What an event is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Kind {
+    /// Work that changes something, or looks whether it has to.
+    Step,
+    /// A wait for a condition.
+    Gate,
+    /// How far long work has come.
+    Progress,
+    /// A bad sign that does not end the run.
+    Warning,
+}
+
+/// Where a step or gate stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum State {
+    /// It begins.
+    Start,
+    /// It waits, or goes on; the detail says for what.
+    Wait,
+    /// It is so now.
+    Done,
+    /// It was so before.
+    Already,
+    /// It is not so, and will not be.
+    Failed,
+}
+
+/// One line of the event log.
+#[derive(Clone, Debug, Serialize)]
+pub struct Event {
+    /// What it is about.
+    #[serde(rename = "event")]
+    pub kind: Kind,
+    /// Which step or gate.
+    pub name: String,
+    /// Where it stands.
+    pub state: State,
+    /// In one line, what or why.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub detail: String,
+    /// Seconds since the run began.
+    pub at_seconds: f64,
+    /// Seconds since this step or gate began.
+    pub seconds: f64,
+    /// Seconds until its deadline, where it has one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub left_seconds: Option<f64>,
+}
+
+/// Takes events to the terminal, to stdout and to the run's event log.
+pub struct Output {
+    format: Format,
+    log: Mutex<Option<File>>,
+    human: Mutex<human::Human>,
+}
+
+impl Output {
+    /// For stdout and stderr as this process has them.
+    pub fn new(format: Format, verbose: bool) -> Output {
+        let live = format == Format::Human && std::io::stderr().is_terminal();
+        Output { format, log: Mutex::new(None), human: Mutex::new(human::Human::new(live, verbose)) }
+    }
+
+    /// From now on every event is also kept in `path`, one JSON object a line.
+    pub fn log_to(&self, path: &Path) -> Result<()> {
+        let file = File::create(path).with_context(|| format!("creating {}", path.display()))?;
+        *lock(&self.log) = Some(file);
+        Ok(())
+    }
+
+    /// Takes one event.
+    pub fn event(&self, event: &Event) {
+        let line = serde_json::to_string(event).unwrap_or_default();
+        self.json_line(&line);
+        if self.format == Format::Human {
+            lock(&self.human).event(event);
+        }
+    }
+
+    /// A line for a person that belongs to no step.
+    pub fn note(&self, text: &str) {
+        match self.format {
+            Format::Human => lock(&self.human).note(text),
+            Format::Json => eprintln!("{text}"),
+        }
+    }
+
+    /// A line that only `-v` shows: a command about to run, a line that it printed.
+    pub fn trace(&self, text: &str) {
+        if self.format == Format::Human {
+            lock(&self.human).trace(text);
+        }
+    }
+
+    /// A command's data, the one thing for stdout.
+    pub fn data(&self, text: &str) {
+        lock(&self.human).suspend(|| {
+            let mut stdout = std::io::stdout().lock();
+            // A reader that left (`| head`) is no failure of ours.
+            let _ = writeln!(stdout, "{text}").and_then(|()| stdout.flush());
+        });
+    }
+
+    /// The last thing of a run: the timing table, the failure with its evidence, the JSON summary.
+    pub fn summary(&self, spans: &[Span], result: &Result<Map<String, Value>>, exit: Exit) {
+        lock(&self.human).finish();
+        let mut summary = Map::new();
+        summary.insert("event".into(), "summary".into());
+        summary.insert("ok".into(), (exit == Exit::Done).into());
+        summary.insert("exit_code".into(), (exit as u8).into());
+        summary.insert("steps".into(), spans.iter().map(Span::json).collect());
+        summary.insert("critical_path".into(), json!(critical_path(spans)));
+        match result {
+            Ok(fields) => summary.extend(fields.clone()),
+            Err(error) => {
+                summary.insert("error".into(), paragraph(error).into());
+                if let Some(Hint(hint)) = attached(error) {
+                    summary.insert("hint".into(), hint.as_str().into());
+                }
+                if let Some(evidence) = attached::<Evidence>(error) {
+                    summary.insert("evidence".into(), json!(evidence));
+                }
+            }
+        }
+        self.json_line(&Value::Object(summary).to_string());
+        if self.format == Format::Human {
+            if spans.len() > 1 {
+                eprint!("\n{}", table(spans));
+            }
+            if let Err(error) = result {
+                eprint!("{}", human::failure(error, exit));
+            }
+        }
+    }
+
+    fn json_line(&self, line: &str) {
+        if let Some(file) = lock(&self.log).as_mut() {
+            let _ = writeln!(file, "{line}");
+        }
+        if self.format == Format::Json {
+            self.data(line);
+        }
+    }
+}
+
+/// The failure of a command that has no run, such as bad input before anything began.
+pub fn report(error: &anyhow::Error) -> Exit {
+    let exit = exit_of(error);
+    eprint!("{}", human::failure(error, exit));
+    exit
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,240 @@
+//! `--dry-run`: the plan of a command, from the same functions that build its commands. Changes nothing.
+
+use std::fmt::Write as _;
+use std::time::Duration;
+
+use anyhow::Result;
+use serde_json::{Value, json};
+
+use crate::cli::{Command, Format};
+use crate::clusters::{self, Kind};
+use crate::cx::Cx;
+use crate::gates;
+use crate::manifests::Manifests;
+use crate::steps::apply::FIELD_MANAGER;
+use crate::steps::image::REPOSITORY;
+use crate::steps::smoke::PICTURE;
+use crate::summary::Summary;
+
+/// A step of the plan.
+struct Planned {
+    step: &'static str,
+    does: Vec<String>,
+    gates: Vec<(&'static str, String, Duration)>,
+}
+
+impl Planned {
+    fn new(step: &'static str, does: Vec<String>) -> Planned {
+        Planned { step, does, gates: Vec::new() }
+    }
+
+    fn gate(mut self, name: &'static str, opens_when: impl Into<String>, deadline: Duration) -> Planned {
+        self.gates.push((name, opens_when.into(), deadline));
+        self
+    }
+}
+
+/// Prints what the command would do.
+///
+/// # Errors
+/// When the manifests can't be read.
+pub async fn run(cx: &Cx, command: &Command) -> Result<Summary> {
+    let choice = clusters::choose(cx).await?;
+    let manifests = crate::manifests::read(&cx.root.join("kubernetes"))?;
+    let plan = match command {
+        Command::Up => up(cx, &choice.kind, &manifests)?,
+        Command::Redeploy => redeploy(cx, &choice.kind, &manifests)?,
+        Command::Smoke => vec![smoke()],
+        Command::Down { delete } => down(&choice.kind, &manifests, *delete),
+        Command::Weights { .. } => vec![weights(cx)],
+        Command::Status | Command::Logs { .. } | Command::Kubeconfig | Command::Sandbox { .. } => {
+            vec![Planned::new(
+                "look",
+                vec!["reads from the cluster and changes nothing, with or without --dry-run".to_owned()],
+            )]
+        }
+    };
+    if cx.shared.output == Format::Human {
+        let title = format!("plan on {} ({}); nothing is changed\n", choice.kind.name(), choice.why);
+        cx.output.data(&format!("{title}{}", text(&plan).trim_end()));
+    }
+    Ok([("plan".to_owned(), plan.iter().map(json).collect::<Value>())].into_iter().collect())
+}
+
+fn up(cx: &Cx, kind: &Kind, manifests: &Manifests) -> Result<Vec<Planned>> {
+    let commands = kind.plan()?;
+    let namespace = &cx.shared.namespace;
+    let mut plan = vec![
+        preflight(),
+        Planned::new(
+            "cluster",
+            [commands.cluster, vec![format!("create namespace {namespace} if it is missing")]].concat(),
+        )
+        .gate(
+            "cluster",
+            "/readyz is 200, a node is Ready, the service account `default` exists",
+            gates::cluster::DEADLINE,
+        ),
+        Planned::new("ingress", commands.ingress)
+            .gate(
+                "ingress-lease",
+                "the leader lease is held and renewed by a Ready controller pod",
+                gates::ingress_lease::DEADLINE,
+            )
+            .gate(
+                "ingress-controller",
+                "the controller is rolled out and its webhook accepts our Ingress",
+                gates::ingress_controller::DEADLINE,
+            ),
+        Planned::new("metrics", commands.metrics).gate(
+            "metrics",
+            "APIService v1beta1.metrics.k8s.io is Available",
+            gates::metrics::DEADLINE,
+        ),
+        weights(cx),
+        image(commands.image),
+        apply(namespace, manifests),
+        restart(manifests, "if the pod template is unchanged: nothing"),
+        route(manifests),
+    ];
+    if let Some(name) = manifests.autoscaler_name() {
+        plan.push(Planned::new("autoscaler", vec![format!("watch hpa/{name}")]).gate(
+            "autoscaler",
+            "ScalingActive, and a current value for each metric",
+            gates::autoscaler::DEADLINE,
+        ));
+    }
+    plan.push(smoke());
+    Ok(plan)
+}
+
+fn redeploy(cx: &Cx, kind: &Kind, manifests: &Manifests) -> Result<Vec<Planned>> {
+    let name = manifests.deployment_name();
+    let restarted = format!(
+        "if the pod template is unchanged: patch deployment/{name}, annotation kubectl.kubernetes.io/restartedAt"
+    );
+    Ok(vec![
+        preflight(),
+        weights(cx),
+        image(kind.plan()?.image),
+        apply(&cx.shared.namespace, manifests),
+        restart(manifests, &restarted),
+        route(manifests),
+        smoke(),
+    ])
+}
+
+fn preflight() -> Planned {
+    Planned::new(
+        "preflight",
+        vec!["read kubernetes/*.yaml; look for tools, the container engine, ports".to_owned()],
+    )
+}
+
+fn weights(cx: &Cx) -> Planned {
+    let dir = crate::steps::weights::dir(cx);
+    let set = xtask_weights::default_set();
+    Planned::new(
+        "weights",
+        vec![
+            format!("verify {} if it is there", cx.short(&dir)),
+            format!("else GET {}, sha256 {}", set.url, set.sha256),
+            "else, without a network, make seeded weights".to_owned(),
+        ],
+    )
+}
+
+fn image(commands: Vec<String>) -> Planned {
+    Planned::new(
+        "image",
+        [
+            vec![format!(
+                "{REPOSITORY}:TAG, a hash of app/, Cargo.lock and the weights; if it is there: nothing"
+            )],
+            commands,
+        ]
+        .concat(),
+    )
+    .gate("image-id", "the cluster's image id is that of the image just built", gates::image::DEADLINE)
+}
+
+fn apply(namespace: &str, manifests: &Manifests) -> Planned {
+    let objects = manifests.objects.iter().map(|object| {
+        format!(
+            "server-side apply {} in {namespace}, field manager {FIELD_MANAGER} ({})",
+            object.title(),
+            object.place()
+        )
+    });
+    Planned::new("apply", objects.collect())
+}
+
+fn restart(manifests: &Manifests, otherwise: &str) -> Planned {
+    let does = vec![
+        "if apply changed the pod template: nothing, it is a rollout already".to_owned(),
+        otherwise.to_owned(),
+    ];
+    let opens = format!(
+        "deployment/{}: newest ReplicaSet complete, no old pod left, every pod runs the built image",
+        manifests.deployment_name()
+    );
+    Planned::new("restart", does).gate("rollout", opens, gates::rollout::DEADLINE)
+}
+
+fn route(manifests: &Manifests) -> Planned {
+    Planned::new("route", vec![format!("GET /health by the entry, Host: {}", manifests.host())]).gate(
+        "route",
+        "5 consecutive 200s",
+        gates::route::DEADLINE,
+    )
+}
+
+fn smoke() -> Planned {
+    Planned::new(
+        "smoke",
+        vec![
+            "port-forward to the newest Ready pod".to_owned(),
+            "GET /health, byte for byte the contract".to_owned(),
+            format!("POST /predict with {PICTURE}: 5 ranked predictions"),
+        ],
+    )
+}
+
+fn down(kind: &Kind, manifests: &Manifests, delete: bool) -> Vec<Planned> {
+    match kind {
+        Kind::Sandbox(_) => vec![Planned::new("stop", vec!["end the sandbox, its pods with it".to_owned()])],
+        Kind::Minikube(_) if delete => vec![Planned::new("stop", vec!["minikube delete".to_owned()])],
+        Kind::Minikube(_) => {
+            let objects = manifests
+                .objects
+                .iter()
+                .rev()
+                .map(|object| format!("delete {} if this tool applied it", object.title()));
+            vec![Planned::new("remove", objects.collect())]
+        }
+    }
+}
+
+fn text(plan: &[Planned]) -> String {
+    let mut text = String::new();
+    for Planned { step, does, gates } in plan {
+        let mut label = *step;
+        for line in does {
+            let _ = writeln!(text, "{label:<18} {line}");
+            label = "";
+        }
+        for (name, opens_when, deadline) in gates {
+            let _ = writeln!(text, "└ gate {name}: {opens_when}; within {} s", deadline.as_secs());
+        }
+    }
+    text
+}
+
+fn json(planned: &Planned) -> Value {
+    let gates: Vec<_> = planned
+        .gates
+        .iter()
+        .map(|(name, opens_when, deadline)| json!({"name": name, "opens_when": opens_when, "deadline_seconds": deadline.as_secs()}))
+        .collect();
+    json!({"step": planned.step, "does": planned.does, "gates": gates})
+}

@@ -1,0 +1,337 @@
+//! The only place that spawns processes. Each child has a process group of its own, a log file in the run's
+//! folder, and an environment without the settings that would point it at another cluster or engine.
+
+use std::ffi::OsStr;
+use std::fmt;
+use std::os::unix::process::CommandExt as _;
+use std::path::Path;
+use std::process::{ExitStatus, Stdio};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, anyhow, bail};
+use rustix::process::{Pid, Signal, kill_process_group};
+use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
+
+use crate::cx::Cx;
+use crate::failure::{Attach as _, Cancelled};
+use crate::pipeline::Running;
+
+/// What a child is given to end on its own after it was told to stop.
+const GRACE: Duration = Duration::from_secs(2);
+/// How many of a failed child's last lines its error quotes.
+const QUOTED_LINES: usize = 12;
+
+/// A command line by value; prints as its environment and quoted arguments, ready to be pasted into a shell.
+pub struct Command {
+    inner: std::process::Command,
+}
+
+impl From<xshell::Cmd<'_>> for Command {
+    fn from(cmd: xshell::Cmd<'_>) -> Command {
+        let mut inner = std::process::Command::from(cmd);
+        for (name, _) in std::env::vars_os() {
+            if is_scrubbed(&name) {
+                inner.env_remove(name);
+            }
+        }
+        Command { inner }
+    }
+}
+
+/// Where command lines are built, by [`xshell::cmd!`].
+///
+/// # Errors
+/// When the current folder is gone.
+pub fn shell() -> Result<xshell::Shell> {
+    xshell::Shell::new().context("looking at the current folder")
+}
+
+/// Settings that would silently point a child at another engine or cluster.
+fn is_scrubbed(name: &OsStr) -> bool {
+    let name = name.to_string_lossy();
+    name.starts_with("DOCKER_")
+        || name.starts_with("BUILDX_")
+        || name == "KUBECONFIG"
+        || name == "MINIKUBE_ACTIVE_DOCKERD"
+}
+
+impl Command {
+    /// Sets one variable of its environment.
+    pub fn env(mut self, name: impl AsRef<OsStr>, value: impl AsRef<OsStr>) -> Command {
+        self.inner.env(name, value);
+        self
+    }
+
+    /// Where it runs.
+    pub fn current_dir(mut self, dir: &Path) -> Command {
+        self.inner.current_dir(dir);
+        self
+    }
+
+    /// Sets many.
+    pub fn envs(mut self, vars: impl IntoIterator<Item = (impl AsRef<OsStr>, impl AsRef<OsStr>)>) -> Command {
+        self.inner.envs(vars);
+        self
+    }
+}
+
+impl fmt::Display for Command {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (name, value) in self.inner.get_envs() {
+            if let Some(value) = value {
+                write!(f, "{}={} ", name.to_string_lossy(), quoted(&value.to_string_lossy()))?;
+            }
+        }
+        f.write_str(&quoted(&self.inner.get_program().to_string_lossy()))?;
+        for arg in self.inner.get_args() {
+            write!(f, " {}", quoted(&arg.to_string_lossy()))?;
+        }
+        Ok(())
+    }
+}
+
+fn quoted(text: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-_./:=,@%+{}".contains(c);
+    if !text.is_empty() && text.chars().all(plain) {
+        text.to_owned()
+    } else {
+        format!("'{}'", text.replace('\'', r"'\''"))
+    }
+}
+
+/// Runs a command to its end; its last line is the step's live line, all of it goes into `<step>.log` of the run.
+/// Returns its standard output.
+///
+/// # Errors
+/// When it can't be spawned, ends badly (quoting its last lines), or the run is told to stop.
+pub async fn run(cx: &Cx, step: &Running<'_>, command: Command) -> Result<String> {
+    run_with(cx, step, command, |line| Some(line.to_owned())).await
+}
+
+/// [`run`], where `say` turns each line into what the live line shows of it.
+///
+/// # Errors
+/// As [`run`].
+pub async fn run_with(
+    cx: &Cx,
+    step: &Running<'_>,
+    command: Command,
+    mut say: impl FnMut(&str) -> Option<String>,
+) -> Result<String> {
+    let shown = command.to_string();
+    cx.output.trace(&format!("$ {shown}"));
+    if cx.is_stopped() {
+        return Err(Cancelled.into());
+    }
+    let mut log = match &cx.run_dir {
+        Some(dir) => {
+            let path = dir.join(format!("{}.log", step.name()));
+            let file = tokio::fs::File::options().create(true).append(true).open(&path).await;
+            Some(file.with_context(|| format!("opening {}", path.display()))?)
+        }
+        None => None,
+    };
+    if let Some(log) = &mut log {
+        log.write_all(format!("$ {shown}\n").as_bytes()).await.context("writing the step's log")?;
+    }
+    let mut child = Child::spawn(cx, command)?;
+    let mut stdout = BufReader::new(child.inner.stdout.take().context("the child has no stdout")?).lines();
+    let mut stderr = BufReader::new(child.inner.stderr.take().context("the child has no stderr")?).lines();
+    let (mut out_open, mut err_open) = (true, true);
+    let mut output = String::new();
+    let mut last = std::collections::VecDeque::new();
+    while out_open || err_open {
+        let (line, is_stdout) = tokio::select! {
+            () = cx.stopped() => {
+                child.stop().await;
+                return Err(anyhow::Error::from(Cancelled).context(format!("running `{shown}`")));
+            }
+            line = stdout.next_line(), if out_open => (line, true),
+            line = stderr.next_line(), if err_open => (line, false),
+        };
+        // A line that is not UTF-8 must not end the reading: the child would block on a full pipe.
+        let line = match line {
+            Ok(line) => line,
+            Err(error) if error.kind() == std::io::ErrorKind::InvalidData => Some("(not UTF-8)".to_owned()),
+            Err(error) => return Err(error).with_context(|| format!("reading what `{shown}` prints")),
+        };
+        let Some(line) = line else {
+            if is_stdout {
+                out_open = false;
+            } else {
+                err_open = false;
+            }
+            continue;
+        };
+        if let Some(log) = &mut log {
+            log.write_all(format!("{line}\n").as_bytes()).await.context("writing the step's log")?;
+        }
+        cx.output.trace(&format!("  {line}"));
+        if let Some(text) = say(&line) {
+            step.at(text);
+        }
+        if is_stdout {
+            output.push_str(&line);
+            output.push('\n');
+        }
+        if last.len() == QUOTED_LINES {
+            last.pop_front();
+        }
+        last.push_back(line);
+    }
+    let status = tokio::select! {
+        status = child.inner.wait() => status.with_context(|| format!("waiting for `{shown}`"))?,
+        () = cx.stopped() => {
+            child.stop().await;
+            return Err(anyhow::Error::from(Cancelled).context(format!("running `{shown}`")));
+        }
+    };
+    child.ended();
+    if let Some(log) = &mut log {
+        let _ = log.flush().await;
+    }
+    if status.success() {
+        return Ok(output);
+    }
+    let quoted: Vec<String> = last.into();
+    let evidence = crate::failure::Evidence(vec![(format!("last lines of `{shown}`"), quoted)]);
+    Err(anyhow!("`{shown}` {}", ending(status))).attach(evidence)
+}
+
+/// Runs a command whose output is data, or only its success is of interest, outside any step.
+/// Returns success and standard output; standard error is in the error.
+///
+/// # Errors
+/// When it can't be spawned or the run is told to stop.
+pub async fn ask(cx: &Cx, command: Command) -> Result<Answer> {
+    let shown = command.to_string();
+    cx.output.trace(&format!("$ {shown}"));
+    let mut child = Child::spawn(cx, command)?;
+    let (stdout, stderr) = (child.inner.stdout.take(), child.inner.stderr.take());
+    let read = async {
+        let (out, err, status) = futures::join!(read_all(stdout), read_all(stderr), child.inner.wait());
+        Ok::<_, std::io::Error>(Answer { status: status?, stdout: out?, stderr: err? })
+    };
+    let answer = tokio::select! {
+        answer = read => Some(answer),
+        () = cx.stopped() => None,
+    };
+    match answer {
+        Some(answer) => {
+            child.ended();
+            answer.with_context(|| format!("running `{shown}`"))
+        }
+        None => {
+            child.stop().await;
+            Err(Cancelled.into())
+        }
+    }
+}
+
+/// How a command that was asked ended.
+pub struct Answer {
+    /// Its exit status.
+    pub status: ExitStatus,
+    /// All it wrote to standard output.
+    pub stdout: String,
+    /// All it wrote to standard error.
+    pub stderr: String,
+}
+
+async fn read_all(stream: Option<impl tokio::io::AsyncRead + Unpin>) -> std::io::Result<String> {
+    let mut bytes = Vec::new();
+    if let Some(mut stream) = stream {
+        tokio::io::AsyncReadExt::read_to_end(&mut stream, &mut bytes).await?;
+    }
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
+}
+
+/// Starts a process that outlives this one, its output in `log`.
+///
+/// # Errors
+/// When it can't be spawned.
+pub fn daemon(command: Command, log: &Path) -> Result<std::process::Child> {
+    let shown = command.to_string();
+    let file = std::fs::File::options()
+        .create(true)
+        .append(true)
+        .open(log)
+        .with_context(|| format!("opening {}", log.display()))?;
+    let mut command = command.inner;
+    command
+        .process_group(0)
+        .stdin(Stdio::null())
+        .stdout(file.try_clone().context("sharing the log")?)
+        .stderr(file)
+        .spawn()
+        .with_context(|| format!("starting `{shown}`"))
+}
+
+fn ending(status: ExitStatus) -> String {
+    use std::os::unix::process::ExitStatusExt as _;
+    match (status.code(), status.signal()) {
+        (Some(code), _) => format!("ended with exit code {code}"),
+        (None, Some(signal)) => format!("was ended by signal {signal}"),
+        (None, None) => "ended badly".to_owned(),
+    }
+}
+
+/// A child and its process group, never left behind: dropped while it runs, the group is killed; and if this
+/// process is killed itself, the leash does it.
+struct Child<'cx> {
+    cx: &'cx Cx,
+    inner: tokio::process::Child,
+    group: Option<Pid>,
+}
+
+impl<'cx> Child<'cx> {
+    fn spawn(cx: &'cx Cx, command: Command) -> Result<Child<'cx>> {
+        let shown = command.to_string();
+        let program = command.inner.get_program().to_string_lossy().into_owned();
+        let mut command = tokio::process::Command::from(command.inner);
+        command.process_group(0).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let spawned = command.spawn();
+        let inner = match spawned {
+            Ok(child) => child,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                let missing =
+                    || -> Result<Child<'cx>> { bail!("running `{shown}`: there is no `{program}` on PATH") };
+                return missing()
+                    .hint(format!("install {program}, or choose another cluster with --cluster"));
+            }
+            Err(error) => return Err(error).with_context(|| format!("starting `{shown}`")),
+        };
+        let group = inner.id().and_then(|id| Pid::from_raw(id.cast_signed()));
+        if let Some(group) = group {
+            cx.leash.hold(group.as_raw_nonzero().get());
+        }
+        Ok(Child { cx, inner, group })
+    }
+
+    /// Tells it to stop, waits, then kills what is left of its group.
+    async fn stop(&mut self) {
+        if let Some(group) = self.group {
+            let _ = kill_process_group(group, Signal::TERM);
+            let _ = tokio::time::timeout(GRACE, self.inner.wait()).await;
+        }
+        self.kill();
+    }
+
+    fn ended(&mut self) {
+        // A child that has ended may leave others of its group running; they are nobody's now.
+        self.kill();
+    }
+
+    fn kill(&mut self) {
+        if let Some(group) = self.group.take() {
+            let _ = kill_process_group(group, Signal::KILL);
+            self.cx.leash.release(group.as_raw_nonzero().get());
+        }
+    }
+}
+
+impl Drop for Child<'_> {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}

@@ -1,0 +1,123 @@
+//! From the command line to the exit code: one run of one command, its signals and its time limit.
+
+use std::ffi::OsString;
+use std::sync::Arc;
+
+use anyhow::{Context as _, Result};
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::cli::{Cli, Command};
+use crate::cx::Cx;
+use crate::failure::{Exit, exit_of};
+use crate::output::{self, Output};
+use crate::summary::Summary;
+use crate::{clusters, down, kubeconfig, logs, plan, redeploy, smoke, status, up, weights};
+
+/// Runs the command and says how the process shall end.
+pub fn main(cli: Cli) -> Exit {
+    let runtime = match tokio::runtime::Runtime::new().context("starting the runtime") {
+        Ok(runtime) => runtime,
+        Err(error) => return output::report(&error),
+    };
+    // Only a second provider could be in the way, and there is none.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let exit = match cli.command {
+        Command::Sandbox { command } => match runtime.block_on(clusters::sandbox::process(command)) {
+            Ok(said) => {
+                if let Some(text) = said {
+                    Output::new(cli.shared.output, false).data(&text);
+                }
+                Exit::Done
+            }
+            Err(error) => output::report(&error),
+        },
+        command => runtime.block_on(run(cli.shared, command)),
+    };
+    // A blocking read, such as a large file's checksum, must not hold up Ctrl-C.
+    runtime.shutdown_background();
+    exit
+}
+
+async fn run(shared: crate::cli::Shared, command: Command) -> Exit {
+    let output = Output::new(shared.output, shared.verbose);
+    let cx = match prepare(shared, output, &command) {
+        Ok(cx) => Arc::new(cx),
+        Err(error) => return output::report(&error),
+    };
+    let signals = tokio::spawn(listen(Arc::clone(&cx)));
+    let timer = tokio::spawn(limit(Arc::clone(&cx)));
+    let result =
+        if cx.shared.dry_run { plan::run(&cx, &command).await } else { dispatch(&cx, command).await };
+    let result = cx.verdict(result);
+    signals.abort();
+    timer.abort();
+    let exit = result.as_ref().map_or_else(exit_of, |_| Exit::Done);
+    let spans = cx.spans().clone();
+    cx.output.summary(&spans, &result, exit);
+    exit
+}
+
+fn prepare(shared: crate::cli::Shared, output: Output, command: &Command) -> Result<Cx> {
+    let exe = std::env::current_exe().context("finding this program's own file")?;
+    let leash_argv: Vec<OsString> = vec![exe.into(), "sandbox".into(), "leash".into()];
+    let leash = leash::Leash::start(&leash_argv).context("starting the leash")?;
+    let mut cx = Cx::new(shared, output, leash)?;
+    if let Some(name) = recorded(command).filter(|_| !cx.shared.dry_run) {
+        cx.open_run_dir(name)?;
+    }
+    Ok(cx)
+}
+
+/// The name of the run's folder, for the commands that keep one.
+fn recorded(command: &Command) -> Option<&'static str> {
+    match command {
+        Command::Up => Some("up"),
+        Command::Redeploy => Some("redeploy"),
+        Command::Smoke => Some("smoke"),
+        Command::Down { .. } => Some("down"),
+        Command::Weights { .. } => Some("weights"),
+        Command::Status | Command::Logs { .. } | Command::Kubeconfig | Command::Sandbox { .. } => None,
+    }
+}
+
+async fn dispatch(cx: &Cx, command: Command) -> Result<Summary> {
+    match command {
+        Command::Up => up::run(cx).await,
+        Command::Redeploy => redeploy::run(cx).await,
+        Command::Smoke => smoke::run(cx).await,
+        Command::Status => status::run(cx).await,
+        Command::Down { delete } => down::run(cx, delete).await,
+        Command::Logs { follow, tail } => logs::run(cx, follow, tail).await,
+        Command::Kubeconfig => kubeconfig::run(cx).await,
+        Command::Weights { command } => weights::run(cx, command).await,
+        Command::Sandbox { command } => clusters::sandbox::process(command).await.map(|_| Summary::new()),
+    }
+}
+
+/// The first signal asks the run to stop; the second does not ask.
+async fn listen(cx: Arc<Cx>) {
+    let (Ok(mut interrupt), Ok(mut terminate)) =
+        (signal(SignalKind::interrupt()), signal(SignalKind::terminate()))
+    else {
+        return;
+    };
+    for again in [false, true] {
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+        }
+        if again {
+            // The leash sees this process end, and kills every group that is still held.
+            std::process::exit(i32::from(Exit::Interrupted as u8));
+        }
+        cx.output.note("stopping; once more kills at once");
+        cx.stop_interrupted();
+    }
+}
+
+async fn limit(cx: Arc<Cx>) {
+    if let Some(timeout) = cx.shared.timeout {
+        tokio::time::sleep(timeout).await;
+        cx.stop_timeout();
+    }
+}

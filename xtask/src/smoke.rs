@@ -1,0 +1,20 @@
+//! `cargo xtask smoke`: is the app that runs now well?
+
+use anyhow::Result;
+
+use crate::clusters;
+use crate::cx::Cx;
+use crate::steps;
+use crate::summary::{Summary, entry};
+
+/// Asks the newest Ready pod for its health and for a prediction.
+///
+/// # Errors
+/// When no cluster runs (exit code 10), or an answer breaks the contract.
+pub async fn run(cx: &Cx) -> Result<Summary> {
+    let choice = clusters::choose(cx).await?;
+    let cluster = choice.kind.expect(cx).await?;
+    let manifests = crate::manifests::read(&cx.root.join("kubernetes"))?;
+    steps::smoke::run(cx, &cluster, &manifests, &[]).await?;
+    Ok(entry(&cluster, &manifests))
+}

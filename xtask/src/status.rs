@@ -1,0 +1,146 @@
+//! `cargo xtask status`: every gate at once, without changing anything.
+
+use std::fmt::Write as _;
+use std::time::Duration;
+
+use anyhow::Result;
+use serde_json::{Value, json};
+
+use crate::cli::Format;
+use crate::clusters::{self, Cluster};
+use crate::cx::Cx;
+use crate::failure::paragraph;
+use crate::gates::{self, Verdict};
+use crate::manifests::Manifests;
+use crate::summary::{Summary, entry};
+
+/// A gate that has not said anything by then is shown as what it is: silent.
+const LOOK_DEADLINE: Duration = Duration::from_secs(5);
+
+/// One gate, as it is now.
+struct Row {
+    gate: &'static str,
+    state: &'static str,
+    detail: String,
+}
+
+/// Looks at every gate.
+///
+/// # Errors
+/// When the manifests can't be read, or the run is told to stop; a closed gate is an answer, not an error.
+pub async fn run(cx: &Cx) -> Result<Summary> {
+    let choice = clusters::choose(cx).await?;
+    let manifests = crate::manifests::read(&cx.root.join("kubernetes"))?;
+    let found = cx.unless_stopped(choice.kind.find(cx)).await?;
+    let (rows, mut summary) = match &found {
+        None => {
+            let detail = format!(
+                "the {} `{}` is not running; `cargo xtask up` starts it",
+                choice.kind.name(),
+                cx.shared.profile
+            );
+            (vec![Row { gate: "cluster", state: "closed", detail }], Summary::new())
+        }
+        Some(cluster) => (
+            cx.unless_stopped(async { Ok(look(cx, cluster, &manifests).await) }).await?,
+            entry(cluster, &manifests),
+        ),
+    };
+    if cx.shared.output == Format::Human {
+        cx.output.data(table(&rows, found.as_ref(), &manifests).trim_end());
+    }
+    summary.insert("ready".into(), rows.iter().all(|row| row.state == "open").into());
+    let gates: Vec<Value> =
+        rows.iter().map(|row| json!({"name": row.gate, "state": row.state, "detail": row.detail})).collect();
+    summary.insert("gates".into(), gates.into());
+    Ok(summary)
+}
+
+async fn look(cx: &Cx, cluster: &Cluster, manifests: &Manifests) -> Vec<Row> {
+    let (client, namespace) = (&cluster.client, cx.shared.namespace.as_str());
+    let rollout = gates::rollout::Rollout::as_deployed(namespace, manifests);
+    let autoscaler = async {
+        match manifests.autoscaler_name() {
+            Some(name) => Some(row("autoscaler", gates::autoscaler::look(client, namespace, name)).await),
+            None => None,
+        }
+    };
+    let (first, second) = futures::join!(
+        async {
+            futures::join!(
+                row("cluster", gates::cluster::look(client, namespace)),
+                row("ingress-lease", gates::ingress_lease::look(client)),
+                row(
+                    "ingress-controller",
+                    gates::ingress_controller::look(client, &manifests.ingress, namespace)
+                ),
+                row("metrics", gates::metrics::look(client)),
+            )
+        },
+        async {
+            futures::join!(
+                row("rollout", gates::rollout::look(client, &rollout)),
+                row("route", gates::route::look(client, namespace, &cluster.entry, manifests.host())),
+                autoscaler,
+            )
+        },
+    );
+    let mut rows = vec![first.0, first.1, first.2, first.3, second.0, second.1];
+    rows.extend(second.2);
+    rows
+}
+
+async fn row<T>(gate: &'static str, look: impl Future<Output = Result<Verdict<T>>>) -> Row {
+    let (state, detail) = match tokio::time::timeout(LOOK_DEADLINE, look).await {
+        Ok(Ok(Verdict::Open(_, how))) => ("open", how),
+        Ok(Ok(Verdict::Closed(why) | Verdict::Suspect(why))) => ("closed", why),
+        Ok(Ok(Verdict::Doomed(why, _))) => ("doomed", why),
+        Ok(Err(error)) => ("closed", paragraph(&error)),
+        Err(_) => ("closed", format!("no answer within {} s", LOOK_DEADLINE.as_secs())),
+    };
+    Row { gate, state, detail }
+}
+
+fn table(rows: &[Row], cluster: Option<&Cluster>, manifests: &Manifests) -> String {
+    let mut text = String::new();
+    for Row { gate, state, detail } in rows {
+        let mark = match *state {
+            "open" => "✓",
+            "doomed" => "✗",
+            _ => "…",
+        };
+        let _ = writeln!(text, "{mark} {gate:<18} {state:<6}  {detail}");
+    }
+    if let Some(cluster) = cluster {
+        let _ = writeln!(
+            text,
+            "\nentry {}  Host: {}  context {}",
+            cluster.entry,
+            manifests.host(),
+            cluster.context
+        );
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn rows_read_well() {
+        let rows = [
+            row("cluster", async { Ok(Verdict::Open((), "API ready, node sandbox Ready".into())) }).await,
+            row("rollout", async { Ok(Verdict::<()>::Closed("2 of 3 updated pods Ready".into())) }).await,
+            row("route", async { Ok(Verdict::<()>::Doomed("nothing listens".into(), String::new())) }).await,
+        ];
+        let manifests =
+            crate::manifests::read(&std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../kubernetes"))
+                .expect("the shipped manifests");
+        insta::assert_snapshot!(table(&rows, None, &manifests), @r"
+        ✓ cluster            open    API ready, node sandbox Ready
+        … rollout            closed  2 of 3 updated pods Ready
+        ✗ route              doomed  nothing listens
+        ");
+    }
+}

@@ -1,0 +1,157 @@
+//! Server-side apply of `kubernetes/`, every object or none of them begun.
+
+use anyhow::{Context as _, Result, anyhow};
+use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::core::v1::PodTemplateSpec;
+use kube::api::{ApiResource, DynamicObject, GroupVersionKind, Patch, PatchParams, ValidationDirective};
+use kube::{Api, Client};
+
+use crate::clusters::Cluster;
+use crate::cx::Cx;
+use crate::failure::Attach as _;
+use crate::manifests::{Manifests, Object};
+use crate::pipeline::{Done, Outcome, SpanId, step};
+use crate::steps::image::ImageRef;
+
+/// The field manager of everything that this tool applies.
+pub const FIELD_MANAGER: &str = "xtask";
+
+/// What was applied.
+pub struct Applied {
+    /// Whether the pod template changed, so that a rollout is under way already.
+    pub template_changed: bool,
+}
+
+/// Applies all objects; the image is set to the one that was built.
+///
+/// # Errors
+/// An unknown kind, before anything is applied; the API server's refusal, naming file and line.
+pub async fn run(
+    cx: &Cx,
+    cluster: &Done<Cluster>,
+    manifests: &Manifests,
+    image: &Done<ImageRef>,
+    after: &[SpanId],
+) -> Result<Done<Applied>> {
+    step(cx, "apply", after, async |step| {
+        let objects = manifests.rendered(&cx.shared.namespace, &image.reference);
+        let template = || pod_template(cx, &cluster.client, manifests.deployment_name());
+        let before = cx.unless_stopped(template()).await?;
+        let mut targets = Vec::new();
+        for object in objects {
+            let resource = cx.unless_stopped(resolve(&cluster.client, &object)).await?;
+            targets.push((object, resource));
+        }
+        let mut said = Vec::new();
+        for (object, resource) in &targets {
+            let change = cx.unless_stopped(apply(cx, &cluster.client, object, resource)).await?;
+            if change != Change::Unchanged {
+                cx.output.trace(&format!("  {} {}", object.title(), change.word()));
+                step.at(format!("{} {}", object.title(), change.word()));
+                said.push(format!("{} {}", object.title(), change.word()));
+            }
+        }
+        let template_changed = before != cx.unless_stopped(template()).await?;
+        let applied = Applied { template_changed };
+        Ok(if said.is_empty() {
+            Outcome::Already(applied, format!("all {} objects are as in kubernetes/", targets.len()))
+        } else if said.len() == targets.len() {
+            Outcome::Did(
+                applied,
+                format!("{} objects {}", targets.len(), said[0].rsplit(' ').next().unwrap_or("applied")),
+            )
+        } else {
+            Outcome::Did(applied, said.join(", "))
+        })
+    })
+    .await
+}
+
+/// What the Deployment's pods are made from; a change of it is what starts a rollout.
+async fn pod_template(cx: &Cx, client: &Client, name: &str) -> Result<Option<PodTemplateSpec>> {
+    let api: Api<Deployment> = Api::namespaced(client.clone(), &cx.shared.namespace);
+    let found = api.get_opt(name).await.with_context(|| format!("looking for Deployment {name}"))?;
+    Ok(found.and_then(|deployment| deployment.spec).map(|spec| spec.template))
+}
+
+/// How the API serves an object's kind.
+pub async fn resolve(client: &Client, object: &Object) -> Result<(ApiResource, bool)> {
+    let gvk = match object.api_version.split_once('/') {
+        Some((group, version)) => GroupVersionKind::gvk(group, version, &object.kind),
+        None => GroupVersionKind::gvk("", &object.api_version, &object.kind),
+    };
+    match kube::discovery::pinned_kind(client, &gvk).await {
+        Ok((resource, capabilities)) => {
+            Ok((resource, capabilities.scope == kube::discovery::Scope::Namespaced))
+        }
+        Err(kube::Error::Api(status)) if status.code != 404 => {
+            Err(kube::Error::Api(status)).with_context(|| format!("asking the API for {}", object.kind))
+        }
+        Err(kube::Error::Api(_) | kube::Error::Discovery(_)) => Err(unknown(object)),
+        Err(error) => Err(error).with_context(|| format!("asking the API for {}", object.kind)),
+    }
+}
+
+fn unknown(object: &Object) -> anyhow::Error {
+    anyhow!(
+        "{}: the cluster knows no kind `{}` in apiVersion `{}`; nothing was applied",
+        object.place(),
+        object.kind,
+        object.api_version
+    )
+    .hint("check the spelling of both, or install what defines the kind; `kubectl api-resources` lists the known ones")
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Change {
+    Created,
+    Configured,
+    Unchanged,
+}
+
+impl Change {
+    fn word(self) -> &'static str {
+        match self {
+            Change::Created => "created",
+            Change::Configured => "configured",
+            Change::Unchanged => "unchanged",
+        }
+    }
+}
+
+/// An API for the object's kind, in the run's namespace where the kind has one.
+pub fn api(cx: &Cx, client: &Client, (resource, namespaced): &(ApiResource, bool)) -> Api<DynamicObject> {
+    if *namespaced {
+        Api::namespaced_with(client.clone(), &cx.shared.namespace, resource)
+    } else {
+        Api::all_with(client.clone(), resource)
+    }
+}
+
+async fn apply(cx: &Cx, client: &Client, object: &Object, resource: &(ApiResource, bool)) -> Result<Change> {
+    let api = api(cx, client, resource);
+    let before =
+        api.get_opt(&object.name).await.with_context(|| format!("looking for {}", object.title()))?;
+    let params = PatchParams {
+        field_validation: Some(ValidationDirective::Strict),
+        ..PatchParams::apply(FIELD_MANAGER).force()
+    };
+    let mut value = object.value.clone();
+    if !resource.1
+        && let Some(metadata) = value["metadata"].as_object_mut()
+    {
+        metadata.remove("namespace");
+    }
+    let after = api
+        .patch(&object.name, &params, &Patch::Apply(&value))
+        .await
+        .with_context(|| format!("{}: applying {}", object.place(), object.title()))
+        .hint("the API server's own words are above; mend the manifest and run again")?;
+    Ok(match before {
+        None => Change::Created,
+        Some(before) if before.metadata.resource_version == after.metadata.resource_version => {
+            Change::Unchanged
+        }
+        Some(_) => Change::Configured,
+    })
+}

@@ -1,0 +1,206 @@
+//! The app's image: named by a hash of what it is built from, so that unchanged inputs need no build.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result, ensure};
+use sandbox::images::ImageLayout;
+use sha2::{Digest as _, Sha256};
+use xshell::cmd;
+
+use crate::clusters::Cluster;
+use crate::cx::Cx;
+use crate::failure::Attach as _;
+use crate::gates;
+use crate::pipeline::{Done, Running, step};
+use crate::proc::{self, Command};
+use crate::steps::weights::Weights;
+
+/// The image's name, without the tag; the manifests use it.
+pub const REPOSITORY: &str = "simple-model-api";
+/// The Cargo package and the binary that it makes.
+const PACKAGE: &str = "simple-model-api";
+/// Where the app's sources are, in the workspace.
+const APP: &str = "app";
+/// Folders of the app that do not end up in the image.
+const NOT_IN_IMAGE: [&str; 4] = ["tests", "benches", "fuzz", "target"];
+
+/// An image in the cluster.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ImageRef {
+    /// `repository:tag`.
+    pub reference: String,
+    /// `sha256:…`, as the cluster knows it.
+    pub image_id: String,
+}
+
+/// What an image is made of.
+pub struct Recipe {
+    /// Hash of all inputs, 12 hex digits.
+    pub tag: String,
+    /// The folder with the model.
+    pub model_dir: PathBuf,
+}
+
+impl Recipe {
+    /// `repository:tag`.
+    pub fn reference(&self) -> String {
+        format!("{REPOSITORY}:{}", self.tag)
+    }
+}
+
+/// Gets the image into the cluster and passes its gate.
+///
+/// # Errors
+/// When the build fails, or the cluster knows another image than the one just built.
+pub async fn run(cx: &Cx, cluster: &Done<Cluster>, weights: &Done<Weights>) -> Result<Done<ImageRef>> {
+    let after = [cluster.id, weights.id];
+    let image = step(cx, "image", &after, async |step| {
+        let recipe = recipe(cx, weights)?;
+        cluster.kind.build_image(cx, step, &recipe).await
+    })
+    .await?;
+    let there = gates::image::wait(cx, &cluster.kind, &image, &[image.id]).await?;
+    Ok(image.behind(&there))
+}
+
+fn recipe(cx: &Cx, weights: &Weights) -> Result<Recipe> {
+    let mut hash = Sha256::new();
+    let mut inputs = vec![cx.root.join("Cargo.toml"), cx.root.join("Cargo.lock")];
+    sources(&cx.root.join(APP), &mut inputs)?;
+    for path in inputs {
+        let name = path.strip_prefix(&cx.root).unwrap_or(&path).to_string_lossy().into_owned();
+        let content = std::fs::read(&path).with_context(|| format!("reading {}", path.display()))?;
+        // Lengths first, so that no two trees have the same bytes.
+        hash.update(format!("{name}\0{}\0", content.len()));
+        hash.update(content);
+    }
+    hash.update(&weights.manifest.sha256);
+    let tag = hash.finalize().iter().take(6).map(|byte| format!("{byte:02x}")).collect();
+    Ok(Recipe { tag, model_dir: weights.dir.clone() })
+}
+
+fn sources(dir: &Path, found: &mut Vec<PathBuf>) -> Result<()> {
+    let listing = std::fs::read_dir(dir).with_context(|| format!("listing {}", dir.display()))?;
+    let mut entries =
+        listing.collect::<std::io::Result<Vec<_>>>().with_context(|| format!("listing {}", dir.display()))?;
+    entries.sort_by_key(std::fs::DirEntry::file_name);
+    for entry in entries {
+        let name = entry.file_name();
+        let name = name.to_string_lossy();
+        // Editors' and Finder's droppings are no inputs.
+        if name.starts_with('.') && name != ".dockerignore" || name.ends_with('~') {
+            continue;
+        }
+        let path = entry.path();
+        if !path.is_dir() {
+            found.push(path);
+        } else if !NOT_IN_IMAGE.contains(&&*name) {
+            sources(&path, found)?;
+        }
+    }
+    Ok(())
+}
+
+/// The command that compiles the app on this machine.
+///
+/// # Errors
+/// When there is no current folder.
+pub fn compile_command() -> Result<Command> {
+    let sh = proc::shell()?;
+    // Cargo itself runs this tool and says by which path; without it, the one on PATH.
+    let cargo = std::env::var_os("CARGO").map_or_else(|| PathBuf::from("cargo"), PathBuf::from);
+    Ok(cmd!(sh, "{cargo} build --release --locked --package {PACKAGE}").into())
+}
+
+/// Compiles the app on this machine. Returns the binary.
+///
+/// # Errors
+/// When the build fails.
+pub async fn compile(cx: &Cx, step: &Running<'_>) -> Result<PathBuf> {
+    step.at("compiling the app");
+    let command = compile_command()?.current_dir(&cx.root);
+    proc::run(cx, step, command)
+        .await
+        .context("compiling the app")
+        .hint("the compiler's own words are above")?;
+    let binary = cx.target.join("release").join(PACKAGE);
+    ensure!(binary.is_file(), "the build succeeded, but there is no {}", binary.display());
+    Ok(binary)
+}
+
+/// What the sandbox's image consists of.
+pub fn layout(binary: &Path, model_dir: &Path) -> ImageLayout {
+    let mut files = vec![(binary.to_owned(), PACKAGE.to_owned())];
+    for name in [xtask_weights::MODEL_FILE, xtask_weights::MANIFEST_FILE] {
+        files.push((model_dir.join(name), format!("model/{name}")));
+    }
+    ImageLayout {
+        files,
+        entrypoint: vec![format!("{{root}}/{PACKAGE}")],
+        env: BTreeMap::from([("MODEL_DIR".to_owned(), "{root}/model".to_owned())]),
+    }
+}
+
+/// Whether a binary compiled here runs in the node: same operating system, and a node of the host's architecture.
+const HOST_IS_NODE: bool = cfg!(target_os = "linux");
+
+/// The commands that [`stage`] runs, for `--dry-run`.
+///
+/// # Errors
+/// When there is no current folder.
+pub fn stage_plan() -> Result<Vec<String>> {
+    Ok(if HOST_IS_NODE { vec![compile_command()?.to_string()] } else { Vec::new() })
+}
+
+/// Lays out a folder that `docker build` takes: the binary compiled here where the node can run it, else the
+/// sources for a build in stages; the model; the Dockerfile.
+///
+/// # Errors
+/// When the compilation fails or the folder can't be written.
+pub async fn stage(cx: &Cx, step: &Running<'_>, recipe: &Recipe, folder: &Path) -> Result<()> {
+    let mut files: Vec<(PathBuf, PathBuf)> = Vec::new();
+    let app = cx.root.join(APP);
+    if HOST_IS_NODE {
+        files.push((compile(cx, step).await?, PACKAGE.into()));
+        files.push((app.join("Dockerfile.host"), "Dockerfile".into()));
+    } else {
+        files.push((app.join("Dockerfile"), "Dockerfile".into()));
+        for name in ["Cargo.toml", "Cargo.lock"] {
+            files.push((cx.root.join(name), name.into()));
+        }
+        let mut inputs = Vec::new();
+        for part in [APP, "sandbox", "xtask"] {
+            sources(&cx.root.join(part), &mut inputs)?;
+        }
+        files.extend(inputs.into_iter().map(|path| {
+            let inside = path.strip_prefix(&cx.root).unwrap_or(&path).to_owned();
+            (path, inside)
+        }));
+    }
+    for name in [xtask_weights::MODEL_FILE, xtask_weights::MANIFEST_FILE] {
+        files.push((recipe.model_dir.join(name), Path::new("model").join(name)));
+    }
+    step.at("laying out the build's folder");
+    let fresh = || -> Result<()> {
+        if folder.exists() {
+            std::fs::remove_dir_all(folder).with_context(|| format!("clearing {}", folder.display()))?;
+        }
+        for (from, inside) in &files {
+            let to = folder.join(inside);
+            if let Some(parent) = to.parent() {
+                std::fs::create_dir_all(parent).with_context(|| format!("making {}", parent.display()))?;
+            }
+            std::fs::copy(from, &to)
+                .with_context(|| format!("copying {} to {}", from.display(), to.display()))?;
+        }
+        Ok(())
+    };
+    tokio::task::block_in_place(fresh)
+}
+
+/// The first twelve digits of an id, which is what people compare.
+pub fn short_id(id: &str) -> String {
+    let digits = id.trim_start_matches("sha256:");
+    format!("sha256:{}", digits.get(..12).unwrap_or(digits))
+}

@@ -1,0 +1,55 @@
+//! Everything that can be known to be wrong before anything is changed, all at once.
+
+use std::fmt::Write as _;
+
+use anyhow::{Result, anyhow};
+
+use crate::clusters::{Choice, Problem};
+use crate::cx::Cx;
+use crate::failure::{Attach as _, Exit, Hint, attached, paragraph};
+use crate::manifests::{self, Manifests};
+use crate::pipeline::{Done, Outcome, step};
+
+/// What the later steps take from here.
+pub struct Checked {
+    /// The objects to apply.
+    pub manifests: Manifests,
+}
+
+/// Reads the manifests and asks the kind of cluster for its problems.
+///
+/// # Errors
+/// Exit code 10, with every problem and its cure.
+pub async fn run(cx: &Cx, choice: &Choice) -> Result<Done<Checked>> {
+    step(cx, "preflight", &[], async |_| {
+        let manifests = manifests::read(&cx.root.join("kubernetes"));
+        let mut problems = cx.unless_stopped(choice.kind.problems(cx)).await?;
+        let manifests = match manifests {
+            Ok(manifests) => Some(manifests),
+            Err(error) => {
+                let cure = attached::<Hint>(&error).map(|hint| hint.0.clone()).unwrap_or_default();
+                problems.push(Problem { what: paragraph(&error), cure });
+                None
+            }
+        };
+        match manifests {
+            Some(manifests) if problems.is_empty() => {
+                let detail = format!("{}, {} objects to apply", choice.kind.name(), manifests.objects.len());
+                Ok(Outcome::Already(Checked { manifests }, detail))
+            }
+            _ => Err(refusal(&problems)),
+        }
+    })
+    .await
+}
+
+fn refusal(problems: &[Problem]) -> anyhow::Error {
+    if let [Problem { what, cure }] = problems {
+        return anyhow!("{what}").hint(cure).exit(Exit::Preflight);
+    }
+    let mut text = format!("{} problems:", problems.len());
+    for Problem { what, cure } in problems {
+        let _ = write!(text, "\n  - {what}\n    {cure}");
+    }
+    anyhow!("{text}").exit(Exit::Preflight)
+}

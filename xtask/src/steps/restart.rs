@@ -1,0 +1,73 @@
+//! Rollout restart, and the gate behind it: only the newest pods are left, and they run the built image.
+
+use anyhow::{Context as _, Result};
+use k8s_openapi::api::apps::v1::Deployment;
+use kube::Api;
+use kube::api::{Patch, PatchParams};
+
+use crate::clusters::Cluster;
+use crate::cx::Cx;
+use crate::gates;
+use crate::gates::rollout::{RolledOut, Rollout};
+use crate::manifests::Manifests;
+use crate::pipeline::{Done, Outcome, step};
+use crate::steps::apply::Applied;
+use crate::steps::image::ImageRef;
+
+/// As kubectl writes it: with the same manager, the next server-side apply leaves the restart alone.
+const RESTART_MANAGER: &str = "kubectl-rollout";
+const RESTARTED_AT: &str = "kubectl.kubernetes.io/restartedAt";
+
+/// Whether a restart is asked for, or only what the apply made necessary.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Restart {
+    /// `redeploy`: the pods are replaced in any case.
+    Always,
+    /// `up`: not if the pods that run are the right ones.
+    IfNeeded,
+}
+
+/// Restarts the rollout where that is needed, and waits until it is complete.
+///
+/// # Errors
+/// When the API refuses, or the gate fails.
+pub async fn run(
+    cx: &Cx,
+    cluster: &Done<Cluster>,
+    manifests: &Manifests,
+    image: &Done<ImageRef>,
+    applied: &Done<Applied>,
+    restart: Restart,
+) -> Result<Done<RolledOut>> {
+    let name = manifests.deployment_name();
+    let restarted = step(cx, "restart", &[applied.id], async |_| {
+        if applied.template_changed {
+            return Ok(Outcome::Already((), "the changed Deployment is being rolled out".to_owned()));
+        }
+        if restart == Restart::IfNeeded {
+            return Ok(Outcome::Already((), "no need: the pod template is unchanged".to_owned()));
+        }
+        cx.unless_stopped(annotate(cx, cluster, name)).await?;
+        Ok(Outcome::Did((), format!("deployment/{name} restarted")))
+    })
+    .await?;
+    let target = Rollout {
+        namespace: cx.shared.namespace.clone(),
+        deployment: name.to_owned(),
+        image_id: image.image_id.clone(),
+        image: image.reference.clone(),
+        min_replicas: manifests.min_replicas(),
+    };
+    gates::rollout::wait(cx, &cluster.client, &target, &[restarted.id]).await
+}
+
+async fn annotate(cx: &Cx, cluster: &Cluster, name: &str) -> Result<()> {
+    let api: Api<Deployment> = Api::namespaced(cluster.client.clone(), &cx.shared.namespace);
+    let now = jiff::Timestamp::now().to_string();
+    let patch = serde_json::json!({"spec": {"template": {"metadata": {"annotations": {RESTARTED_AT: now}}}}});
+    let params = PatchParams { field_manager: Some(RESTART_MANAGER.to_owned()), ..PatchParams::default() };
+    api.patch(name, &params, &Patch::Merge(&patch))
+        .await
+        .with_context(|| format!("restarting deployment/{name}"))?;
+    Ok(())
+}

@@ -1,0 +1,47 @@
+//! What a person reads before anything runs: help, plan, refusals of bad arguments.
+
+use crate::world::World;
+
+#[test]
+fn help() {
+    let world = World::sandbox();
+    let mut settings = insta::Settings::clone_current();
+    settings.add_filter(r"it-\d+-\d+", "[profile]");
+    settings.bind(|| insta::assert_snapshot!(world.run_ok(&["--help"]).stdout));
+}
+
+#[test]
+fn plans() {
+    let mut settings = insta::Settings::clone_current();
+    settings.add_filter(r"it-\d+-\d+", "[profile]");
+    settings.add_filter(r"'?/[^ '\n]*/target", "[target]");
+    settings.add_filter(r"\S*/debug/xtask", "[xtask]");
+    settings.add_filter(r"\S*/cargo build", "cargo build");
+    settings.bind(|| {
+        let sandbox = World::sandbox();
+        insta::assert_snapshot!("plan_sandbox", sandbox.run_ok(&["up", "--dry-run"]).stdout);
+        assert!(!sandbox.home().exists(), "a plan changes nothing");
+        let minikube = World::minikube();
+        insta::assert_snapshot!("plan_minikube", minikube.run_ok(&["up", "--dry-run"]).stdout);
+        insta::assert_snapshot!("plan_redeploy", minikube.run_ok(&["redeploy", "--dry-run"]).stdout);
+        assert!(!minikube.calls().iter().any(|(call, _)| call.contains(" start")), "a plan changes nothing");
+    });
+}
+
+#[test]
+fn bad_arguments_are_usage_errors() {
+    let world = World::sandbox();
+    for (args, word) in [
+        (&["fly"][..], "fly"),
+        (&["up", "--timeout", "soon"], "`soon` is no duration"),
+        (&["up", "--timeout", "-5s"], "-5s"),
+        (&["up", "--namespace", "No_Such"], "use lower-case letters"),
+        (&["up", "--profile", "../elsewhere"], "use lower-case letters"),
+        (&["up", "--port", "70000"], "70000"),
+        (&["weights", "fetch", "--set", "nothing"], "there is no set of weights `nothing`"),
+    ] {
+        let ran = world.run(args);
+        assert_eq!(ran.code, 2, "{args:?}: {}", ran.stderr);
+        assert!(ran.stderr.contains(word), "{args:?}: {}", ran.stderr);
+    }
+}

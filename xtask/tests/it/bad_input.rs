@@ -1,0 +1,129 @@
+//! Each failure that a user can meet: one clear paragraph, a hint, the right exit code, nothing changed.
+
+use std::io::Write as _;
+
+use crate::world::{Ran, World};
+
+fn says(ran: &Ran, code: i32, words: &[&str]) {
+    assert_eq!(ran.code, code, "{}", ran.stderr);
+    for word in words {
+        assert!(ran.stderr.contains(word), "`{word}` is missing:\n{}", ran.stderr);
+    }
+    assert!(!ran.stderr.contains("panicked"), "{}", ran.stderr);
+}
+
+#[test]
+fn a_manifest_with_a_syntax_error() {
+    let mut world = World::sandbox();
+    let root = world.own_workspace();
+    std::fs::write(
+        root.join("kubernetes/20-service.yaml"),
+        "apiVersion: v1\nkind: Service\n  metadata: {}\n",
+    )
+    .expect("writing");
+    let ran = world.run(&["up"]);
+    says(&ran, 10, &["kubernetes/20-service.yaml:3:", "does not parse", "hint:"]);
+    assert!(!world.home().exists(), "nothing was started");
+}
+
+#[test]
+fn an_unknown_kind() {
+    let mut world = World::sandbox();
+    let root = world.own_workspace();
+    std::fs::write(
+        root.join("kubernetes/99-odd.yaml"),
+        "# odd\napiVersion: example.com/v1\nkind: Teapot\nmetadata: {name: t}\n",
+    )
+    .expect("writing");
+    let ran = world.run(&["up"]);
+    says(
+        &ran,
+        20,
+        &[
+            "kubernetes/99-odd.yaml:2: the cluster knows no kind `Teapot` in apiVersion `example.com/v1`",
+            "nothing was applied",
+            "hint:",
+        ],
+    );
+    let left = world.kubectl(&["get", "deploy", "-o", "name"]);
+    assert_eq!(left.stdout, "", "nothing was applied");
+}
+
+#[test]
+fn an_unknown_field() {
+    let mut world = World::sandbox();
+    let root = world.own_workspace();
+    let file = root.join("kubernetes/30-deployment.yaml");
+    let text = std::fs::read_to_string(&file).expect("reading");
+    std::fs::write(&file, text.replace("terminationGracePeriodSeconds:", "terminationGracePeriodSecond:"))
+        .expect("writing");
+    let ran = world.run(&["up"]);
+    says(
+        &ran,
+        20,
+        &["kubernetes/30-deployment.yaml:1", "unknown field", "terminationGracePeriodSecond", "hint:"],
+    );
+}
+
+#[test]
+fn a_port_in_use() {
+    let mut world = World::sandbox();
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let port = taken.local_addr().expect("its number").port();
+    world.set("XTASK_PORT", port);
+    let ran = world.run(&["up"]);
+    says(&ran, 10, &[&format!("port {port} of 127.0.0.1"), "hint:", "--port"]);
+    assert!(!world.home().exists(), "nothing was started");
+}
+
+#[test]
+fn a_missing_tool() {
+    let mut world = World::sandbox();
+    world.set("PATH", "/nonexistent");
+    world.set("XTASK_CLUSTER", "minikube");
+    let ran = world.run(&["up"]);
+    says(&ran, 10, &["no `minikube` on PATH", "no `docker` on PATH", "--cluster sandbox"]);
+}
+
+#[test]
+fn corrupt_weights() {
+    let mut world = World::sandbox();
+    let root = world.own_workspace();
+    let target = root.join("target");
+    world.set("CARGO_TARGET_DIR", target.display());
+    world.run_ok(&["weights", "generate", "--seed", "1"]);
+    let model = target.join("xtask/weights/model.onnx");
+    let mut file = std::fs::File::options().append(true).open(&model).expect("opening the model");
+    file.write_all(b"x").expect("spoiling the model");
+    let ran = world.run(&["up"]);
+    says(&ran, 10, &["model.onnx", "hint:", "cargo xtask weights"]);
+    let _ = world.run(&["down"]);
+}
+
+#[test]
+fn an_unwritable_target_folder() {
+    let mut world = World::sandbox();
+    // A file where a folder must be stops root too, which permissions do not.
+    let file = world.scratch().join("file");
+    std::fs::write(&file, "").expect("writing");
+    world.set("CARGO_TARGET_DIR", file.join("target").display());
+    says(&world.run(&["up"]), 10, &["keeping the run's records", "hint:", "CARGO_TARGET_DIR"]);
+}
+
+#[test]
+fn outside_of_a_workspace() {
+    let mut world = World::sandbox();
+    world.root = world.scratch().to_owned();
+    says(&world.run(&["up"]), 10, &["no Cargo workspace at or above", "hint:"]);
+}
+
+#[test]
+fn no_cluster_runs() {
+    let world = World::sandbox();
+    for command in ["redeploy", "smoke", "logs", "kubeconfig"] {
+        says(&world.run(&[command]), 10, &["is not running", "hint: start it with `cargo xtask up`"]);
+    }
+    let status = world.run_ok(&["status", "--output", "json"]).summary();
+    assert_eq!(status["ready"], false);
+    world.run_ok(&["down"]);
+}

@@ -1,0 +1,77 @@
+//! Ctrl-C and kill -9 in the middle.
+
+use std::io::{BufRead as _, BufReader};
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
+use crate::world::{World, eventually};
+
+/// Starts `up`, and sends `signal` as soon as the step or gate `at` starts. Returns the exit code and how long the
+/// end took, or nothing if `up` was over before.
+fn stop_at(world: &World, at: &str, signal: &str) -> Option<(Option<i32>, Duration)> {
+    let mut child = world
+        .command(&["up", "--output", "json"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("starting the tool");
+    let mut lines = BufReader::new(child.stdout.take().expect("stdout")).lines();
+    let needle = format!(r#""name":"{at}","state":"start""#);
+    let found = lines.by_ref().map_while(Result::ok).any(|line| line.contains(&needle));
+    let began = Instant::now();
+    let sent = std::process::Command::new("kill").args([signal, &child.id().to_string()]).status();
+    // What it still prints must not block it.
+    let drain = std::thread::spawn(move || lines.map_while(Result::ok).for_each(drop));
+    let status = child.wait().expect("waiting for the tool");
+    let _ = drain.join();
+    (found && sent.is_ok_and(|sent| sent.success())).then(|| (status.code(), began.elapsed()))
+}
+
+#[test]
+fn ctrl_c_during_each_step_leaves_nothing_behind_and_the_next_up_goes_on() {
+    let world = World::sandbox();
+    for at in
+        ["preflight", "cluster", "ingress", "ingress-lease", "weights", "image", "apply", "rollout", "smoke"]
+    {
+        let (code, took) = stop_at(&world, at, "-INT").unwrap_or_else(|| panic!("{at} never started"));
+        // The last step may be done by the time the signal arrives.
+        let done_before = at == "smoke" && code == Some(0);
+        assert!(code == Some(130) || done_before, "{at}: {code:?}");
+        assert!(took < Duration::from_secs(3), "{at}: {took:?}");
+        eventually("only the sandbox and its pods are left", Duration::from_secs(3), || {
+            let left = world.processes();
+            left.iter().all(|line| {
+                line.contains(" sandbox serve ")
+                    || line.contains(" sandbox leash")
+                    || line.contains(" sandbox ingress ")
+                    || line.contains("/images/")
+            })
+        });
+    }
+    world.run_ok(&["up"]);
+}
+
+#[test]
+fn a_killed_up_leaves_nothing_behind_and_the_next_one_recovers() {
+    let world = World::sandbox();
+    for at in ["cluster", "image", "rollout"] {
+        let (code, _) = stop_at(&world, at, "-KILL").unwrap_or_else(|| panic!("{at} never started"));
+        assert_eq!(code, None, "{at}");
+    }
+    world.run_ok(&["up"]);
+    world.run_ok(&["down"]);
+    eventually("no process is left", Duration::from_secs(5), || world.processes().is_empty());
+}
+
+#[test]
+fn the_time_limit_of_the_whole_command_is_a_gate_timeout() {
+    let world = World::sandbox();
+    let ran = world.run(&["up", "--timeout", "1s"]);
+    assert_eq!(ran.code, 31, "{}", ran.stderr);
+    assert!(
+        ran.stderr.contains("the time for the whole command is over, in the middle of"),
+        "{}",
+        ran.stderr
+    );
+    assert!(ran.took < Duration::from_secs(4), "{:?}", ran.took);
+}

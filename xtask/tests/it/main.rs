@@ -1,0 +1,8 @@
+//! The tool from the outside: the built binary, real processes, real sockets.
+
+mod arguments;
+mod bad_input;
+mod interrupt;
+mod minikube;
+mod sandbox;
+mod world;

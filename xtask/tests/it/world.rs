@@ -1,0 +1,235 @@
+//! A cluster of a test's own, and the tool run against it.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use std::sync::Once;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+/// A profile that no other test uses; what runs under it ends with the test.
+pub struct World {
+    pub profile: String,
+    pub root: PathBuf,
+    env: BTreeMap<String, String>,
+    scratch: tempfile::TempDir,
+}
+
+/// How a run of the tool ended.
+pub struct Ran {
+    pub code: i32,
+    pub stdout: String,
+    pub stderr: String,
+    pub took: Duration,
+}
+
+impl World {
+    /// A sandbox, not started.
+    pub fn sandbox() -> World {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let profile = format!("it-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::SeqCst));
+        let env = [
+            ("XTASK_CLUSTER", "sandbox"),
+            ("XTASK_PROFILE", &profile),
+            ("XTASK_PORT", "0"),
+            ("NO_COLOR", "1"),
+        ];
+        let env = env.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
+        let scratch = tempfile::tempdir().expect("a scratch folder");
+        World { profile, root: workspace(), env, scratch }
+    }
+
+    /// Stand-ins for minikube and docker on PATH, a sandbox behind them.
+    pub fn minikube() -> World {
+        let mut world = World::sandbox();
+        let stand_ins = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/stand-ins");
+        let path = std::env::var("PATH").unwrap_or_default();
+        world.set("PATH", format!("{}:{path}", stand_ins.display()));
+        world.set("XTASK_CLUSTER", "minikube");
+        world.set("XTASK", env!("CARGO_BIN_EXE_xtask"));
+        world.set("STAND_IN_LOG", world.scratch().join("calls.log").display());
+        world.set("STAND_IN_HOME", world.scratch().join("cluster").display());
+        world
+    }
+
+    pub fn set(&mut self, name: &str, value: impl ToString) {
+        self.env.insert(name.to_owned(), value.to_string());
+    }
+
+    /// A folder that goes with the test.
+    pub fn scratch(&self) -> &Path {
+        self.scratch.path()
+    }
+
+    /// Where the sandbox keeps its state.
+    pub fn home(&self) -> PathBuf {
+        target().join("xtask/sandbox").join(&self.profile)
+    }
+
+    /// Replaces the workspace by a copy of its outside, whose manifests may be changed: the app is the real one.
+    pub fn own_workspace(&mut self) -> PathBuf {
+        let root = self.scratch().join("workspace");
+        std::fs::create_dir_all(root.join("kubernetes")).expect("making the workspace");
+        for name in ["Cargo.toml", "Cargo.lock"] {
+            std::fs::copy(self.root.join(name), root.join(name)).expect("copying");
+        }
+        for name in ["app", "sandbox", "xtask"] {
+            std::os::unix::fs::symlink(self.root.join(name), root.join(name)).expect("linking");
+        }
+        for entry in std::fs::read_dir(self.root.join("kubernetes")).expect("listing") {
+            let entry = entry.expect("listing");
+            std::fs::copy(entry.path(), root.join("kubernetes").join(entry.file_name())).expect("copying");
+        }
+        self.set("CARGO_TARGET_DIR", target().display());
+        self.root.clone_from(&root);
+        root
+    }
+
+    /// The tool's command line, ready to be started.
+    pub fn command(&self, args: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_xtask"));
+        command.args(args).current_dir(&self.root).envs(&self.env).stdin(Stdio::null());
+        // What the developer's shell has set must not decide how a test goes.
+        for name in ["KUBECONFIG", "DOCKER_HOST"] {
+            if !self.env.contains_key(name) {
+                command.env_remove(name);
+            }
+        }
+        command
+    }
+
+    /// Runs the tool to its end.
+    pub fn run(&self, args: &[&str]) -> Ran {
+        if args.first().is_some_and(|first| *first == "up" || *first == "redeploy") {
+            weights_once();
+        }
+        let began = Instant::now();
+        let output = self.command(args).output().expect("running the tool");
+        Ran::from(output, began.elapsed())
+    }
+
+    /// Runs it and expects it to end well.
+    pub fn run_ok(&self, args: &[&str]) -> Ran {
+        let ran = self.run(args);
+        assert_eq!(ran.code, 0, "{args:?}\n--- stdout\n{}\n--- stderr\n{}", ran.stdout, ran.stderr);
+        ran
+    }
+
+    /// Each call of a stand-in, in order: the command line, and what of the environment matters.
+    pub fn calls(&self) -> Vec<(String, String)> {
+        let log = std::fs::read_to_string(self.scratch().join("calls.log")).unwrap_or_default();
+        log.lines()
+            .filter_map(|line| {
+                let (call, env) = line.split_once(" |")?;
+                let (_at, call) = call.split_once(' ')?;
+                Some((call.to_owned(), env.trim().to_owned()))
+            })
+            .collect()
+    }
+
+    /// kubectl, pinned to this cluster.
+    pub fn kubectl(&self, args: &[&str]) -> Ran {
+        let kubeconfig = self.run_ok(&["kubeconfig"]).stdout;
+        let began = Instant::now();
+        let output = Command::new("kubectl")
+            .args(["--kubeconfig", kubeconfig.trim()])
+            .args(args)
+            .env("HOME", self.scratch())
+            .stdin(Stdio::null())
+            .output()
+            .expect("kubectl must be on PATH; the README's test section says how to install it");
+        Ran::from(output, began.elapsed())
+    }
+
+    /// Processes that carry this test's profile or scratch folder in their command line or environment.
+    pub fn processes(&self) -> Vec<String> {
+        let output = Command::new("ps").args(["axeww", "-o", "pid=,command="]).output().expect("running ps");
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        let scratch = self.scratch().display().to_string();
+        // The environment of every child names the profile; `ps` and this test's own process do not.
+        text.lines()
+            .filter(|line| {
+                line.contains(&format!("XTASK_PROFILE={}", self.profile))
+                    || line.contains(&scratch)
+                    || line.contains(&self.home().display().to_string())
+            })
+            .filter(|line| !line.contains("ps axeww"))
+            .map(str::to_owned)
+            .collect()
+    }
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        let _ = self.command(&["sandbox", "stop", "--home", &self.home().display().to_string()]).output();
+        let cluster = self.scratch().join("cluster");
+        if cluster.exists() {
+            let _ = self.command(&["sandbox", "stop", "--home", &cluster.display().to_string()]).output();
+        }
+        if std::thread::panicking() {
+            eprintln!("kept for a look: {}", self.home().display());
+        } else {
+            let _ = std::fs::remove_dir_all(self.home());
+        }
+    }
+}
+
+impl Ran {
+    fn from(output: Output, took: Duration) -> Ran {
+        Ran {
+            code: output.status.code().unwrap_or(-1),
+            stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
+            stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+            took,
+        }
+    }
+
+    /// The JSON objects of `--output json`.
+    pub fn events(&self) -> Vec<Value> {
+        self.stdout.lines().map(|line| serde_json::from_str(line).expect(line)).collect()
+    }
+
+    /// The last of them.
+    pub fn summary(&self) -> Value {
+        let last = self.events().pop().unwrap_or_else(|| panic!("no output; stderr: {}", self.stderr));
+        assert_eq!(last["event"], "summary");
+        last
+    }
+}
+
+/// Waits for a condition of the outside world.
+pub fn eventually(what: &str, deadline: Duration, mut condition: impl FnMut() -> bool) {
+    let until = Instant::now() + deadline;
+    while !condition() {
+        assert!(Instant::now() < until, "not within {deadline:?}: {what}");
+        std::thread::yield_now();
+        std::thread::park_timeout(Duration::from_millis(10));
+    }
+}
+
+fn workspace() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the workspace").to_owned()
+}
+
+/// Cargo's target folder, as the tool finds it.
+pub fn target() -> PathBuf {
+    std::env::var_os("CARGO_TARGET_DIR")
+        .map_or_else(|| workspace().join("target"), |dir| workspace().join(dir))
+}
+
+/// Seeded weights, so that no test depends on a network.
+fn weights_once() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        if !target().join("xtask/weights").exists() {
+            let status = Command::new(env!("CARGO_BIN_EXE_xtask"))
+                .args(["weights", "generate"])
+                .current_dir(workspace())
+                .status()
+                .expect("generating weights");
+            assert!(status.success(), "generating weights");
+        }
+    });
+}
