@@ -56,7 +56,10 @@ impl Addresses {
             state.next = state.next.wrapping_add(1);
             let ip = Ipv4Addr::new(127, network, third, fourth);
             // .0 and .255 are valid, but look like a network and its broadcast address.
-            if matches!(fourth, 0 | 255) || state.used.contains(&ip) || !ports.iter().all(|&port| free(ip, port)) {
+            if matches!(fourth, 0 | 255)
+                || state.used.contains(&ip)
+                || !ports.iter().all(|&port| free(ip, port))
+            {
                 continue;
             }
             state.used.insert(ip);
@@ -79,7 +82,8 @@ impl Addresses {
 
 fn free(ip: Ipv4Addr, port: u16) -> bool {
     // Privileged ports can't be tried without privileges, and are not taken on an address nobody uses.
-    TcpListener::bind((ip, port)).map_or_else(|error| error.kind() == io::ErrorKind::PermissionDenied, |_| true)
+    TcpListener::bind((ip, port))
+        .map_or_else(|error| error.kind() == io::ErrorKind::PermissionDenied, |_| true)
 }
 
 impl PodAddress {

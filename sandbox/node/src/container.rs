@@ -27,7 +27,12 @@ pub(crate) struct ContainerContext {
 
 impl ContainerContext {
     fn event(&self, severity: Severity, reason: &'static str, message: String) {
-        self.cx.events.record(self.pod.reference(Some((self.slot, &self.spec.name))), severity, reason, message);
+        self.cx.events.record(
+            self.pod.reference(Some((self.slot, &self.spec.name))),
+            severity,
+            reason,
+            message,
+        );
     }
 
     fn update(&self, change: impl FnOnce(&mut ContainerStatus)) {
@@ -53,7 +58,12 @@ fn remember_last(status: &mut ContainerStatus) {
 
 /// Runs a container until it is to run no more: by the restart policy, or because the pod is told to stop. The exit
 /// code of its last run; `None`: it never ran.
-pub(crate) async fn supervise(cx: Arc<Context>, pod: Arc<PodHandle>, slot: Slot, spec: Container) -> Option<i32> {
+pub(crate) async fn supervise(
+    cx: Arc<Context>,
+    pod: Arc<PodHandle>,
+    slot: Slot,
+    spec: Container,
+) -> Option<i32> {
     let policy = pod.pod().spec.as_ref().and_then(|spec| spec.restart_policy.clone());
     let sidecar = slot.init && is_sidecar(&spec);
     let policy = match policy.as_deref() {
@@ -83,7 +93,8 @@ pub(crate) async fn supervise(cx: Arc<Context>, pod: Arc<PodHandle>, slot: Slot,
         if let Some(pause) = backoff.next(ended.ran_for) {
             let who = format!("{}_{}({})", pod.name, pod.namespace, pod.uid);
             let name = &container.spec.name;
-            let message = format!("back-off {} restarting failed container={name} pod={who}", go_duration(pause));
+            let message =
+                format!("back-off {} restarting failed container={name} pod={who}", go_duration(pause));
             container.set_waiting("CrashLoopBackOff", message);
             let message = format!("Back-off restarting failed container {name} in pod {who}");
             container.event(Severity::Warning, "BackOff", message);
@@ -156,7 +167,9 @@ mod tests {
 
     #[test]
     fn durations_as_go_prints_them() {
-        for (millis, text) in [(10_000, "10s"), (160_000, "2m40s"), (300_000, "5m0s"), (200, "200ms"), (1500, "1.5s")] {
+        for (millis, text) in
+            [(10_000, "10s"), (160_000, "2m40s"), (300_000, "5m0s"), (200, "200ms"), (1500, "1.5s")]
+        {
             assert_eq!(go_duration(Duration::from_millis(millis)), text);
         }
     }

@@ -82,8 +82,7 @@ async fn write(client: kube::Client, node_name: String, mut occurrences: mpsc::R
                 }
             }
         }
-        let name =
-            format!("{}.{:x}", regarding.name.as_deref().unwrap_or_default(), at.as_nanosecond());
+        let name = format!("{}.{:x}", regarding.name.as_deref().unwrap_or_default(), at.as_nanosecond());
         let event = Event {
             metadata: ObjectMeta {
                 name: Some(name.clone()),

@@ -29,7 +29,8 @@ pub(crate) fn of_groups(groups: &HashSet<i32>) -> HashMap<i32, GroupUse> {
         // cutime 16, cstime 17, rss 24 (pages).
         let Some((_, rest)) = stat.rsplit_once(')') else { continue };
         let fields: Vec<&str> = rest.split_ascii_whitespace().collect();
-        let field = |number: usize| fields.get(number - 3).and_then(|text| text.parse::<u64>().ok()).unwrap_or(0);
+        let field =
+            |number: usize| fields.get(number - 3).and_then(|text| text.parse::<u64>().ok()).unwrap_or(0);
         let Some(pgid) = i32::try_from(field(5)).ok().filter(|pgid| groups.contains(pgid)) else { continue };
         let ticks: u64 = (14..=17).map(field).sum();
         let usage = found.entry(pgid).or_default();
@@ -73,7 +74,8 @@ mod tests {
     #[test]
     fn a_busy_group_uses_cpu_and_memory() {
         let script = "while :; do :; done & while :; do :; done";
-        let mut child = std::process::Command::new("sh").args(["-c", script]).process_group(0).spawn().unwrap();
+        let mut child =
+            std::process::Command::new("sh").args(["-c", script]).process_group(0).spawn().unwrap();
         let pgid = i32::try_from(child.id()).unwrap();
         let deadline = std::time::Instant::now() + Duration::from_secs(20);
         loop {

@@ -20,8 +20,8 @@ use anyhow::{Context, Result, ensure};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-pub use reference::InvalidReference;
 pub(crate) use content::id_of_name;
+pub use reference::InvalidReference;
 pub(crate) use reference::Reference;
 
 /// A folder of images. Cheap to clone.

@@ -5,9 +5,17 @@
 //! [`kube::Client`] alone. What a process cannot have without a container engine (mounts, users, a network of its own)
 //! it does without; see [`NodeAgent`].
 
+mod address;
 mod agent;
+mod container;
+mod events;
+mod group_use;
 mod image;
 mod logs;
+mod node;
+mod pod;
+mod quantity;
+mod sampler;
 mod usage;
 
 pub use agent::{NodeAgent, NodeConfig, Tuning};

@@ -1,12 +1,14 @@
 //! Container logs: written in the CRI format, read back as `kubectl logs` asks.
 
 mod read;
+mod select;
 mod write;
 
 use bytes::Bytes;
 use futures::stream::BoxStream;
 
 pub(crate) use read::read;
+pub(crate) use select::of_pod;
 pub(crate) use write::RunLog;
 
 /// What `kubectl logs` asks for.

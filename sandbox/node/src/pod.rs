@@ -96,8 +96,10 @@ impl PodHandle {
             containers: containers.iter().map(|container| not_yet(container, reason)).collect(),
             ..Facts::default()
         };
-        let runs =
-            Runs { init: vec![Run::default(); init.len()], containers: vec![Run::default(); containers.len()] };
+        let runs = Runs {
+            init: vec![Run::default(); init.len()],
+            containers: vec![Run::default(); containers.len()],
+        };
         PodHandle {
             dir: dir.join("pods").join(format!("{namespace}_{name}_{uid}")),
             namespace,

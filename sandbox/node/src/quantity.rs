@@ -5,7 +5,8 @@ use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 /// The number that `quantity` stands for: bytes, or cores. `None`: not a quantity.
 pub(crate) fn value(quantity: &Quantity) -> Option<f64> {
     let text = quantity.0.trim();
-    let end = text.find(|c: char| !(c.is_ascii_digit() || matches!(c, '.' | '+' | '-'))).unwrap_or(text.len());
+    let end =
+        text.find(|c: char| !(c.is_ascii_digit() || matches!(c, '.' | '+' | '-'))).unwrap_or(text.len());
     let (number, suffix) = text.split_at(end);
     let factor = match suffix {
         "" => 1.0,
@@ -41,7 +42,9 @@ mod tests {
 
     #[test]
     fn quantities() {
-        for (text, number) in [("1.5Gi", 1_610_612_736), ("500m", 1), ("2", 2), ("1e3", 1000), ("128M", 128_000_000)] {
+        for (text, number) in
+            [("1.5Gi", 1_610_612_736), ("500m", 1), ("2", 2), ("1e3", 1000), ("128M", 128_000_000)]
+        {
             assert_eq!(whole(&Quantity(text.into())), Some(number), "{text}");
         }
         for text in ["", "Gi", "1x", "1.2.3"] {

@@ -7,7 +7,7 @@ use jiff::Timestamp;
 /// The latest samples of the node and its containers.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Usage {
-    /// All containers together, and the agent's own process.
+    /// All containers together.
     pub node: Sample,
     /// Every running pod that has been sampled over a window.
     pub pods: Vec<PodUsage>,

@@ -8,7 +8,9 @@ use std::time::Duration;
 use http::header::{ACCEPT, CONNECTION, HOST, HeaderName, HeaderValue, USER_AGENT};
 use http_body_util::{BodyExt, Empty};
 use hyper_util::rt::TokioIo;
-use k8s_openapi::api::core::v1::{ContainerPort, ExecAction, HTTPGetAction, LifecycleHandler, Probe, TCPSocketAction};
+use k8s_openapi::api::core::v1::{
+    ContainerPort, ExecAction, HTTPGetAction, LifecycleHandler, Probe, TCPSocketAction,
+};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use leash::Leash;
 use tokio::io::AsyncReadExt;
@@ -40,12 +42,14 @@ pub(crate) struct Target<'a> {
 impl<'a> Action<'a> {
     pub(crate) fn of_probe(probe: &'a Probe) -> Option<Action<'a>> {
         let http = probe.http_get.as_ref().map(Action::Http);
-        http.or_else(|| probe.tcp_socket.as_ref().map(Action::Tcp)).or_else(|| probe.exec.as_ref().map(Action::Exec))
+        http.or_else(|| probe.tcp_socket.as_ref().map(Action::Tcp))
+            .or_else(|| probe.exec.as_ref().map(Action::Exec))
     }
 
     pub(crate) fn of_hook(hook: &'a LifecycleHandler) -> Option<Action<'a>> {
         let sleep = hook.sleep.as_ref();
-        let sleep = sleep.map(|sleep| Action::Sleep(Duration::from_secs(u64::try_from(sleep.seconds).unwrap_or(0))));
+        let sleep =
+            sleep.map(|sleep| Action::Sleep(Duration::from_secs(u64::try_from(sleep.seconds).unwrap_or(0))));
         let http = || hook.http_get.as_ref().map(Action::Http);
         sleep.or_else(http).or_else(|| hook.exec.as_ref().map(Action::Exec))
     }
@@ -76,7 +80,8 @@ fn port_number(port: &IntOrString, ports: &[ContainerPort]) -> Result<u16, Strin
     let number = match port {
         IntOrString::Int(number) => Some(*number),
         IntOrString::String(name) => {
-            let named = ports.iter().find(|port| port.name.as_ref() == Some(name)).map(|port| port.container_port);
+            let named =
+                ports.iter().find(|port| port.name.as_ref() == Some(name)).map(|port| port.container_port);
             named.or_else(|| name.parse().ok())
         }
     };
@@ -116,8 +121,9 @@ async fn http_get(action: &HTTPGetAction, target: &Target<'_>, timeout: Duration
     let answer = async {
         let request = request(action, address, &path).map_err(|error| error.to_string())?;
         let stream = TcpStream::connect(address).await.map_err(|error| dial_error(address, &error))?;
-        let (mut sender, connection) =
-            hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(|error| describe(&error))?;
+        let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
+            .await
+            .map_err(|error| describe(&error))?;
         let exchange = async {
             let response = sender.send_request(request).await.map_err(|error| describe(&error))?;
             let status = response.status();
@@ -143,13 +149,17 @@ async fn http_get(action: &HTTPGetAction, target: &Target<'_>, timeout: Duration
         Ok(Ok(status)) if (200..400).contains(&status.as_u16()) => Ok(()),
         Ok(Ok(status)) => Err(format!("HTTP probe failed with statuscode: {}", status.as_u16())),
         Ok(Err(error)) => Err(format!("Get {url:?}: {error}")),
-        Err(_) => {
-            Err(format!("Get {url:?}: context deadline exceeded (Client.Timeout exceeded while awaiting headers)"))
-        }
+        Err(_) => Err(format!(
+            "Get {url:?}: context deadline exceeded (Client.Timeout exceeded while awaiting headers)"
+        )),
     }
 }
 
-fn request(action: &HTTPGetAction, address: SocketAddr, path: &str) -> http::Result<http::Request<Empty<&'static [u8]>>> {
+fn request(
+    action: &HTTPGetAction,
+    address: SocketAddr,
+    path: &str,
+) -> http::Result<http::Request<Empty<&'static [u8]>>> {
     let mut request = http::Request::get(path).body(Empty::new())?;
     let headers = request.headers_mut();
     headers.insert(HOST, HeaderValue::try_from(address.to_string())?);

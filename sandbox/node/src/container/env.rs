@@ -69,14 +69,20 @@ pub(crate) async fn variables(
             variables.insert(variable.name.clone(), value);
         }
     }
-    if let Some((name, _)) = variables.iter().find(|(name, value)| name.contains('\0') || value.contains('\0')) {
+    if let Some((name, _)) =
+        variables.iter().find(|(name, value)| name.contains('\0') || value.contains('\0'))
+    {
         return Err(ConfigError(format!("environment variable {name:?} contains a NUL byte")));
     }
     Ok(variables)
 }
 
 /// The command line: `command` replaces the image's entrypoint, `args` is appended.
-pub(crate) fn command_line(container: &Container, entrypoint: &[OsString], variables: &Variables) -> Vec<OsString> {
+pub(crate) fn command_line(
+    container: &Container,
+    entrypoint: &[OsString],
+    variables: &Variables,
+) -> Vec<OsString> {
     let fill = |words: &Option<Vec<String>>| -> Vec<OsString> {
         words.iter().flatten().map(|word| expand(word, variables).into()).collect()
     };
@@ -124,7 +130,11 @@ struct Sources<'a> {
 }
 
 impl Sources<'_> {
-    async fn config_map(&mut self, name: &str, optional: Option<bool>) -> Result<Option<&Variables>, ConfigError> {
+    async fn config_map(
+        &mut self,
+        name: &str,
+        optional: Option<bool>,
+    ) -> Result<Option<&Variables>, ConfigError> {
         if !self.config_maps.contains_key(name) {
             let api: Api<ConfigMap> = Api::namespaced(self.from.client.clone(), self.namespace());
             let found = api.get_opt(name).await.map_err(|error| failed("configmap", name, &error))?;
@@ -133,7 +143,11 @@ impl Sources<'_> {
         present(self.config_maps.get(name), "configmap", name, optional)
     }
 
-    async fn secret(&mut self, name: &str, optional: Option<bool>) -> Result<Option<&Variables>, ConfigError> {
+    async fn secret(
+        &mut self,
+        name: &str,
+        optional: Option<bool>,
+    ) -> Result<Option<&Variables>, ConfigError> {
         if !self.secrets.contains_key(name) {
             let api: Api<Secret> = Api::namespaced(self.from.client.clone(), self.namespace());
             let found = api.get_opt(name).await.map_err(|error| failed("secret", name, &error))?;
@@ -146,7 +160,11 @@ impl Sources<'_> {
         present(self.secrets.get(name), "secret", name, optional)
     }
 
-    async fn value(&mut self, container: &Container, source: &EnvVarSource) -> Result<Option<String>, ConfigError> {
+    async fn value(
+        &mut self,
+        container: &Container,
+        source: &EnvVarSource,
+    ) -> Result<Option<String>, ConfigError> {
         let namespace = self.namespace().to_owned();
         if let Some(reference) = &source.config_map_key_ref {
             let data = self.config_map(&reference.name, reference.optional).await?;
@@ -257,7 +275,8 @@ fn resource(
         _ => return Err(invalid()),
     };
     let number = set.and_then(quantity::value).unwrap_or(default);
-    let divisor = reference.divisor.as_ref().and_then(|Quantity(text)| quantity::value(&Quantity(text.clone())));
+    let divisor =
+        reference.divisor.as_ref().and_then(|Quantity(text)| quantity::value(&Quantity(text.clone())));
     let divisor = divisor.filter(|divisor| *divisor > 0.0).unwrap_or(1.0);
     Ok(((number / divisor).ceil() as u64).to_string())
 }
@@ -268,7 +287,8 @@ mod tests {
 
     #[test]
     fn references_are_expanded_as_kubernetes_does() {
-        let variables = BTreeMap::from([("A".to_owned(), "1".to_owned()), ("B".to_owned(), "$(A)".to_owned())]);
+        let variables =
+            BTreeMap::from([("A".to_owned(), "1".to_owned()), ("B".to_owned(), "$(A)".to_owned())]);
         for (text, expanded) in [
             ("$(A)-$(B)", "1-$(A)"),
             ("$$(A)", "$(A)"),

@@ -49,7 +49,8 @@ pub(super) async fn until_end(container: &ContainerContext, process: &mut Proces
         }
     };
     container.event(Severity::Normal, "Killing", message);
-    let own = own_grace.map(|grace| StopOrder { deadline: Instant::now() + grace, hooks: true, floor: FLOOR });
+    let own =
+        own_grace.map(|grace| StopOrder { deadline: Instant::now() + grace, hooks: true, floor: FLOOR });
     // Readiness is still asked, so that a container that drains shows it.
     tokio::select! {
         biased;
@@ -150,26 +151,26 @@ async fn stop(
     let hook = container.spec.lifecycle.as_ref().and_then(|lifecycle| lifecycle.pre_stop.as_ref());
     if let Some(action) = hook.and_then(Action::of_hook).filter(|_| order.hooks) {
         let left = order.deadline.saturating_duration_since(Instant::now());
-        let hook = async {
-            let done = tokio::time::timeout(left, action.run(target, left)).await;
-            if let Err(message) = done.unwrap_or_else(|_| Err("not completed in grace period".to_owned())) {
-                container.event(Severity::Warning, "FailedPreStopHook", format!("PreStopHook failed: {message}"));
-            }
-        };
+        let hook = action.run(target, left);
         tokio::pin!(hook);
-        loop {
+        let result = loop {
             tokio::select! {
                 biased;
                 exit_code = process.wait() => return exit_code,
-                () = &mut hook => break,
+                result = &mut hook => break result,
                 new = next(&mut orders) => {
                     order = stricter(Some(order), Some(new)).unwrap_or(order);
-                    // Less time than the hook was promised: it is given up.
-                    if !order.hooks || order.deadline < Instant::now() {
-                        break;
+                    if !order.hooks {
+                        break Ok(());
                     }
                 }
+                () = tokio::time::sleep_until(order.deadline) => {
+                    break Err("not completed in grace period".to_owned());
+                }
             }
+        };
+        if let Err(message) = result {
+            container.event(Severity::Warning, "FailedPreStopHook", format!("PreStopHook failed: {message}"));
         }
     }
     let signalled = Instant::now();

@@ -77,7 +77,8 @@ pub(super) async fn until_created(container: &ContainerContext) -> Created {
             let message = format!("Back-off pulling image {:?}", image_name(container));
             container.event(Severity::Normal, "BackOff", message.clone());
             container.event(Severity::Warning, "Failed", format!("Error: {}", trouble.then));
-            container.set_waiting(trouble.then, format!("{message}: {}: {}", trouble.reason, trouble.message));
+            container
+                .set_waiting(trouble.then, format!("{message}: {}: {}", trouble.reason, trouble.message));
         }
         tokio::time::sleep(container.cx.tuning.create_retry).await;
     }
@@ -125,7 +126,12 @@ async fn image(container: &ContainerContext) -> Result<Runnable, Trouble> {
     let failure = match found.context("the image store failed").and_then(|found| found) {
         Ok(Some(image)) => {
             return Ok(Runnable {
-                name: image.tags.first().filter(|_| reference.is_id()).cloned().unwrap_or(reference.name_and_tag()),
+                name: image
+                    .tags
+                    .first()
+                    .filter(|_| reference.is_id())
+                    .cloned()
+                    .unwrap_or(reference.name_and_tag()),
                 id: image.id.to_string(),
                 entrypoint: image.entrypoint.into_iter().map(OsString::from).collect(),
                 env: image.env,

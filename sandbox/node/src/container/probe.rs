@@ -45,7 +45,11 @@ pub(crate) enum Finding<'a> {
 
 /// Probes until `report` breaks: the first attempt comes at once after the initial delay (the kubelet waits a random part of
 /// a period), each on a connection of its own.
-pub(crate) async fn run(probe: &Probe, target: &Target<'_>, mut report: impl FnMut(Finding<'_>) -> ControlFlow<()>) {
+pub(crate) async fn run(
+    probe: &Probe,
+    target: &Target<'_>,
+    mut report: impl FnMut(Finding<'_>) -> ControlFlow<()>,
+) {
     let Some(action) = Action::of_probe(probe) else {
         let _ = report(Finding::Failed("this kind of probe is not supported by this node"));
         return std::future::pending().await;

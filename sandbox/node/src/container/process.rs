@@ -44,7 +44,8 @@ impl Process {
             .stderr(Stdio::piped())
             .process_group(0)
             .spawn()?;
-        let pgid = child.id().and_then(|id| i32::try_from(id).ok()).ok_or_else(|| io::Error::other("no pid"))?;
+        let pgid =
+            child.id().and_then(|id| i32::try_from(id).ok()).ok_or_else(|| io::Error::other("no pid"))?;
         leash.hold(pgid);
         Ok(Process { child, pgid, leash: leash.clone(), ended: false })
     }

@@ -172,8 +172,13 @@ mod tests {
         let (_dir, log) = log();
         let lines: String = (0..20_000).map(|n| format!("line {n}\n")).collect();
         log.copy(lines.as_bytes(), "stdout").await.unwrap();
-        for (tail, first) in [(0, ""), (1, "line 19999\n"), (2, "line 19998\nline 19999\n"), (30_000, &*lines)] {
-            assert_eq!(text(&log, LogRequest { tail_lines: Some(tail), ..LogRequest::default() }).await, first);
+        for (tail, first) in
+            [(0, ""), (1, "line 19999\n"), (2, "line 19998\nline 19999\n"), (30_000, &*lines)]
+        {
+            assert_eq!(
+                text(&log, LogRequest { tail_lines: Some(tail), ..LogRequest::default() }).await,
+                first
+            );
         }
         assert_eq!(text(&log, LogRequest { since_seconds: Some(0), ..LogRequest::default() }).await, "");
         assert_eq!(text(&log, LogRequest { since_seconds: Some(60), ..LogRequest::default() }).await, lines);

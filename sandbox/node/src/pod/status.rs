@@ -3,7 +3,9 @@
 use std::net::Ipv4Addr;
 
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{ContainerState, ContainerStatus, HostIP, Pod, PodCondition, PodIP, PodStatus};
+use k8s_openapi::api::core::v1::{
+    ContainerState, ContainerStatus, HostIP, Pod, PodCondition, PodIP, PodStatus,
+};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use crate::address::HOST_IP;
@@ -126,7 +128,8 @@ fn conditions(pod: &Pod, facts: &Facts, phase: &str, before: Option<&PodStatus>)
         Err(("ContainersNotInitialized", format!("containers with incomplete status: [{names}]")))
     };
 
-    let unready: Vec<_> = facts.containers.iter().filter(|status| !status.ready).map(|s| s.name.as_str()).collect();
+    let unready: Vec<_> =
+        facts.containers.iter().filter(|status| !status.ready).map(|s| s.name.as_str()).collect();
     let containers_ready = if let Some(reason) = completed.or(terminated) {
         Err(reason)
     } else if unready.is_empty() {
@@ -135,7 +138,8 @@ fn conditions(pod: &Pod, facts: &Facts, phase: &str, before: Option<&PodStatus>)
         Err(("ContainersNotReady", format!("containers with unready status: [{}]", unready.join(" "))))
     };
 
-    let known = |name: &str| before.and_then(|status| status.conditions.iter().flatten().find(|c| c.type_ == name));
+    let known =
+        |name: &str| before.and_then(|status| status.conditions.iter().flatten().find(|c| c.type_ == name));
     let gates = pod.spec.as_ref().and_then(|spec| spec.readiness_gates.as_ref());
     let closed: Vec<_> = gates
         .into_iter()
@@ -144,9 +148,13 @@ fn conditions(pod: &Pod, facts: &Facts, phase: &str, before: Option<&PodStatus>)
         .filter(|name| known(name).is_none_or(|condition| condition.status != "True"))
         .collect();
     let ready = match &containers_ready {
-        Ok(()) if !closed.is_empty() => {
-            Err(("ReadinessGatesNotReady", format!("corresponding condition of pod readiness gate {:?} does not exist or is not \"True\".", closed[0])))
-        }
+        Ok(()) if !closed.is_empty() => Err((
+            "ReadinessGatesNotReady",
+            format!(
+                "corresponding condition of pod readiness gate {:?} does not exist or is not \"True\".",
+                closed[0]
+            ),
+        )),
         other => other.clone(),
     };
     let has_address = if facts.ip.is_some() { Ok(()) } else { Err(("", String::new())) };
@@ -197,7 +205,8 @@ pub(crate) fn whole_seconds(at: Timestamp) -> Timestamp {
 /// The quality of service class by the rules of Kubernetes.
 fn qos_class(pod: &Pod) -> &'static str {
     let spec = pod.spec.as_ref();
-    let containers = spec.into_iter().flat_map(|s| s.containers.iter().chain(s.init_containers.iter().flatten()));
+    let containers =
+        spec.into_iter().flat_map(|s| s.containers.iter().chain(s.init_containers.iter().flatten()));
     let (mut any, mut guaranteed) = (false, true);
     for container in containers {
         let resources = container.resources.clone().unwrap_or_default();

@@ -1,0 +1,143 @@
+//! Samples what containers use, and ends those that use more memory than they may.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use jiff::Timestamp;
+use tokio::time::{Instant, MissedTickBehavior};
+
+use crate::agent::{Context, Pods};
+use crate::container::process::kill_group;
+use crate::events::Severity;
+use crate::group_use::{self, GroupUse};
+use crate::pod::{Group, PodHandle, Slot, slots};
+use crate::{PodUsage, Sample, Usage};
+
+/// CPU use is the mean over at most this: short enough to follow a load test, long enough for the system's 10 ms ticks.
+const WINDOW: Duration = Duration::from_secs(10);
+
+/// The latest samples.
+#[derive(Default)]
+pub(crate) struct Sampler {
+    latest: Mutex<Option<Usage>>,
+}
+
+struct Member {
+    pod: Arc<PodHandle>,
+    slot: Slot,
+    name: String,
+    group: Group,
+}
+
+/// When, and how much CPU time had been used by then.
+type History = VecDeque<(Instant, Duration)>;
+
+impl Sampler {
+    pub(crate) fn usage(&self) -> Usage {
+        let latest = self.latest.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        latest.unwrap_or_else(|| Usage { node: nothing(Timestamp::now()), pods: Vec::new() })
+    }
+
+    /// Samples until shutdown.
+    pub(crate) async fn run(self: Arc<Sampler>, cx: Arc<Context>, pods: Pods) {
+        let mut period = tokio::time::interval(cx.tuning.sample_period);
+        period.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut histories: HashMap<i32, History> = HashMap::new();
+        loop {
+            tokio::select! {
+                () = cx.shutdown.cancelled() => return,
+                _ = period.tick() => {}
+            }
+            let members = members(&pods);
+            let groups = members.iter().map(|member| member.group.pgid).collect();
+            let Ok(found) = tokio::task::spawn_blocking(move || group_use::of_groups(&groups)).await else {
+                continue;
+            };
+            for member in &members {
+                if let Some(used) = found.get(&member.group.pgid) {
+                    enforce(&cx, member, *used);
+                }
+            }
+            histories.retain(|pgid, _| found.contains_key(pgid));
+            let usage = usage(&members, &found, &mut histories);
+            *self.latest.lock().unwrap_or_else(PoisonError::into_inner) = Some(usage);
+        }
+    }
+}
+
+fn members(pods: &Pods) -> Vec<Member> {
+    let mut members = Vec::new();
+    for pod in pods.all() {
+        for (slot, container) in slots(&pod.pod()) {
+            if let Some(group) = pod.with_run(slot, |run| run.group.clone()).flatten() {
+                members.push(Member { pod: pod.clone(), slot, name: container.name, group });
+            }
+        }
+    }
+    members.sort_by(|a, b| (&a.pod.namespace, &a.pod.name).cmp(&(&b.pod.namespace, &b.pod.name)));
+    members
+}
+
+fn enforce(cx: &Context, member: &Member, used: GroupUse) {
+    let Member { pod, slot, name, group } = member;
+    let Some(limit) = group.memory_limit_bytes.filter(|limit| used.rss_bytes > *limit) else { return };
+    // The sample took a while: only a container that still runs is killed.
+    let killed = pod.with_run(*slot, |run| {
+        let same = run.group.as_ref().is_some_and(|now| now.pgid == group.pgid);
+        if same {
+            group.out_of_memory.store(true, Ordering::Relaxed);
+            kill_group(group.pgid);
+        }
+        same
+    });
+    if killed == Some(true) {
+        let message = format!(
+            "Memory limit of container {name} exceeded: killed process group {} (rss {} KiB, limit {} KiB)",
+            group.pgid,
+            used.rss_bytes / 1024,
+            limit / 1024
+        );
+        cx.events.record(pod.reference(Some((*slot, name))), Severity::Warning, "OOMKilling", message);
+    }
+}
+
+fn usage(members: &[Member], found: &HashMap<i32, GroupUse>, histories: &mut HashMap<i32, History>) -> Usage {
+    let (now, at) = (Instant::now(), Timestamp::now());
+    let mut node = nothing(at);
+    let mut pods: Vec<PodUsage> = Vec::new();
+    for member in members {
+        let Some(used) = found.get(&member.group.pgid) else { continue };
+        let history = histories.entry(member.group.pgid).or_default();
+        while history.len() > 1 && history.front().is_some_and(|(then, _)| now - *then > WINDOW) {
+            history.pop_front();
+        }
+        let before = history.front().copied();
+        history.push_back((now, used.cpu));
+        // The first look is the begin of a window, not yet a sample.
+        let Some((then, cpu)) = before else { continue };
+        let window = now - then;
+        let share = used.cpu.saturating_sub(cpu).as_nanos() * 1_000_000_000 / window.as_nanos().max(1);
+        let cpu_nanocores = u64::try_from(share).unwrap_or(u64::MAX);
+        let sample = Sample { cpu_nanocores, memory_bytes: used.rss_bytes, at, window };
+        node.cpu_nanocores += cpu_nanocores;
+        node.memory_bytes += used.rss_bytes;
+        node.window = node.window.max(window);
+        let same =
+            |last: &&mut PodUsage| last.namespace == member.pod.namespace && last.pod == member.pod.name;
+        match pods.last_mut().filter(same) {
+            Some(last) => last.containers.push((member.name.clone(), sample)),
+            None => pods.push(PodUsage {
+                namespace: member.pod.namespace.clone(),
+                pod: member.pod.name.clone(),
+                containers: vec![(member.name.clone(), sample)],
+            }),
+        }
+    }
+    Usage { node, pods }
+}
+
+fn nothing(at: Timestamp) -> Sample {
+    Sample { cpu_nanocores: 0, memory_bytes: 0, at, window: Duration::ZERO }
+}
