@@ -113,7 +113,9 @@ pub fn exit_of(error: &anyhow::Error) -> Exit {
 
 /// Whether this error only echoes that the run was told to stop.
 pub fn is_echo(error: &anyhow::Error) -> bool {
-    error.root_cause().is::<Cancelled>()
+    error.chain().any(|cause| {
+        cause.is::<Cancelled>() || cause.downcast_ref::<Layer>().is_some_and(|layer| is_echo(&layer.inner))
+    })
 }
 
 /// The error as one paragraph: what we were doing, on what, why it failed.
@@ -149,5 +151,11 @@ mod tests {
         assert_eq!(exit_of(&error), Exit::Preflight);
         assert_eq!(attached::<Hint>(&error).map(|h| h.0.as_str()), Some("is it running?"));
         assert!(!is_echo(&error));
+    }
+
+    #[test]
+    fn an_echo_is_known_under_any_layers() {
+        let error = Err::<(), _>(Cancelled).hint("try again").context("building").exit(Exit::Step).unwrap_err();
+        assert!(is_echo(&error));
     }
 }
