@@ -26,6 +26,7 @@ use std::sync::Arc;
 
 use anyhow::{Context as _, Result};
 use axum::Router;
+use axum::extract::DefaultBodyLimit;
 use axum::routing::{get, post};
 
 pub use config::Config;
@@ -67,7 +68,8 @@ impl App {
 /// All routes, with what every request passes through.
 pub fn router(app: Arc<App>) -> Router {
     Router::new()
-        .route("/predict", post(predict::predict))
+        // `upload` counts the bytes; axum's own limit would answer in its own words.
+        .route("/predict", post(predict::predict).layer(DefaultBodyLimit::disable()))
         .route("/health", get(health::health))
         .route("/health/live", get(health::live))
         .route("/health/ready", get(health::ready))

@@ -150,6 +150,6 @@ mod tests {
     fn the_best_are_ranked_and_rounded() {
         let predictions = best(&[0.0, 2.0, 1.0, 2.0], 3);
         let seen: Vec<_> = predictions.iter().map(|p| (p.rank, p.class_index, p.confidence)).collect();
-        assert_eq!(seen, [(1, 1, 0.399_485), (2, 3, 0.399_485), (3, 2, 0.146_963)]);
+        assert_eq!(seen, [(1, 1, 0.399_486), (2, 3, 0.399_486), (3, 2, 0.146_963)]);
     }
 }

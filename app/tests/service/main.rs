@@ -1,0 +1,9 @@
+//! The built binary on a port of its own, spoken to over real sockets.
+#![allow(clippy::unwrap_used, missing_docs)]
+
+mod contract;
+mod drain;
+mod overload;
+mod pictures;
+mod service;
+mod startup;

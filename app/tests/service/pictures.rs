@@ -1,0 +1,69 @@
+use std::io::Cursor;
+
+use image::{DynamicImage, ImageFormat, RgbImage};
+use serde_json::Value;
+
+use crate::service::{SAMPLE, Service, error_code};
+
+fn encode(picture: &DynamicImage, format: ImageFormat) -> Vec<u8> {
+    let mut bytes = Cursor::new(Vec::new());
+    picture.write_to(&mut bytes, format).unwrap();
+    bytes.into_inner()
+}
+
+fn sample() -> DynamicImage {
+    image::load_from_memory(SAMPLE).unwrap()
+}
+
+#[tokio::test]
+async fn every_format_gives_the_same_answer_for_the_same_pixels() {
+    let service = Service::ready(&[]).await;
+    let (rgb, rgba) = (sample(), DynamicImage::from(sample().to_rgba8()));
+    let mut answers = vec![];
+    for (picture, format, media_type) in [
+        (&rgb, ImageFormat::Png, "image/png"),
+        (&rgba, ImageFormat::Png, "image/png"),
+        (&rgb, ImageFormat::Bmp, "image/bmp"),
+        (&rgb, ImageFormat::Tiff, "image/tiff"),
+        (&rgb, ImageFormat::WebP, "image/webp"),
+    ] {
+        let response = service.post_raw(media_type, encode(picture, format)).await;
+        let body: Value = response.json().await.unwrap();
+        assert_eq!(body["success"], true, "{format:?}: {body}");
+        answers.push(body["predictions"].clone());
+    }
+    assert!(answers.windows(2).all(|pair| pair[0] == pair[1]), "{answers:#?}");
+}
+
+#[tokio::test]
+async fn odd_sizes_are_classified() {
+    let service = Service::ready(&[]).await;
+    for (width, height) in [(1, 1), (1, 8192), (8192, 1), (3000, 7), (224, 224), (256, 256), (255, 257)] {
+        let picture = DynamicImage::from(RgbImage::from_fn(width, height, |x, y| {
+            image::Rgb([(x % 256) as u8, (y % 256) as u8, ((x + y) % 256) as u8])
+        }));
+        let response = service.post_raw("image/png", encode(&picture, ImageFormat::Png)).await;
+        assert_eq!(response.status(), 200, "{width}x{height}");
+    }
+}
+
+#[tokio::test]
+async fn what_would_fill_the_memory_is_refused_by_its_header() {
+    let service = Service::ready(&[]).await;
+    // A BMP header alone: 54 bytes that promise gigabytes.
+    let bmp = |width: i32, height: i32| {
+        let mut bytes = b"BM".to_vec();
+        bytes.extend([0u8; 8]);
+        bytes.extend(54u32.to_le_bytes());
+        bytes.extend(40u32.to_le_bytes());
+        bytes.extend(width.to_le_bytes());
+        bytes.extend(height.to_le_bytes());
+        bytes.extend([1, 0, 24, 0]);
+        bytes.extend([0u8; 24]);
+        bytes
+    };
+    for (width, height) in [(30_000, 30_000), (8193, 1), (8192, 8192), (0, 10)] {
+        let response = service.post_raw("image/bmp", bmp(width, height)).await;
+        assert_eq!(error_code(response).await, (422, "PREPROCESSING_FAILED".into()), "{width}x{height}");
+    }
+}

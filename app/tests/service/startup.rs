@@ -1,0 +1,71 @@
+use std::fs;
+use std::path::Path;
+use std::process::Stdio;
+
+use tokio::net::TcpListener;
+use tokio::time::timeout;
+
+use crate::service::{DEADLINE, Service, command, error_code, model_dir};
+
+/// Exit code and what was said of a service that does not start.
+async fn fails(model_dir: &Path, env: &[(&str, &str)]) -> (Option<i32>, String) {
+    let child = command(model_dir, env).stderr(Stdio::piped()).spawn().unwrap();
+    let output = timeout(DEADLINE, child.wait_with_output()).await.unwrap().unwrap();
+    assert_eq!(String::from_utf8_lossy(&output.stderr), "");
+    (output.status.code(), String::from_utf8(output.stdout).unwrap())
+}
+
+#[tokio::test]
+async fn it_listens_before_the_model_is_there_and_says_so() {
+    let parent = tempfile::tempdir().unwrap();
+    let dir = parent.path().join("model");
+    fs::create_dir(&dir).unwrap();
+    // Reading the manifest blocks until the test writes to this pipe: a model that takes its time.
+    let manifest = dir.join("manifest.json");
+    let status = std::process::Command::new("mkfifo").arg(&manifest).status().unwrap();
+    assert!(status.success());
+    fs::hard_link(model_dir().join("model.onnx"), dir.join("model.onnx")).unwrap();
+
+    let service = Service::start(&dir, &[]).await;
+    let health = service.get("/health").await;
+    assert_eq!(health.headers()["retry-after"], "1");
+    assert_eq!(error_code(health).await, (503, "MODEL_NOT_LOADED".into()));
+    assert_eq!(service.get("/health/live").await.status(), 200);
+    assert_eq!(error_code(service.predict_sample().await).await, (503, "MODEL_NOT_LOADED".into()));
+
+    let text = fs::read(model_dir().join("manifest.json")).unwrap();
+    tokio::task::spawn_blocking(move || fs::write(manifest, text).unwrap()).await.unwrap();
+    service.logged("ready").await;
+    assert_eq!(service.get("/health").await.status(), 200);
+    assert!(service.log().iter().all(|line| line["level"] != "ERROR"));
+}
+
+#[tokio::test]
+async fn a_model_that_cannot_be_loaded_ends_it_with_the_reason() {
+    let parent = tempfile::tempdir().unwrap();
+    let (code, log) = fails(parent.path(), &[]).await;
+    assert_eq!(code, Some(1));
+    assert!(log.contains("manifest.json") && log.contains("hint: `cargo xtask weights fetch`"), "{log}");
+
+    let copy = |name: &str| fs::copy(model_dir().join(name), parent.path().join(name)).unwrap();
+    copy("manifest.json");
+    copy("model.onnx");
+    let file = fs::File::options().write(true).open(parent.path().join("model.onnx")).unwrap();
+    file.set_len(1_000_000).unwrap();
+    let (code, log) = fails(parent.path(), &[]).await;
+    assert_eq!(code, Some(1));
+    assert!(log.contains("model.onnx is damaged: expected 102140052 bytes, got 1000000"), "{log}");
+}
+
+#[tokio::test]
+async fn a_bad_setting_or_a_taken_port_is_named() {
+    let (code, log) = fails(&model_dir(), &[("MODEL_ENGINE", "abacus")]).await;
+    assert_eq!(code, Some(2));
+    assert!(log.contains("MODEL_ENGINE=") && log.contains("expected auto, rten or onnxruntime"), "{log}");
+
+    let taken = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = taken.local_addr().unwrap();
+    let (code, log) = fails(&model_dir(), &[("PORT", &address.port().to_string())]).await;
+    assert_eq!(code, Some(1));
+    assert!(log.contains(&format!("listen on {address}")), "{log}");
+}
