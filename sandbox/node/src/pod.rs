@@ -281,7 +281,7 @@ async fn run_containers(cx: &Arc<Context>, pod: &Arc<PodHandle>) {
 
 async fn until_started(pod: &PodHandle, slot: Slot) {
     let started = async {
-        while !pod.container(slot).is_some_and(|status| status.started == Some(true)) {
+        while pod.container(slot).is_none_or(|status| status.started != Some(true)) {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     };

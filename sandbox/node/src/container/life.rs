@@ -125,7 +125,7 @@ async fn keep_ready(container: &ContainerContext, target: &Target<'_>, started: 
         });
         probe.await;
     }
-    std::future::pending().await
+    std::future::pending::<()>().await;
 }
 
 async fn post_start(container: &ContainerContext, target: &Target<'_>) -> Result<(), ()> {
