@@ -1,1 +1,37 @@
 //! The sandbox's API server: Kubernetes' REST API for the kinds this repository uses.
+//!
+//! Objects are JSON values in memory ([`store`]); [`rest`] is what can be done to them. One place, [`server`], sees
+//! every request, whether it came over TLS or from the in-process client.
+
+mod admission;
+mod apply;
+mod decode;
+mod defaults;
+mod discovery;
+mod fields;
+mod health;
+mod kinds;
+mod kubelet;
+mod managed;
+mod metrics;
+mod namespaces;
+mod openapi;
+mod patch;
+mod portforward;
+mod request;
+mod rest;
+mod schema;
+mod selectors;
+mod server;
+mod status;
+mod store;
+mod table;
+mod time;
+mod tls;
+mod validate;
+mod views;
+mod watch;
+
+pub use kubelet::{Kubelet, LogError, LogRequest, PodUsage, Sample, Usage};
+pub use server::ApiServer;
+pub use tls::Tls;

@@ -1,0 +1,290 @@
+//! Defaults that clients rely on. Source: the defaulting functions of Kubernetes 1.34 (`pkg/apis/*/v1/defaults.go`).
+
+use serde_json::{Value, json};
+
+use crate::kinds::Kind;
+use crate::store::meta;
+
+/// Fills in what was left out.
+pub(crate) fn apply(kind: &Kind, object: &mut Value) {
+    match (kind.group, kind.kind) {
+        ("", "Namespace") => namespace(object),
+        ("", "Pod") => {
+            pod_spec(&mut object["spec"]);
+            pod(object);
+        }
+        ("", "Service") => service(object),
+        ("", "Secret") => set(object, "type", json!("Opaque")),
+        ("apps", "Deployment") => deployment(object),
+        ("apps", "ReplicaSet") => replica_set(object),
+        ("autoscaling", _) => autoscaler(object),
+        ("networking.k8s.io", "Ingress") => {
+            if object.get("status").is_none() {
+                object["status"] = json!({"loadBalancer": {}});
+            }
+        }
+        ("networking.k8s.io", "NetworkPolicy") => network_policy(object),
+        ("admissionregistration.k8s.io", _) => webhooks(object),
+        ("apiregistration.k8s.io", _) => {
+            if !object["spec"]["service"].is_null() {
+                set(&mut object["spec"]["service"], "port", json!(443));
+            }
+        }
+        _ => {}
+    }
+}
+
+/// Keeps what the server gave out and an update may leave out.
+pub(crate) fn carry_over(kind: &Kind, old: &Value, new: &mut Value) {
+    if kind.is("", "services") && new["spec"]["type"] == old["spec"]["type"] {
+        for field in ["clusterIP", "clusterIPs", "ipFamilies", "ipFamilyPolicy"] {
+            if new["spec"].get(field).is_none_or(Value::is_null)
+                && let Some(value) = old["spec"].get(field)
+            {
+                new["spec"][field] = value.clone();
+            }
+        }
+    }
+}
+
+fn set(object: &mut Value, field: &str, value: Value) {
+    if !object.is_object() {
+        *object = json!({});
+    }
+    if let Some(fields) = object.as_object_mut() {
+        let slot = fields.entry(field).or_insert(Value::Null);
+        if slot.is_null() {
+            *slot = value;
+        }
+    }
+}
+
+fn each(list: &mut Value, change: impl Fn(&mut Value)) {
+    list.as_array_mut().into_iter().flatten().for_each(change);
+}
+
+/// Visits a list only where there is one, so that looking does not create it.
+fn each_in(object: &mut Value, field: &str, change: impl Fn(&mut Value)) {
+    if let Some(list) = object.get_mut(field) {
+        each(list, change);
+    }
+}
+
+fn namespace(object: &mut Value) {
+    let name = meta(object, "name").to_owned();
+    object["metadata"]["labels"]["kubernetes.io/metadata.name"] = json!(name);
+    set(&mut object["spec"], "finalizers", json!(["kubernetes"]));
+    set(&mut object["status"], "phase", json!("Active"));
+}
+
+fn pod(object: &mut Value) {
+    let spec = &mut object["spec"];
+    set(spec, "serviceAccountName", json!("default"));
+    let account = spec["serviceAccountName"].clone();
+    set(spec, "serviceAccount", account);
+    set(spec, "enableServiceLinks", json!(true));
+    set(spec, "preemptionPolicy", json!("PreemptLowerPriority"));
+    set(spec, "priority", json!(0));
+    if spec.get("tolerations").is_none() {
+        spec["tolerations"] = json!(["not-ready", "unreachable"].map(|taint| json!({
+            "key": format!("node.kubernetes.io/{taint}"), "operator": "Exists", "effect": "NoExecute",
+            "tolerationSeconds": 300})));
+    }
+    let class = quality_of_service(spec);
+    set(&mut object["status"], "phase", json!("Pending"));
+    set(&mut object["status"], "qosClass", json!(class));
+}
+
+fn quality_of_service(spec: &Value) -> &'static str {
+    let containers = || spec["containers"].as_array().into_iter().flatten();
+    let get = |c: &Value, what: &str, which: &str| c["resources"][what][which].as_str().map(str::to_owned);
+    let any = containers().any(|c| {
+        ["limits", "requests"].iter().any(|what| ["cpu", "memory"].iter().any(|r| get(c, what, r).is_some()))
+    });
+    let guaranteed = containers().all(|c| {
+        ["cpu", "memory"]
+            .iter()
+            .all(|r| get(c, "limits", r).is_some() && get(c, "limits", r) == get(c, "requests", r))
+    });
+    match (any, guaranteed) {
+        (false, _) => "BestEffort",
+        (true, true) => "Guaranteed",
+        (true, false) => "Burstable",
+    }
+}
+
+fn pod_spec(spec: &mut Value) {
+    set(spec, "restartPolicy", json!("Always"));
+    set(spec, "terminationGracePeriodSeconds", json!(30));
+    set(spec, "dnsPolicy", json!("ClusterFirst"));
+    set(spec, "schedulerName", json!("default-scheduler"));
+    set(spec, "securityContext", json!({}));
+    for list in ["initContainers", "containers"] {
+        each_in(spec, list, container);
+    }
+    each_in(spec, "volumes", |volume| {
+        for source in ["configMap", "secret"] {
+            if volume.get(source).is_some_and(Value::is_object) {
+                set(&mut volume[source], "defaultMode", json!(420));
+            }
+        }
+        if volume.get("projected").is_some_and(Value::is_object) {
+            set(&mut volume["projected"], "defaultMode", json!(420));
+        }
+    });
+}
+
+fn container(container: &mut Value) {
+    let image = container["image"].as_str().unwrap_or("").to_owned();
+    let tag = image.rsplit('/').next().unwrap_or("");
+    let latest = !tag.contains('@') && (!tag.contains(':') || tag.ends_with(":latest"));
+    set(container, "imagePullPolicy", json!(if latest { "Always" } else { "IfNotPresent" }));
+    set(container, "terminationMessagePath", json!("/dev/termination-log"));
+    set(container, "terminationMessagePolicy", json!("File"));
+    set(container, "resources", json!({}));
+    if let Some(Value::Object(limits)) = container["resources"].get("limits").cloned() {
+        for (resource, quantity) in limits {
+            set(&mut container["resources"]["requests"], &resource, quantity);
+        }
+    }
+    each_in(container, "ports", |port| set(port, "protocol", json!("TCP")));
+    each_in(container, "env", |variable| {
+        if variable["valueFrom"].get("fieldRef").is_some_and(Value::is_object) {
+            set(&mut variable["valueFrom"]["fieldRef"], "apiVersion", json!("v1"));
+        }
+    });
+    for probe in ["startupProbe", "readinessProbe", "livenessProbe"] {
+        if let Some(probe) = container.get_mut(probe).filter(|probe| probe.is_object()) {
+            set(probe, "timeoutSeconds", json!(1));
+            set(probe, "periodSeconds", json!(10));
+            set(probe, "successThreshold", json!(1));
+            set(probe, "failureThreshold", json!(3));
+            handler(probe);
+        }
+    }
+    if let Some(lifecycle) = container.get_mut("lifecycle").filter(|lifecycle| lifecycle.is_object()) {
+        for hook in ["preStop", "postStart"] {
+            if let Some(hook) = lifecycle.get_mut(hook) {
+                handler(hook);
+            }
+        }
+    }
+}
+
+fn handler(handler: &mut Value) {
+    if let Some(get) = handler.get_mut("httpGet").filter(|get| get.is_object()) {
+        set(get, "path", json!("/"));
+        set(get, "scheme", json!("HTTP"));
+    }
+}
+
+fn deployment(object: &mut Value) {
+    let spec = &mut object["spec"];
+    set(spec, "replicas", json!(1));
+    set(spec, "revisionHistoryLimit", json!(10));
+    set(spec, "progressDeadlineSeconds", json!(600));
+    set(spec, "strategy", json!({}));
+    set(&mut spec["strategy"], "type", json!("RollingUpdate"));
+    if spec["strategy"]["type"] == "RollingUpdate" {
+        set(&mut spec["strategy"], "rollingUpdate", json!({}));
+        set(&mut spec["strategy"]["rollingUpdate"], "maxUnavailable", json!("25%"));
+        set(&mut spec["strategy"]["rollingUpdate"], "maxSurge", json!("25%"));
+    }
+    pod_spec(&mut spec["template"]["spec"]);
+    set(object, "status", json!({}));
+}
+
+fn replica_set(object: &mut Value) {
+    set(&mut object["spec"], "replicas", json!(1));
+    pod_spec(&mut object["spec"]["template"]["spec"]);
+    set(object, "status", json!({"replicas": 0}));
+}
+
+fn service(object: &mut Value) {
+    let uid = meta(object, "uid").to_owned();
+    let spec = &mut object["spec"];
+    set(spec, "type", json!("ClusterIP"));
+    set(spec, "sessionAffinity", json!("None"));
+    if spec["type"] != "ExternalName" {
+        set(spec, "internalTrafficPolicy", json!("Cluster"));
+        set(spec, "ipFamilies", json!(["IPv4"]));
+        set(spec, "ipFamilyPolicy", json!("SingleStack"));
+        if spec["clusterIP"].as_str().unwrap_or("").is_empty() {
+            spec["clusterIP"] = json!(made_up_address(&uid));
+        }
+        let address = spec["clusterIP"].clone();
+        set(spec, "clusterIPs", json!([address]));
+    }
+    let node_ports = ["NodePort", "LoadBalancer"].contains(&spec["type"].as_str().unwrap_or(""));
+    each_in(spec, "ports", |port| {
+        set(port, "protocol", json!("TCP"));
+        let number = port["port"].clone();
+        set(port, "targetPort", number);
+        if node_ports {
+            let number = 30_000 + hash(&format!("{uid}{}", port["port"])) % 2768;
+            set(port, "nodePort", json!(number));
+        }
+    });
+    if node_ports {
+        set(spec, "externalTrafficPolicy", json!("Cluster"));
+    }
+    set(object, "status", json!({"loadBalancer": {}}));
+}
+
+/// An address in 10.96.0.0/12, as kubeadm's default service range; nothing listens there.
+fn made_up_address(uid: &str) -> String {
+    let hash = hash(uid);
+    format!("10.{}.{}.{}", 96 + hash % 16, (hash >> 8) % 256, 1 + (hash >> 16) % 254)
+}
+
+/// FNV-1a.
+fn hash(text: &str) -> u64 {
+    text.bytes()
+        .fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
+}
+
+fn autoscaler(object: &mut Value) {
+    let spec = &mut object["spec"];
+    set(spec, "minReplicas", json!(1));
+    if spec["metrics"].as_array().is_none_or(Vec::is_empty) {
+        spec["metrics"] = json!([{"type": "Resource", "resource": {
+            "name": "cpu", "target": {"type": "Utilization", "averageUtilization": 80}}}]);
+    }
+    if spec.get("behavior").is_some_and(Value::is_object) {
+        let up = json!([{"type": "Pods", "value": 4, "periodSeconds": 15}, {"type": "Percent", "value": 100, "periodSeconds": 15}]);
+        let down = json!([{"type": "Percent", "value": 100, "periodSeconds": 15}]);
+        let behavior = &mut spec["behavior"];
+        for (direction, policies) in [("scaleUp", up), ("scaleDown", down)] {
+            set(behavior, direction, json!({}));
+            set(&mut behavior[direction], "selectPolicy", json!("Max"));
+            set(&mut behavior[direction], "policies", policies);
+        }
+        set(&mut behavior["scaleUp"], "stabilizationWindowSeconds", json!(0));
+    }
+    set(object, "status", json!({"currentMetrics": null, "desiredReplicas": 0}));
+}
+
+fn network_policy(object: &mut Value) {
+    let egress = object["spec"].get("egress").is_some_and(Value::is_array);
+    let types = if egress { json!(["Ingress", "Egress"]) } else { json!(["Ingress"]) };
+    set(&mut object["spec"], "policyTypes", types);
+    for direction in ["ingress", "egress"] {
+        each_in(&mut object["spec"], direction, |rule| {
+            each_in(rule, "ports", |port| set(port, "protocol", json!("TCP")));
+        });
+    }
+}
+
+fn webhooks(object: &mut Value) {
+    each_in(object, "webhooks", |webhook| {
+        set(webhook, "failurePolicy", json!("Fail"));
+        set(webhook, "matchPolicy", json!("Equivalent"));
+        set(webhook, "namespaceSelector", json!({}));
+        set(webhook, "objectSelector", json!({}));
+        set(webhook, "timeoutSeconds", json!(10));
+        if webhook["clientConfig"].get("service").is_some_and(Value::is_object) {
+            set(&mut webhook["clientConfig"]["service"], "port", json!(443));
+        }
+        each_in(webhook, "rules", |rule| set(rule, "scope", json!("*")));
+    });
+}

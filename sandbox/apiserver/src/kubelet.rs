@@ -1,0 +1,90 @@
+//! What the API server asks of the node.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::future::BoxFuture;
+use futures::stream::BoxStream;
+
+/// What the API server asks of the node.
+pub trait Kubelet: Send + Sync + 'static {
+    /// A container's log as a stream of bytes; with `follow` it ends when the container does.
+    fn logs(
+        &self,
+        request: LogRequest,
+    ) -> BoxFuture<'static, Result<BoxStream<'static, std::io::Result<Bytes>>, LogError>>;
+    /// A connection to a port of a pod.
+    fn connect(
+        &self,
+        namespace: &str,
+        pod: &str,
+        port: u16,
+    ) -> BoxFuture<'static, std::io::Result<tokio::net::TcpStream>>;
+    /// The latest samples: node and per container.
+    fn usage(&self) -> Usage;
+}
+
+/// Which log, and how much of it.
+#[derive(Debug, Clone, Default)]
+pub struct LogRequest {
+    /// Namespace of the pod.
+    pub namespace: String,
+    /// Name of the pod.
+    pub pod: String,
+    /// The container; the only one when absent.
+    pub container: Option<String>,
+    /// Go on as lines are written.
+    pub follow: bool,
+    /// The run before the current one.
+    pub previous: bool,
+    /// Put the time before each line.
+    pub timestamps: bool,
+    /// Only the last lines.
+    pub tail_lines: Option<i64>,
+    /// Only lines this young.
+    pub since_seconds: Option<i64>,
+    /// At most this many bytes.
+    pub limit_bytes: Option<i64>,
+}
+
+/// Why there is no log, worded as Kubernetes words it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum LogError {
+    /// Answered as 404.
+    NotFound(String),
+    /// Answered as 400.
+    BadRequest(String),
+}
+
+/// What the node and its containers use.
+#[derive(Debug, Clone)]
+pub struct Usage {
+    /// The whole node.
+    pub node: Sample,
+    /// Every running pod.
+    pub pods: Vec<PodUsage>,
+}
+
+/// What one pod uses.
+#[derive(Debug, Clone)]
+pub struct PodUsage {
+    /// Namespace of the pod.
+    pub namespace: String,
+    /// Name of the pod.
+    pub pod: String,
+    /// Container name and its sample.
+    pub containers: Vec<(String, Sample)>,
+}
+
+/// One measurement.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Sample {
+    /// Mean CPU over the window, in billionths of a core.
+    pub cpu_nanocores: u64,
+    /// Resident memory at the end of the window.
+    pub memory_bytes: u64,
+    /// When the window ended.
+    pub at: jiff::Timestamp,
+    /// How long the window was.
+    pub window: Duration,
+}

@@ -1,0 +1,230 @@
+//! What a request asks for: its path, query and headers, parsed once.
+
+use std::collections::HashMap;
+
+use http::Method;
+
+use crate::kinds::{self, Kind};
+use crate::selectors::Selector;
+use crate::status::ApiError;
+
+/// The resource that a path names.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Target {
+    pub(crate) group: String,
+    pub(crate) version: String,
+    pub(crate) plural: String,
+    /// Empty for cluster-scoped kinds and for lists over all namespaces.
+    pub(crate) namespace: String,
+    pub(crate) name: Option<String>,
+    pub(crate) subresource: Option<String>,
+}
+
+impl Target {
+    /// `None` for a path that is not about a resource (discovery, health).
+    pub(crate) fn parse(path: &str) -> Option<Target> {
+        let parts: Vec<&str> = path.split('/').filter(|part| !part.is_empty()).collect();
+        let (group, version, rest) = match parts.as_slice() {
+            ["api", version, rest @ ..] if !rest.is_empty() => ("", *version, rest),
+            ["apis", group, version, rest @ ..] if !rest.is_empty() => (*group, *version, rest),
+            _ => return None,
+        };
+        let (namespace, rest) = match rest {
+            ["namespaces", namespace, plural, tail @ ..]
+                if !(group.is_empty() && ["status", "finalize"].contains(plural)) =>
+            {
+                (*namespace, [&[*plural], tail].concat())
+            }
+            other => ("", other.to_vec()),
+        };
+        let (plural, name, subresource) = match rest.as_slice() {
+            [plural] => (*plural, None, None),
+            [plural, name] => (*plural, Some(*name), None),
+            [plural, name, subresource] => (*plural, Some(*name), Some(*subresource)),
+            _ => return None,
+        };
+        Some(Target {
+            group: group.to_owned(),
+            version: version.to_owned(),
+            plural: plural.to_owned(),
+            namespace: namespace.to_owned(),
+            name: name.map(percent_decode),
+            subresource: subresource.map(str::to_owned),
+        })
+    }
+
+    pub(crate) fn kind(&self) -> Option<&'static Kind> {
+        kinds::find(&self.group, &self.version, &self.plural)
+    }
+}
+
+/// Decodes `%41`; anything malformed stays as it is.
+fn percent_decode(text: &str) -> String {
+    let bytes = text.as_bytes();
+    let mut out = Vec::with_capacity(bytes.len());
+    let mut at = 0;
+    while at < bytes.len() {
+        let hex = (bytes[at] == b'%')
+            .then(|| text.get(at + 1..at + 3))
+            .flatten()
+            .and_then(|hex| u8::from_str_radix(hex, 16).ok());
+        match hex {
+            Some(byte) => {
+                out.push(byte);
+                at += 3;
+            }
+            None => {
+                out.push(bytes[at]);
+                at += 1;
+            }
+        }
+    }
+    String::from_utf8_lossy(&out).into_owned()
+}
+
+/// The query parameters.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Query(HashMap<String, Vec<String>>);
+
+impl Query {
+    pub(crate) fn parse(text: &str) -> Query {
+        let mut map: HashMap<String, Vec<String>> = HashMap::new();
+        for pair in text.split('&').filter(|pair| !pair.is_empty()) {
+            let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
+            let value = percent_decode(&value.replace('+', " "));
+            map.entry(percent_decode(key)).or_default().push(value);
+        }
+        Query(map)
+    }
+
+    pub(crate) fn get(&self, key: &str) -> Option<&str> {
+        self.0.get(key).and_then(|values| values.first()).map(String::as_str)
+    }
+
+    pub(crate) fn has(&self, key: &str) -> bool {
+        self.0.contains_key(key)
+    }
+
+    pub(crate) fn all(&self, key: &str) -> &[String] {
+        self.0.get(key).map_or(&[], Vec::as_slice)
+    }
+
+    pub(crate) fn flag(&self, key: &str) -> bool {
+        matches!(self.get(key), Some("true" | "1"))
+    }
+
+    /// A number; 400 when the parameter is something else.
+    pub(crate) fn number(&self, key: &str) -> Result<Option<i64>, ApiError> {
+        match self.get(key) {
+            None | Some("") => Ok(None),
+            Some(text) => text.parse().map(Some).map_err(|_| {
+                ApiError::bad_request(format!(
+                    "invalid value \"{text}\" for parameter {key}: must be an integer"
+                ))
+            }),
+        }
+    }
+
+    pub(crate) fn selector(&self) -> Result<Selector, ApiError> {
+        Selector::parse(self.get("labelSelector").unwrap_or(""), self.get("fieldSelector").unwrap_or(""))
+    }
+
+    pub(crate) fn dry_run(&self) -> Result<bool, ApiError> {
+        match self.all("dryRun") {
+            [] => Ok(false),
+            values if values.iter().all(|value| value == "All") => Ok(true),
+            _ => Err(ApiError::new(
+                422,
+                "Invalid",
+                "options.meta.k8s.io is invalid: dryRun: Unsupported value: supported values: \"All\"",
+            )),
+        }
+    }
+}
+
+/// How unknown fields are treated.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum FieldValidation {
+    Ignore,
+    Warn,
+    Strict,
+}
+
+/// The options of a write.
+#[derive(Debug, Clone)]
+pub(crate) struct WriteOptions {
+    pub(crate) dry_run: bool,
+    pub(crate) manager: String,
+    pub(crate) validation: FieldValidation,
+    pub(crate) force: bool,
+}
+
+impl WriteOptions {
+    /// Of a write the server itself makes.
+    pub(crate) fn internal(manager: &str) -> WriteOptions {
+        WriteOptions {
+            dry_run: false,
+            manager: manager.to_owned(),
+            validation: FieldValidation::Ignore,
+            force: false,
+        }
+    }
+
+    pub(crate) fn from(query: &Query, headers: &http::HeaderMap) -> Result<WriteOptions, ApiError> {
+        let agent = headers.get(http::header::USER_AGENT).and_then(|value| value.to_str().ok());
+        let manager = match query.get("fieldManager") {
+            Some(manager) if !manager.is_empty() => manager,
+            _ => agent
+                .and_then(|agent| agent.split('/').next())
+                .filter(|name| !name.is_empty())
+                .unwrap_or("unknown"),
+        };
+        let validation = match query.get("fieldValidation") {
+            Some("Strict") => FieldValidation::Strict,
+            Some("Ignore") => FieldValidation::Ignore,
+            _ => FieldValidation::Warn,
+        };
+        Ok(WriteOptions {
+            dry_run: query.dry_run()?,
+            manager: manager.to_owned(),
+            validation,
+            force: query.flag("force"),
+        })
+    }
+}
+
+/// How the client wants objects shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum View {
+    /// As they are.
+    Object,
+    /// `Table`, as `kubectl get` asks.
+    Table,
+    /// `PartialObjectMetadata`.
+    Metadata,
+}
+
+impl View {
+    /// The first form in `Accept` that is known.
+    pub(crate) fn from(headers: &http::HeaderMap) -> View {
+        let accept = headers.get(http::header::ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or("");
+        for form in accept.split(',') {
+            if !form.trim().starts_with("application/json") {
+                continue;
+            }
+            if form.contains("as=Table") {
+                return View::Table;
+            }
+            if form.contains("as=PartialObjectMetadata") {
+                return View::Metadata;
+            }
+            return View::Object;
+        }
+        View::Object
+    }
+}
+
+/// The verbs of `GET` on a collection: list, or watch.
+pub(crate) fn is_watch(method: &Method, target: &Target, query: &Query) -> bool {
+    method == Method::GET && query.flag("watch") && target.subresource.is_none()
+}

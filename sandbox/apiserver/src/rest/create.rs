@@ -1,0 +1,52 @@
+//! create.
+
+use axum::body::Body;
+use http::Response;
+use serde_json::Value;
+
+use super::{Call, prepare, read_json};
+use crate::admission::{self, Operation};
+use crate::request::WriteOptions;
+use crate::status::ApiError;
+use crate::store::{Object, Refused, meta};
+use crate::{managed, namespaces};
+
+pub(crate) async fn create(call: &Call<'_>, body: &[u8]) -> Result<Response<Body>, ApiError> {
+    let options = call.write_options()?;
+    let mut warnings = Vec::new();
+    let object = prepare::identify(call.kind, call.namespace, None, read_json(body)?)?;
+    prepare::require_name(call.kind, &object)?;
+    let object = prepare::to_stored(call.kind, &object, &options, &mut warnings)?;
+    let created = insert(call, object, &options, &mut warnings, true).await?;
+    Ok(call.respond(201, &created, &warnings))
+}
+
+/// Completes, admits and stores a new object. `track` records its fields as the writer's; apply has done so itself.
+pub(crate) async fn insert(
+    call: &Call<'_>,
+    object: Value,
+    options: &WriteOptions,
+    warnings: &mut Vec<String>,
+    track: bool,
+) -> Result<Object, ApiError> {
+    let kind = call.kind.stored();
+    if kind.namespaced {
+        namespaces::admit(&call.api.store, call.kind, call.namespace, meta(&object, "name"))?;
+    }
+    let mut object = prepare::new_object(kind, object)?;
+    if track {
+        managed::track(kind, None, &mut object, None, &options.manager);
+    }
+    if call.api.store.get(kind, call.namespace, meta(&object, "name")).is_some() {
+        return Err(ApiError::already_exists(call.kind, meta(&object, "name")));
+    }
+    admission::review(call, Operation::Create, &object, None, options.dry_run, warnings).await?;
+    if options.dry_run {
+        return Ok(Object::new(object));
+    }
+    let name = meta(&object, "name").to_owned();
+    call.api.store.create(kind, object).map_err(|refused| match refused {
+        Refused::Exists | Refused::Modified => ApiError::already_exists(call.kind, &name),
+        Refused::NotFound => ApiError::not_found(call.kind, &name),
+    })
+}

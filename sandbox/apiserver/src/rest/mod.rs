@@ -1,0 +1,185 @@
+//! What can be done to objects: one function a verb, chosen here by path and method.
+
+pub(crate) mod create;
+pub(crate) mod delete;
+pub(crate) mod pods;
+pub(crate) mod prepare;
+pub(crate) mod read;
+pub(crate) mod render;
+pub(crate) mod scale;
+pub(crate) mod update;
+
+use std::sync::Arc;
+
+use axum::body::Body;
+use bytes::Bytes;
+use http::{HeaderMap, HeaderValue, Method, Request, Response};
+use http_body_util::{BodyExt as _, Limited};
+use serde_json::Value;
+
+use crate::kinds::{Kind, Storage};
+use crate::request::{Query, Target, View, WriteOptions, is_watch};
+use crate::server::{self, Api};
+use crate::status::{ApiError, json_response};
+use crate::{discovery, health, metrics, openapi, watch};
+
+/// As Kubernetes limits a request body.
+const MAX_BODY_BYTES: usize = 3 * 1024 * 1024;
+
+/// A request for a resource, read so far that verbs can work on it.
+pub(crate) struct Call<'a> {
+    pub(crate) api: &'a Arc<Api>,
+    pub(crate) kind: &'static Kind,
+    pub(crate) namespace: &'a str,
+    pub(crate) name: Option<&'a str>,
+    pub(crate) subresource: Option<&'a str>,
+    pub(crate) query: &'a Query,
+    pub(crate) headers: &'a HeaderMap,
+    pub(crate) view: View,
+}
+
+/// Answers a request.
+pub(crate) async fn handle(api: &Arc<Api>, mut request: Request<Body>) -> Result<Response<Body>, ApiError> {
+    let query = Query::parse(request.uri().query().unwrap_or(""));
+    let path = request.uri().path().trim_end_matches('/').to_owned();
+    let Some(target) = Target::parse(&path) else { return other(api, &path, &query, request.headers()) };
+    let kind = target.kind().ok_or_else(ApiError::no_such_path)?;
+    if kind.group == metrics::GROUP && !metrics::available(&api.store) {
+        return Err(ApiError::no_such_path());
+    }
+    // A name, or a new object, needs its namespace; only lists and watches span all of them.
+    let spans_all = target.name.is_none() && matches!(*request.method(), Method::GET | Method::DELETE);
+    if kind.namespaced && target.namespace.is_empty() && !spans_all
+        || !kind.namespaced && !target.namespace.is_empty()
+    {
+        return Err(ApiError::no_such_path());
+    }
+    if let Some(subresource) = &target.subresource
+        && !kind.has(subresource)
+    {
+        return Err(ApiError::no_such_path());
+    }
+    if target.subresource.as_deref() == Some("portforward") {
+        return crate::portforward::answer(api, &target, &query, &mut request).await;
+    }
+    let (parts, body) = request.into_parts();
+    let call = Call {
+        api,
+        kind,
+        namespace: &target.namespace,
+        name: target.name.as_deref(),
+        subresource: target.subresource.as_deref(),
+        query: &query,
+        headers: &parts.headers,
+        view: View::from(&parts.headers),
+    };
+    if is_watch(&parts.method, &target, &query) {
+        let mut selector = query.selector()?;
+        if let Some(name) = call.name {
+            selector = selector.named(name);
+        }
+        if kind.storage == Storage::Computed {
+            return Err(ApiError::method_not_allowed());
+        }
+        return watch::watch(api, kind, call.namespace, selector, &query, call.view);
+    }
+    let body = Limited::new(body, MAX_BODY_BYTES)
+        .collect()
+        .await
+        .map_err(|error| {
+            ApiError::new(413, "RequestEntityTooLarge", format!("cannot read the request body: {error}"))
+        })?
+        .to_bytes();
+    call.dispatch(&parts.method, &body).await
+}
+
+impl Call<'_> {
+    async fn dispatch(&self, method: &Method, body: &Bytes) -> Result<Response<Body>, ApiError> {
+        match self.kind.storage {
+            Storage::Computed if self.kind.group == metrics::GROUP => {
+                return if method == Method::GET {
+                    metrics::answer(self)
+                } else {
+                    Err(ApiError::method_not_allowed())
+                };
+            }
+            Storage::Computed => {
+                return if method == Method::POST {
+                    review(body)
+                } else {
+                    Err(ApiError::method_not_allowed())
+                };
+            }
+            Storage::Own | Storage::ViewOf(..) => {}
+        }
+        match (self.name, self.subresource, method) {
+            (Some(name), Some("scale"), _) => scale::answer(self, name, method, body).await,
+            (Some(name), Some("log"), &Method::GET) => pods::log(self, name).await,
+            (Some(name), Some("eviction"), &Method::POST) => pods::evict(self, name, body),
+            (Some(name), Some("binding"), &Method::POST) => pods::bind(self, name, body).await,
+            (_, Some(subresource @ ("exec" | "attach" | "ephemeralcontainers")), _) => Err(ApiError::new(
+                501,
+                "NotImplemented",
+                format!("the sandbox does not offer {subresource}: its containers are plain processes"),
+            )),
+            (Some(name), _, &Method::GET) => read::get(self, name),
+            (None, None, &Method::GET) => read::list(self),
+            (None, None, &Method::POST) => create::create(self, body).await,
+            (Some(name), _, &Method::PUT) => update::put(self, name, body).await,
+            (Some(name), _, &Method::PATCH) => update::patch(self, name, body).await,
+            (Some(name), None, &Method::DELETE) => delete::delete(self, name, body),
+            (None, None, &Method::DELETE) => delete::delete_collection(self, body),
+            _ => Err(ApiError::method_not_allowed()),
+        }
+    }
+
+    pub(crate) fn write_options(&self) -> Result<WriteOptions, ApiError> {
+        WriteOptions::from(self.query, self.headers)
+    }
+
+    /// The object as the client wants to see it, with warnings as headers.
+    pub(crate) fn respond(&self, code: u16, object: &Value, warnings: &[String]) -> Response<Body> {
+        let mut response = json_response(code, &render::one(self.kind, object, self.view));
+        add_warnings(&mut response, warnings);
+        response
+    }
+}
+
+/// `Warning` headers (RFC 7234, code 299), which kubectl prints.
+pub(crate) fn add_warnings(response: &mut Response<Body>, warnings: &[String]) {
+    for warning in warnings {
+        let text = warning.replace('\\', "\\\\").replace('"', "\\\"");
+        if let Ok(value) = HeaderValue::from_str(&format!("299 - \"{text}\"")) {
+            response.headers_mut().append(http::header::WARNING, value);
+        }
+    }
+}
+
+/// Every access review says yes: whoever has the token may do everything.
+fn review(body: &[u8]) -> Result<Response<Body>, ApiError> {
+    let Value::Object(mut object) = read_json(body)? else {
+        return Err(ApiError::bad_request("the object provided is unrecognized: it is not a JSON object"));
+    };
+    object.insert("status".to_owned(), serde_json::json!({"allowed": true}));
+    Ok(json_response(201, &Value::Object(object)))
+}
+
+fn other(api: &Arc<Api>, path: &str, query: &Query, headers: &HeaderMap) -> Result<Response<Body>, ApiError> {
+    if let Some(response) = health::answer(path, query) {
+        return Ok(response);
+    }
+    if path == "/version" {
+        return Ok(json_response(200, &server::version()));
+    }
+    if let Some(response) = openapi::answer(api, path) {
+        return Ok(response);
+    }
+    discovery::answer(api, path, headers).ok_or_else(ApiError::no_such_path)
+}
+
+/// A body as JSON; YAML too, which server-side apply is sent in.
+pub(crate) fn read_json(body: &[u8]) -> Result<Value, ApiError> {
+    serde_json::from_slice(body)
+        .or_else(|_| serde_yaml::from_slice(body))
+        .map_err(|error| ApiError::bad_request(format!("the object provided is unrecognized: {error}")))
+}

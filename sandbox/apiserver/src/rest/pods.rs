@@ -1,0 +1,180 @@
+//! Subresources of pods: log, eviction, binding.
+
+use axum::body::Body;
+use futures::StreamExt as _;
+use http::{HeaderValue, Response, header};
+use serde_json::{Value, json};
+
+use super::delete::DeleteOptions;
+use super::{Call, delete, read_json, update};
+use crate::kinds;
+use crate::kubelet::{LogError, LogRequest};
+use crate::request::WriteOptions;
+use crate::selectors::label_selector_matches;
+use crate::status::{ApiError, json_response};
+use crate::time;
+
+pub(crate) async fn log(call: &Call<'_>, name: &str) -> Result<Response<Body>, ApiError> {
+    let pod = call.stored(name)?;
+    let container = choose_container(name, &pod, call.query.get("container").filter(|c| !c.is_empty()))?;
+    let request = LogRequest {
+        namespace: call.namespace.to_owned(),
+        pod: name.to_owned(),
+        container: Some(container.clone()),
+        follow: call.query.flag("follow"),
+        previous: call.query.flag("previous"),
+        timestamps: call.query.flag("timestamps"),
+        tail_lines: call.query.number("tailLines")?,
+        since_seconds: call.query.number("sinceSeconds")?.or_else(|| since_time(call.query.get("sinceTime"))),
+        limit_bytes: call.query.number("limitBytes")?,
+    };
+    if pod["spec"]["nodeName"].as_str().unwrap_or("").is_empty() {
+        return Err(ApiError::bad_request(format!("pod {name} does not have a host assigned")));
+    }
+    let stream = call.api.kubelet()?.logs(request).await.map_err(|error| match error {
+        LogError::NotFound(message) => ApiError::new(404, "NotFound", message),
+        LogError::BadRequest(message) => ApiError::bad_request(message),
+    })?;
+    let stream = stream.take_until(call.api.closing.clone().cancelled_owned());
+    let mut response = Response::new(Body::from_stream(stream));
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain"));
+    Ok(response)
+}
+
+fn since_time(text: Option<&str>) -> Option<i64> {
+    i64::try_from(time::since(text?)?.as_secs()).ok()
+}
+
+fn choose_container(pod_name: &str, pod: &Value, asked: Option<&str>) -> Result<String, ApiError> {
+    let all: Vec<&str> = ["initContainers", "containers"]
+        .iter()
+        .flat_map(|list| pod["spec"][list].as_array().into_iter().flatten())
+        .filter_map(|container| container["name"].as_str())
+        .collect();
+    match asked {
+        Some(name) if all.contains(&name) => Ok(name.to_owned()),
+        Some(name) => Err(ApiError::bad_request(format!("container {name} is not valid for pod {pod_name}"))),
+        None => match all.as_slice() {
+            [only] => Ok((*only).to_owned()),
+            _ => Err(ApiError::bad_request(format!(
+                "a container name must be specified for pod {pod_name}, choose one of: [{}]",
+                all.join(" ")
+            ))),
+        },
+    }
+}
+
+pub(crate) async fn bind(call: &Call<'_>, name: &str, body: &[u8]) -> Result<Response<Body>, ApiError> {
+    let node = read_json(body)?["target"]["name"].as_str().unwrap_or("").to_owned();
+    let options = call.write_options()?;
+    let pods = Call { subresource: None, ..*call };
+    let mut warnings = Vec::new();
+    if !options.dry_run {
+        update::change(&pods, name, &options, &mut warnings, |pod| {
+            let current = pod["spec"]["nodeName"].as_str().unwrap_or("");
+            if !current.is_empty() {
+                let why = format!("pod {name} is already assigned to node \"{current}\"");
+                return Err(ApiError::conflict(call.kind, &format!("pods/binding/{name}"), &why));
+            }
+            let mut pod = pod.clone();
+            pod["spec"]["nodeName"] = json!(node);
+            Ok(pod)
+        })
+        .await?;
+        let status = Call { subresource: Some("status"), ..*call };
+        update::change(&status, name, &options, &mut warnings, |pod| {
+            let mut pod = pod.clone();
+            set_condition(&mut pod, "PodScheduled", "True");
+            Ok(pod)
+        })
+        .await?;
+    }
+    Ok(json_response(
+        201,
+        &json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201}),
+    ))
+}
+
+fn set_condition(pod: &mut Value, kind: &str, status: &str) {
+    let condition =
+        json!({"type": kind, "status": status, "lastProbeTime": null, "lastTransitionTime": time::now()});
+    match pod["status"]["conditions"].as_array_mut() {
+        Some(list) => {
+            list.retain(|old| old["type"] != kind);
+            list.push(condition);
+        }
+        None => pod["status"]["conditions"] = json!([condition]),
+    }
+}
+
+/// Deletes the pod unless a disruption budget forbids it.
+pub(crate) fn evict(call: &Call<'_>, name: &str, body: &[u8]) -> Result<Response<Body>, ApiError> {
+    let pod = call.stored(name)?;
+    let eviction = read_json(body)?;
+    if let Some(budget) = violated_budget(call, &pod) {
+        let mut error = ApiError::new(
+            429,
+            "TooManyRequests",
+            "Cannot evict pod as it would violate the pod's disruption budget.",
+        );
+        error.details = Some(json!({"causes": [{
+            "reason": "DisruptionBudget",
+            "message": format!("The disruption budget {budget} needs its pods to stay healthy"),
+        }]}));
+        return Err(error);
+    }
+    let options =
+        DeleteOptions::read(call, &serde_json::to_vec(&eviction["deleteOptions"]).unwrap_or_default())
+            .unwrap_or_default()
+            .with_grace(eviction["deleteOptions"]["gracePeriodSeconds"].as_i64());
+    let write = WriteOptions::internal("eviction");
+    delete::delete_object(call.api, call.kind, call.namespace, name, &options, &write)?;
+    Ok(json_response(
+        201,
+        &json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201}),
+    ))
+}
+
+/// The name of a budget that this pod's end would break.
+fn violated_budget(call: &Call<'_>, pod: &Value) -> Option<String> {
+    let ready = |pod: &Value| {
+        pod["metadata"].get("deletionTimestamp").is_none()
+            && pod["status"]["conditions"]
+                .as_array()
+                .is_some_and(|list| list.iter().any(|c| c["type"] == "Ready" && c["status"] == "True"))
+    };
+    let budgets =
+        call.api.store.list(kinds::stored("policy", "poddisruptionbudgets")?, Some(call.namespace)).0;
+    let pods = call.api.store.list(call.kind, Some(call.namespace)).0;
+    budgets.iter().find_map(|budget| {
+        let selector = &budget["spec"]["selector"];
+        if !label_selector_matches(selector, &pod["metadata"]["labels"]) {
+            return None;
+        }
+        if !ready(pod) && budget["spec"]["unhealthyPodEvictionPolicy"] == "AlwaysAllow" {
+            return None;
+        }
+        let mine: Vec<_> =
+            pods.iter().filter(|pod| label_selector_matches(selector, &pod["metadata"]["labels"])).collect();
+        let total = i64::try_from(mine.len()).unwrap_or(i64::MAX);
+        let healthy = i64::try_from(mine.iter().filter(|pod| ready(pod)).count()).unwrap_or(i64::MAX);
+        let needed = match (budget["spec"].get("minAvailable"), budget["spec"].get("maxUnavailable")) {
+            (Some(least), _) => share(least, total),
+            (None, Some(most)) => total - share(most, total),
+            (None, None) => total - 1,
+        };
+        let after = if ready(pod) { healthy - 1 } else { healthy };
+        (after < needed).then(|| budget["metadata"]["name"].as_str().unwrap_or("").to_owned())
+    })
+}
+
+/// A number, or a percentage of the total rounded up.
+fn share(value: &Value, total: i64) -> i64 {
+    match value {
+        Value::String(text) => {
+            let percent: i64 = text.trim_end_matches('%').parse().unwrap_or(100);
+            (total * percent + 99) / 100
+        }
+        other => other.as_i64().unwrap_or(total),
+    }
+}

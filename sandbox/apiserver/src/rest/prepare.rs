@@ -1,0 +1,225 @@
+//! What happens to an object on its way into the store: system metadata, separation of spec and status, defaults,
+//! validation.
+
+use serde_json::{Map, Value, json};
+
+use crate::kinds::Kind;
+use crate::request::WriteOptions;
+use crate::status::{ApiError, Cause};
+use crate::store::meta;
+use crate::{decode, defaults, managed, time, validate, views};
+
+/// Metadata that only the server writes.
+const SYSTEM: [&str; 6] = [
+    "uid",
+    "creationTimestamp",
+    "generation",
+    "deletionTimestamp",
+    "deletionGracePeriodSeconds",
+    "resourceVersion",
+];
+
+/// Checks that a body is of the kind, namespace and name that the path says, and fills in what it leaves out.
+pub(crate) fn identify(
+    kind: &Kind,
+    namespace: &str,
+    name: Option<&str>,
+    mut object: Value,
+) -> Result<Value, ApiError> {
+    let Some(fields) = object.as_object_mut() else {
+        return Err(ApiError::bad_request("the object provided is unrecognized: it is not a JSON object"));
+    };
+    let wanted = kind.api_version();
+    for (field, wanted) in [("apiVersion", wanted.as_str()), ("kind", kind.kind)] {
+        let given = fields.get(field).and_then(Value::as_str).unwrap_or("");
+        if !given.is_empty() && given != wanted {
+            let what = if field == "kind" { "kind" } else { "API version" };
+            return Err(ApiError::bad_request(format!(
+                "the {what} in the data ({given}) does not match the expected {what} ({wanted})"
+            )));
+        }
+        fields.insert(field.to_owned(), json!(wanted));
+    }
+    let metadata = fields.entry("metadata").or_insert_with(|| json!({}));
+    if metadata.is_null() {
+        *metadata = json!({});
+    }
+    let Some(metadata) = metadata.as_object_mut() else {
+        return Err(ApiError::bad_request("metadata must be an object"));
+    };
+    let given = metadata.get("namespace").and_then(Value::as_str).unwrap_or("");
+    if !given.is_empty() && given != namespace {
+        return Err(ApiError::bad_request(
+            "the namespace of the provided object does not match the namespace sent on the request",
+        ));
+    }
+    if kind.namespaced {
+        metadata.insert("namespace".to_owned(), json!(namespace));
+    } else {
+        metadata.remove("namespace");
+    }
+    if let Some(name) = name {
+        let given = metadata.get("name").and_then(Value::as_str).unwrap_or("");
+        if !given.is_empty() && given != name {
+            return Err(ApiError::bad_request(format!(
+                "the name of the object ({given}) does not match the name on the URL ({name})"
+            )));
+        }
+        metadata.insert("name".to_owned(), json!(name));
+    }
+    Ok(object)
+}
+
+/// Decodes as the kind asked for and converts to the kind stored.
+pub(crate) fn to_stored(
+    kind: &Kind,
+    object: &Value,
+    options: &WriteOptions,
+    warnings: &mut Vec<String>,
+) -> Result<Value, ApiError> {
+    Ok(views::store(kind, decode::decode(kind, object, options.validation, warnings)?))
+}
+
+/// A new object, complete and valid.
+pub(crate) fn new_object(kind: &Kind, mut object: Value) -> Result<Value, ApiError> {
+    let metadata = metadata_mut(&mut object)?;
+    for field in SYSTEM {
+        metadata.remove(field);
+    }
+    let generate = metadata.get("generateName").and_then(Value::as_str).unwrap_or("").to_owned();
+    if metadata.get("name").and_then(Value::as_str).unwrap_or("").is_empty() && !generate.is_empty() {
+        metadata.insert("name".to_owned(), json!(format!("{generate}{}", suffix())));
+    }
+    metadata.insert("uid".to_owned(), json!(uuid::Uuid::new_v4().to_string()));
+    metadata.insert("creationTimestamp".to_owned(), json!(time::now()));
+    if kind.generation {
+        metadata.insert("generation".to_owned(), json!(1));
+    }
+    if kind.has("status") && !["nodes", "apiservices"].contains(&kind.plural) {
+        clear_status(&mut object);
+    }
+    defaults::apply(kind, &mut object);
+    let causes = validate::object(kind, &object, None);
+    if causes.is_empty() { Ok(object) } else { Err(ApiError::invalid(kind, meta(&object, "name"), &causes)) }
+}
+
+/// The next state of an object, complete and valid: what the subresource may not change stays as it was.
+pub(crate) fn next_object(
+    kind: &Kind,
+    old: &Value,
+    mut object: Value,
+    subresource: Option<&str>,
+) -> Result<Value, ApiError> {
+    let name = meta(old, "name").to_owned();
+    if subresource == Some("status") {
+        let given_fields = object["metadata"]["managedFields"].take();
+        let finalizers = object["metadata"]["finalizers"].take();
+        let annotations = object["metadata"]["annotations"].take();
+        let status = object["status"].take();
+        object = old.clone();
+        set_or_remove(&mut object["metadata"], "managedFields", given_fields);
+        if kind.is("", "nodes") || kind.is("", "pods") {
+            set_or_remove(&mut object["metadata"], "annotations", annotations);
+        }
+        let _ = finalizers;
+        set_or_remove(&mut object, "status", status);
+    } else if kind.has("status") {
+        set_or_remove(&mut object, "status", old["status"].clone());
+    }
+    let uid = meta(&object, "uid");
+    if !uid.is_empty() && uid != meta(old, "uid") {
+        let why = format!(
+            "Precondition failed: UID in precondition: {uid}, UID in object meta: {}",
+            meta(old, "uid")
+        );
+        return Err(ApiError::conflict(kind, &name, &why));
+    }
+    let metadata = metadata_mut(&mut object)?;
+    for field in SYSTEM {
+        match old["metadata"].get(field) {
+            Some(value) => metadata.insert(field.to_owned(), value.clone()),
+            None => metadata.remove(field),
+        };
+    }
+    if subresource.is_none() && kind.is("", "namespaces") && object.get("spec").is_none() {
+        object["spec"] = old["spec"].clone();
+    }
+    defaults::carry_over(kind, old, &mut object);
+    defaults::apply(kind, &mut object);
+    if kind.generation && beyond_metadata(old) != beyond_metadata(&object) {
+        let generation = old["metadata"]["generation"].as_i64().unwrap_or(0) + 1;
+        object["metadata"]["generation"] = json!(generation);
+    }
+    let causes = validate::object(kind, &object, Some(old));
+    if causes.is_empty() { Ok(object) } else { Err(ApiError::invalid(kind, &name, &causes)) }
+}
+
+/// Is there nothing to write? Times in managedFields do not count.
+pub(crate) fn unchanged(old: &Value, new: &Value) -> bool {
+    let fields = |object: &Value| -> Vec<(String, Value)> {
+        object
+            .as_object()
+            .into_iter()
+            .flatten()
+            .filter(|(key, _)| *key != "metadata")
+            .map(|(key, value)| (key.clone(), value.clone()))
+            .collect()
+    };
+    let metadata = |object: &Value| -> Map<String, Value> {
+        let mut metadata = object["metadata"].as_object().cloned().unwrap_or_default();
+        metadata.remove("resourceVersion");
+        if let Some(managed) = metadata.get_mut("managedFields") {
+            managed::drop_times(managed);
+        }
+        metadata
+    };
+    fields(old) == fields(new) && metadata(old) == metadata(new)
+}
+
+/// Everything that a generation counts.
+fn beyond_metadata(object: &Value) -> Map<String, Value> {
+    let mut fields = object.as_object().cloned().unwrap_or_default();
+    fields.remove("metadata");
+    fields.remove("status");
+    fields
+}
+
+fn clear_status(object: &mut Value) {
+    if let Some(fields) = object.as_object_mut() {
+        fields.remove("status");
+    }
+}
+
+fn set_or_remove(object: &mut Value, field: &str, value: Value) {
+    if let Some(fields) = object.as_object_mut() {
+        if value.is_null() {
+            fields.remove(field);
+        } else {
+            fields.insert(field.to_owned(), value);
+        }
+    }
+}
+
+fn metadata_mut(object: &mut Value) -> Result<&mut Map<String, Value>, ApiError> {
+    object["metadata"].as_object_mut().ok_or_else(|| ApiError::bad_request("metadata must be an object"))
+}
+
+/// Five characters that spell no words, as generateName appends.
+fn suffix() -> String {
+    const ALPHABET: &[u8] = b"bcdfghjklmnpqrstvwxz2456789";
+    uuid::Uuid::new_v4()
+        .as_bytes()
+        .iter()
+        .take(5)
+        .map(|byte| char::from(ALPHABET[usize::from(*byte) % ALPHABET.len()]))
+        .collect()
+}
+
+/// The error for an object without a name.
+pub(crate) fn require_name(kind: &Kind, object: &Value) -> Result<(), ApiError> {
+    if meta(object, "name").is_empty() && meta(object, "generateName").is_empty() {
+        let cause = Cause::required("metadata.name", "name or generateName is required");
+        return Err(ApiError::invalid(kind, "", &[cause]));
+    }
+    Ok(())
+}

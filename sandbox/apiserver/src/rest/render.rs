@@ -1,0 +1,40 @@
+//! Objects in the form the client asked for.
+
+use serde_json::{Value, json};
+
+use crate::kinds::Kind;
+use crate::request::View;
+use crate::store::Object;
+use crate::{table, views};
+
+/// One object.
+pub(crate) fn one(kind: &Kind, object: &Value, view: View) -> Value {
+    match view {
+        View::Object => views::show(kind, object),
+        View::Metadata => metadata_only(object),
+        View::Table => {
+            let mut table = table::of(kind, [object].into_iter());
+            table["metadata"] = json!({"resourceVersion": object["metadata"]["resourceVersion"]});
+            table
+        }
+    }
+}
+
+/// A list as a table.
+pub(crate) fn table(kind: &Kind, objects: &[Object], version: u64) -> Value {
+    let mut table = table::of(kind, objects.iter().map(|object| &**object));
+    table["metadata"] = json!({"resourceVersion": version.to_string()});
+    table
+}
+
+/// What a bookmark is in a watch of tables.
+pub(crate) fn empty_table(kind: &Kind, version: u64) -> Value {
+    let mut table = table::of(kind, std::iter::empty());
+    table["metadata"] = json!({"resourceVersion": version.to_string()});
+    table
+}
+
+/// `PartialObjectMetadata`.
+pub(crate) fn metadata_only(object: &Value) -> Value {
+    json!({"kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": object["metadata"]})
+}

@@ -1,0 +1,106 @@
+//! What the API's schema says of lists and maps: which merge by key, which are sets, which are replaced whole.
+//! Source: `x-kubernetes-list-type`, `-list-map-keys`, `-map-type` and `-patch-merge-key` in Kubernetes' OpenAPI.
+
+use crate::kinds::Kind;
+
+/// Field names from the root of the object; list items add nothing.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Path(Vec<String>);
+
+impl Path {
+    pub(crate) fn push(&mut self, field: &str) {
+        self.0.push(field.to_owned());
+    }
+
+    pub(crate) fn pop(&mut self) {
+        self.0.pop();
+    }
+
+    fn last(&self) -> &str {
+        self.0.last().map_or("", String::as_str)
+    }
+
+    fn parent(&self) -> &str {
+        self.0.iter().rev().nth(1).map_or("", String::as_str)
+    }
+
+    fn top(&self) -> &str {
+        self.0.first().map_or("", String::as_str)
+    }
+}
+
+/// How a list or map is merged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Merge {
+    /// Replaced whole.
+    Atomic,
+    /// Field by field (maps).
+    Granular,
+    /// A list whose items are told apart by these fields.
+    Keyed(&'static [&'static str]),
+    /// A list of distinct values.
+    Set,
+}
+
+/// How server-side apply merges the list at this path.
+pub(crate) fn list(kind: &Kind, path: &Path) -> Merge {
+    use Merge::{Atomic, Keyed, Set};
+    let (parent, last) = (path.parent(), path.last());
+    match (path.top(), last) {
+        ("metadata", "finalizers") => return Set,
+        ("metadata", "ownerReferences") => return Keyed(&["uid"]),
+        (_, "finalizers") if kind.is("", "namespaces") => return Atomic,
+        _ => {}
+    }
+    match (parent, last) {
+        (
+            _,
+            "containers" | "initContainers" | "ephemeralContainers" | "volumes" | "env" | "imagePullSecrets",
+        )
+        | (_, "schedulingGates" | "resourceClaims" | "webhooks" | "matchConditions") => Keyed(&["name"]),
+        ("resources", "claims") => Keyed(&["name"]),
+        (_, "secrets") if kind.is("", "serviceaccounts") => Keyed(&["name"]),
+        (_, "volumeMounts") => Keyed(&["mountPath"]),
+        (_, "volumeDevices") => Keyed(&["devicePath"]),
+        ("containers" | "initContainers" | "ephemeralContainers", "ports") => {
+            Keyed(&["containerPort", "protocol"])
+        }
+        ("spec", "ports") if kind.is("", "services") => Keyed(&["port", "protocol"]),
+        ("spec", "hostAliases") | ("status", "podIPs" | "hostIPs") => Keyed(&["ip"]),
+        ("spec", "topologySpreadConstraints") => Keyed(&["topologyKey", "whenUnsatisfiable"]),
+        ("status", "conditions" | "addresses") => Keyed(&["type"]),
+        ("spec", "podCIDRs") => Set,
+        _ => Atomic,
+    }
+}
+
+/// The value of a key field that an item leaves out.
+pub(crate) fn key_default(field: &str) -> Option<&'static str> {
+    (field == "protocol").then_some("TCP")
+}
+
+/// How server-side apply merges the map at this path.
+pub(crate) fn map(path: &Path) -> Merge {
+    use Merge::{Atomic, Granular};
+    match path.last() {
+        "selector" | "labelSelector" | "namespaceSelector" | "objectSelector" | "podSelector"
+        | "nodeSelector" | "fieldRef" | "resourceFieldRef" | "configMapKeyRef" | "secretKeyRef"
+        | "secretRef" | "configMapRef" | "roleRef" | "targetRef" | "involvedObject" | "scopeSelector" => {
+            Atomic
+        }
+        _ => Granular,
+    }
+}
+
+/// The field that strategic merge patch tells the items of this list apart by.
+pub(crate) fn merge_key(kind: &Kind, path: &Path) -> Option<&'static str> {
+    match list(kind, path) {
+        Merge::Keyed(keys) => keys.first().copied(),
+        _ => None,
+    }
+}
+
+/// Is this a list of distinct values?
+pub(crate) fn is_set(kind: &Kind, path: &Path) -> bool {
+    list(kind, path) == Merge::Set
+}

@@ -1,0 +1,203 @@
+//! The server itself: the one place every request passes, over TLS or in process.
+
+use std::convert::Infallible;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use anyhow::Context as _;
+use axum::body::Body;
+use futures::future::BoxFuture;
+use http::{Request, Response, header};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use serde_json::json;
+use sha2::{Digest as _, Sha256};
+use tokio::net::{TcpListener, TcpStream};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::kubelet::Kubelet;
+use crate::status::ApiError;
+use crate::store::Store;
+use crate::tls::Tls;
+use crate::{kinds, namespaces, rest};
+
+/// What connections get to finish in when the server ends.
+const DRAIN: Duration = Duration::from_secs(2);
+
+/// What every request handler shares.
+pub(crate) struct Api {
+    pub(crate) store: Store,
+    token_digest: [u8; 32],
+    kubelet: OnceLock<Arc<dyn Kubelet>>,
+    /// Cancelled when the server ends: watches and log streams end then.
+    pub(crate) closing: CancellationToken,
+}
+
+impl Api {
+    /// The node, or the 503 that says it is not there yet.
+    pub(crate) fn kubelet(&self) -> Result<Arc<dyn Kubelet>, ApiError> {
+        self.kubelet.get().cloned().ok_or_else(|| ApiError::unavailable("the node agent has not started yet"))
+    }
+
+    /// Compares digests, so that the time it takes says nothing about the token.
+    fn authorized(&self, headers: &http::HeaderMap) -> bool {
+        let bearer = headers
+            .get(header::AUTHORIZATION)
+            .and_then(|value| value.to_str().ok())
+            .and_then(|value| value.strip_prefix("Bearer ").or_else(|| value.strip_prefix("bearer ")));
+        bearer.is_some_and(|token| digest(token.trim()) == self.token_digest)
+    }
+}
+
+fn digest(token: &str) -> [u8; 32] {
+    Sha256::digest(token.as_bytes()).into()
+}
+
+/// An API server with an in-memory store. Clones share the store.
+#[derive(Clone)]
+pub struct ApiServer {
+    api: Arc<Api>,
+}
+
+impl ApiServer {
+    /// An empty store with the four namespaces every cluster has; over sockets, requests must carry this bearer token.
+    #[must_use]
+    #[allow(clippy::needless_pass_by_value, reason = "the server is the token's only keeper")]
+    pub fn new(token: String) -> Self {
+        let api = Api {
+            store: Store::new(),
+            token_digest: digest(&token),
+            kubelet: OnceLock::new(),
+            closing: CancellationToken::new(),
+        };
+        namespaces::create_initial(&api.store);
+        ApiServer { api: Arc::new(api) }
+    }
+
+    /// A client in this process: no socket, no token. Its default namespace is `default`.
+    #[must_use]
+    pub fn client(&self) -> kube::Client {
+        let api = self.api.clone();
+        let service = tower::service_fn(move |request: Request<kube::client::Body>| {
+            let api = api.clone();
+            async move { Ok::<_, Infallible>(pass(api, request.map(Body::new)).await) }
+        });
+        kube::Client::new(service, "default")
+    }
+
+    /// Connects the node. Before this, logs, port-forwards and metrics answer 503. Only the first call counts.
+    pub fn set_kubelet(&self, kubelet: Arc<dyn Kubelet>) {
+        if self.api.kubelet.set(kubelet).is_err() {
+            tracing::warn!("a node agent is connected already; the new one is ignored");
+        }
+    }
+
+    /// Serves HTTP/1.1 and HTTP/2 over TLS until `shutdown`; then watches end at once and other requests soon after.
+    ///
+    /// # Errors
+    /// When the TLS configuration is refused.
+    pub async fn serve(
+        self,
+        listener: TcpListener,
+        tls: Tls,
+        shutdown: CancellationToken,
+    ) -> anyhow::Result<()> {
+        let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(tls.into_config()?));
+        let connections = TaskTracker::new();
+        loop {
+            let accepted = tokio::select! {
+                () = shutdown.cancelled() => break,
+                accepted = listener.accept() => accepted,
+            };
+            match accepted {
+                Ok((stream, _)) => {
+                    let (acceptor, api, shutdown) = (acceptor.clone(), self.api.clone(), shutdown.clone());
+                    connections.spawn(async move {
+                        if let Err(error) = connection(stream, acceptor, api, shutdown).await {
+                            tracing::debug!("connection ended: {error:#}");
+                        }
+                    });
+                }
+                Err(error) => {
+                    // Out of descriptors, most likely: let some connections end.
+                    tracing::warn!("cannot accept a connection: {error}");
+                    tokio::time::sleep(Duration::from_millis(20)).await;
+                }
+            }
+        }
+        drop(listener);
+        self.api.closing.cancel();
+        connections.close();
+        if tokio::time::timeout(DRAIN, connections.wait()).await.is_err() {
+            tracing::debug!("connections still open after {DRAIN:?}; dropping them");
+        }
+        Ok(())
+    }
+}
+
+async fn connection(
+    stream: TcpStream,
+    acceptor: tokio_rustls::TlsAcceptor,
+    api: Arc<Api>,
+    shutdown: CancellationToken,
+) -> anyhow::Result<()> {
+    // Watch events are small writes that must not wait for an acknowledgement.
+    stream.set_nodelay(true).context("cannot set TCP_NODELAY")?;
+    let stream = tokio::time::timeout(Duration::from_secs(10), acceptor.accept(stream))
+        .await
+        .context("TLS handshake took too long")?
+        .context("TLS handshake failed")?;
+    let service = hyper::service::service_fn(move |request: Request<hyper::body::Incoming>| {
+        let api = api.clone();
+        async move {
+            if !api.authorized(request.headers()) {
+                return Ok(unauthorized());
+            }
+            Ok::<_, Infallible>(pass(api, request.map(Body::new)).await)
+        }
+    });
+    let builder = hyper_util::server::conn::auto::Builder::new(TokioExecutor::new());
+    let serving = builder.serve_connection_with_upgrades(TokioIo::new(stream), service);
+    tokio::pin!(serving);
+    let result = tokio::select! {
+        result = serving.as_mut() => result,
+        () = shutdown.cancelled() => {
+            serving.as_mut().graceful_shutdown();
+            serving.await
+        }
+    };
+    result.map_err(|error| anyhow::anyhow!("serving the connection failed: {error}"))
+}
+
+fn unauthorized() -> Response<Body> {
+    let mut response = ApiError::new(401, "Unauthorized", "Unauthorized").into_response();
+    response.headers_mut().insert(header::WWW_AUTHENTICATE, http::HeaderValue::from_static("Bearer"));
+    response
+}
+
+/// Every request passes here, wherever it came from: the place where faults belong.
+fn pass(api: Arc<Api>, request: Request<Body>) -> BoxFuture<'static, Response<Body>> {
+    Box::pin(async move {
+        let (method, path) = (request.method().clone(), request.uri().path().to_owned());
+        let response = match rest::handle(&api, request).await {
+            Ok(response) => response,
+            Err(error) => error.into_response(),
+        };
+        tracing::debug!(%method, path, status = response.status().as_u16(), "request");
+        response
+    })
+}
+
+/// `/version`.
+pub(crate) fn version() -> serde_json::Value {
+    json!({
+        "major": "1", "minor": "34", "gitVersion": "v1.34.0-sandbox", "gitCommit": "", "gitTreeState": "clean",
+        "buildDate": "1970-01-01T00:00:00Z", "goVersion": "none", "compiler": "rustc",
+        "platform": format!("{}/{}", std::env::consts::OS, std::env::consts::ARCH),
+    })
+}
+
+/// The kind that keeps namespaces.
+pub(crate) fn namespace_kind() -> &'static kinds::Kind {
+    kinds::stored("", "namespaces").unwrap_or(&kinds::KINDS[0])
+}

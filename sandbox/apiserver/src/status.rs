@@ -1,0 +1,183 @@
+//! Errors as Kubernetes words them: a `Status` object with code, reason, message and causes.
+
+use axum::body::Body;
+use http::Response;
+use serde_json::{Value, json};
+
+use crate::kinds::Kind;
+
+/// An answer other than success.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct ApiError {
+    pub(crate) code: u16,
+    pub(crate) reason: &'static str,
+    pub(crate) message: String,
+    pub(crate) details: Option<Value>,
+}
+
+/// One thing wrong with one field.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Cause {
+    pub(crate) reason: &'static str,
+    pub(crate) message: String,
+    pub(crate) field: String,
+}
+
+impl Cause {
+    pub(crate) fn required(field: impl Into<String>, detail: &str) -> Cause {
+        let message =
+            if detail.is_empty() { "Required value".to_owned() } else { format!("Required value: {detail}") };
+        Cause { reason: "FieldValueRequired", message, field: field.into() }
+    }
+
+    /// `value` is shown as Kubernetes does: strings quoted, others as JSON.
+    pub(crate) fn invalid(field: impl Into<String>, value: &Value, detail: &str) -> Cause {
+        Cause {
+            reason: "FieldValueInvalid",
+            message: format!("Invalid value: {value}: {detail}"),
+            field: field.into(),
+        }
+    }
+
+    pub(crate) fn not_supported(field: impl Into<String>, value: &Value, supported: &[&str]) -> Cause {
+        let list = supported.iter().map(|item| format!("\"{item}\"")).collect::<Vec<_>>().join(", ");
+        Cause {
+            reason: "FieldValueNotSupported",
+            message: format!("Unsupported value: {value}: supported values: {list}"),
+            field: field.into(),
+        }
+    }
+
+    pub(crate) fn duplicate(field: impl Into<String>, value: &Value) -> Cause {
+        Cause {
+            reason: "FieldValueDuplicate",
+            message: format!("Duplicate value: {value}"),
+            field: field.into(),
+        }
+    }
+
+    pub(crate) fn forbidden(field: impl Into<String>, detail: &str) -> Cause {
+        Cause { reason: "FieldValueForbidden", message: format!("Forbidden: {detail}"), field: field.into() }
+    }
+}
+
+impl ApiError {
+    pub(crate) fn new(code: u16, reason: &'static str, message: impl Into<String>) -> ApiError {
+        ApiError { code, reason, message: message.into(), details: None }
+    }
+
+    pub(crate) fn on(mut self, kind: &Kind, name: &str) -> ApiError {
+        self.details = Some(details(kind.plural, kind.group, name));
+        self
+    }
+
+    pub(crate) fn not_found(kind: &Kind, name: &str) -> ApiError {
+        ApiError::new(404, "NotFound", format!("{} \"{name}\" not found", kind.resource())).on(kind, name)
+    }
+
+    pub(crate) fn no_such_path() -> ApiError {
+        let mut error = ApiError::new(404, "NotFound", "the server could not find the requested resource");
+        error.details = Some(json!({}));
+        error
+    }
+
+    pub(crate) fn method_not_allowed() -> ApiError {
+        ApiError::new(
+            405,
+            "MethodNotAllowed",
+            "the server does not allow this method on the requested resource",
+        )
+    }
+
+    pub(crate) fn already_exists(kind: &Kind, name: &str) -> ApiError {
+        ApiError::new(409, "AlreadyExists", format!("{} \"{name}\" already exists", kind.resource()))
+            .on(kind, name)
+    }
+
+    pub(crate) fn conflict(kind: &Kind, name: &str, why: &str) -> ApiError {
+        let message = format!("Operation cannot be fulfilled on {} \"{name}\": {why}", kind.resource());
+        ApiError::new(409, "Conflict", message).on(kind, name)
+    }
+
+    /// The write was based on an older version than the stored one.
+    pub(crate) fn modified(kind: &Kind, name: &str) -> ApiError {
+        let why =
+            "the object has been modified; please apply your changes to the latest version and try again";
+        ApiError::conflict(kind, name, why)
+    }
+
+    pub(crate) fn forbidden(kind: &Kind, name: &str, why: &str) -> ApiError {
+        let message = format!("{} \"{name}\" is forbidden: {why}", kind.resource());
+        ApiError::new(403, "Forbidden", message).on(kind, name)
+    }
+
+    pub(crate) fn bad_request(message: impl Into<String>) -> ApiError {
+        ApiError::new(400, "BadRequest", message)
+    }
+
+    pub(crate) fn internal(message: impl std::fmt::Display) -> ApiError {
+        let mut error = ApiError::new(500, "InternalError", format!("Internal error occurred: {message}"));
+        error.details = Some(json!({"causes": [{"message": message.to_string()}]}));
+        error
+    }
+
+    pub(crate) fn unavailable(message: impl Into<String>) -> ApiError {
+        ApiError::new(503, "ServiceUnavailable", message)
+    }
+
+    pub(crate) fn expired(asked: u64, oldest: u64) -> ApiError {
+        ApiError::new(410, "Expired", format!("too old resource version: {asked} ({oldest})"))
+    }
+
+    pub(crate) fn invalid(kind: &Kind, name: &str, causes: &[Cause]) -> ApiError {
+        let mut texts: Vec<String> = causes.iter().map(|c| format!("{}: {}", c.field, c.message)).collect();
+        let text = if texts.len() == 1 { texts.remove(0) } else { format!("[{}]", texts.join(", ")) };
+        let mut error =
+            ApiError::new(422, "Invalid", format!("{} \"{name}\" is invalid: {text}", kind.qualified()));
+        let mut about = details(kind.kind, kind.group, name);
+        about["causes"] = causes
+            .iter()
+            .map(|c| json!({"reason": c.reason, "message": c.message, "field": c.field}))
+            .collect();
+        error.details = Some(about);
+        error
+    }
+
+    /// The `Status` object.
+    pub(crate) fn to_value(&self) -> Value {
+        let mut status = json!({
+            "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure",
+            "message": self.message, "reason": self.reason, "code": self.code,
+        });
+        if let Some(details) = &self.details {
+            status["details"] = details.clone();
+        }
+        status
+    }
+
+    pub(crate) fn into_response(self) -> Response<Body> {
+        json_response(self.code, &self.to_value())
+    }
+}
+
+fn details(kind: &str, group: &str, name: &str) -> Value {
+    let mut details = json!({"kind": kind});
+    if !name.is_empty() {
+        details["name"] = json!(name);
+    }
+    if !group.is_empty() {
+        details["group"] = json!(group);
+    }
+    details
+}
+
+/// A JSON answer.
+pub(crate) fn json_response(code: u16, value: &Value) -> Response<Body> {
+    let mut response = Response::new(Body::from(value.to_string()));
+    *response.status_mut() =
+        http::StatusCode::from_u16(code).unwrap_or(http::StatusCode::INTERNAL_SERVER_ERROR);
+    response
+        .headers_mut()
+        .insert(http::header::CONTENT_TYPE, http::HeaderValue::from_static("application/json"));
+    response
+}

@@ -1,0 +1,208 @@
+//! The store: every object in memory, one resourceVersion counter, and per kind a bounded log of changes for watches.
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use serde_json::{Value, json};
+use tokio::sync::watch;
+
+use crate::kinds::{KINDS, Kind, Storage};
+
+/// An object as stored; shared, never changed.
+pub(crate) type Object = Arc<Value>;
+
+/// How many changes of one kind are kept; a watch from before the oldest gets 410.
+const HISTORY: usize = 4096;
+
+/// One change of one object.
+#[derive(Debug, Clone)]
+pub(crate) struct Change {
+    /// The resourceVersion it made.
+    pub(crate) version: u64,
+    /// The object before; `None` when it was created.
+    pub(crate) before: Option<Object>,
+    /// The object after; for a deletion its last state.
+    pub(crate) after: Object,
+    /// The object is gone.
+    pub(crate) deleted: bool,
+}
+
+/// Why a write did not happen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Refused {
+    /// Nothing has this name.
+    NotFound,
+    /// Something has this name.
+    Exists,
+    /// The stored object is another version than the writer saw.
+    Modified,
+}
+
+/// The log does not reach back this far; holds the oldest version it reaches.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Expired(pub(crate) u64);
+
+type Key = (String, String);
+
+#[derive(Default)]
+struct Table {
+    objects: BTreeMap<Key, Object>,
+    log: VecDeque<Change>,
+    /// Changes up to this version are forgotten.
+    forgotten: u64,
+}
+
+struct Inner {
+    version: u64,
+    tables: HashMap<(&'static str, &'static str), Table>,
+}
+
+/// See the module.
+pub(crate) struct Store {
+    inner: Mutex<Inner>,
+    changed: HashMap<(&'static str, &'static str), watch::Sender<u64>>,
+    any: watch::Sender<u64>,
+}
+
+impl Store {
+    pub(crate) fn new() -> Store {
+        let keys = || KINDS.iter().filter(|k| k.storage == Storage::Own).map(|k| (k.group, k.plural));
+        Store {
+            inner: Mutex::new(Inner {
+                version: 1,
+                tables: keys().map(|key| (key, Table::default())).collect(),
+            }),
+            changed: keys().map(|key| (key, watch::Sender::new(1))).collect(),
+            any: watch::Sender::new(1),
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The newest resourceVersion.
+    pub(crate) fn version(&self) -> u64 {
+        self.lock().version
+    }
+
+    pub(crate) fn get(&self, kind: &Kind, namespace: &str, name: &str) -> Option<Object> {
+        let inner = self.lock();
+        let table = inner.tables.get(&(kind.group, kind.plural))?;
+        table.objects.get(&(namespace.to_owned(), name.to_owned())).cloned()
+    }
+
+    /// All objects (of one namespace), by namespace and name, and the version they were read at.
+    pub(crate) fn list(&self, kind: &Kind, namespace: Option<&str>) -> (Vec<Object>, u64) {
+        let inner = self.lock();
+        let Some(table) = inner.tables.get(&(kind.group, kind.plural)) else {
+            return (Vec::new(), inner.version);
+        };
+        let objects = match namespace {
+            None => table.objects.values().cloned().collect(),
+            Some(namespace) => table
+                .objects
+                .range((namespace.to_owned(), String::new())..)
+                .take_while(|((ns, _), _)| ns == namespace)
+                .map(|(_, object)| object.clone())
+                .collect(),
+        };
+        (objects, inner.version)
+    }
+
+    /// The changes after `version`, oldest first.
+    pub(crate) fn changes_after(&self, kind: &Kind, version: u64) -> Result<Vec<Change>, Expired> {
+        let inner = self.lock();
+        let Some(table) = inner.tables.get(&(kind.group, kind.plural)) else { return Ok(Vec::new()) };
+        if version < table.forgotten || version > inner.version {
+            return Err(Expired(table.forgotten));
+        }
+        let start = table.log.partition_point(|change| change.version <= version);
+        Ok(table.log.range(start..).cloned().collect())
+    }
+
+    /// Wakes whenever an object of the kind changes.
+    pub(crate) fn subscribe(&self, kind: &Kind) -> watch::Receiver<u64> {
+        self.changed.get(&(kind.group, kind.plural)).unwrap_or(&self.any).subscribe()
+    }
+
+    /// Wakes whenever anything changes.
+    pub(crate) fn subscribe_any(&self) -> watch::Receiver<u64> {
+        self.any.subscribe()
+    }
+
+    /// Stores a new object.
+    pub(crate) fn create(&self, kind: &Kind, object: Value) -> Result<Object, Refused> {
+        self.write(kind, object, None, false)
+    }
+
+    /// Replaces the object if its stored version is still `seen`.
+    pub(crate) fn replace(&self, kind: &Kind, object: Value, seen: &Object) -> Result<Object, Refused> {
+        self.write(kind, object, Some(seen), false)
+    }
+
+    /// Removes the object if its stored version is still `seen`; `last` is what watchers see.
+    pub(crate) fn remove(&self, kind: &Kind, last: Value, seen: &Object) -> Result<Object, Refused> {
+        self.write(kind, last, Some(seen), true)
+    }
+
+    fn write(
+        &self,
+        kind: &Kind,
+        mut object: Value,
+        seen: Option<&Object>,
+        delete: bool,
+    ) -> Result<Object, Refused> {
+        let key = (meta(&object, "namespace").to_owned(), meta(&object, "name").to_owned());
+        let mut guard = self.lock();
+        let inner = &mut *guard;
+        let Some(table) = inner.tables.get_mut(&(kind.group, kind.plural)) else {
+            return Err(Refused::NotFound);
+        };
+        let before = table.objects.get(&key).cloned();
+        match (&before, seen) {
+            (None, None) => {}
+            (Some(_), None) => return Err(Refused::Exists),
+            (None, Some(_)) => return Err(Refused::NotFound),
+            (Some(stored), Some(seen)) if Arc::ptr_eq(stored, seen) => {}
+            (Some(_), Some(_)) => return Err(Refused::Modified),
+        }
+        inner.version += 1;
+        let version = inner.version;
+        object["metadata"]["resourceVersion"] = json!(version.to_string());
+        let after = Arc::new(object);
+        if delete {
+            table.objects.remove(&key);
+        } else {
+            table.objects.insert(key, after.clone());
+        }
+        table.log.push_back(Change { version, before, after: after.clone(), deleted: delete });
+        if table.log.len() > HISTORY
+            && let Some(oldest) = table.log.pop_front()
+        {
+            table.forgotten = oldest.version;
+        }
+        // Sent under the lock, so that the versions watchers hear of never go backwards.
+        if let Some(changed) = self.changed.get(&(kind.group, kind.plural)) {
+            changed.send_replace(version);
+        }
+        self.any.send_replace(version);
+        Ok(after)
+    }
+
+    /// Forgets the history of every kind, as a compaction does: a watch from an older version gets 410.
+    #[cfg(test)]
+    pub(crate) fn compact(&self) {
+        let mut inner = self.lock();
+        let version = inner.version;
+        for table in inner.tables.values_mut() {
+            table.log.clear();
+            table.forgotten = version;
+        }
+    }
+}
+
+/// A string field of the metadata, empty when absent.
+pub(crate) fn meta<'a>(object: &'a Value, field: &str) -> &'a str {
+    object["metadata"][field].as_str().unwrap_or_default()
+}

@@ -1,0 +1,123 @@
+//! Tables as `kubectl get` prints them: columns and cells are worked out by the server.
+//! Source of the columns: `pkg/printers/internalversion/printers.go` of Kubernetes 1.34.
+
+mod cluster;
+mod network;
+mod pods;
+mod workloads;
+
+use serde_json::{Value, json};
+
+use crate::kinds::Kind;
+use crate::rest::render;
+use crate::store::meta;
+use crate::time;
+
+/// The columns of a kind and how to fill them.
+pub(crate) struct Columns {
+    /// Name, and whether only `-o wide` shows it.
+    pub(crate) names: &'static [(&'static str, bool)],
+    pub(crate) cells: fn(&Value) -> Vec<Value>,
+}
+
+/// Rows for objects.
+pub(crate) fn of<'a>(kind: &Kind, objects: impl Iterator<Item = &'a Value>) -> Value {
+    let columns = columns(kind);
+    let definitions: Vec<Value> = columns
+        .names
+        .iter()
+        .map(|(name, wide)| {
+            let number = ["Desired", "Current", "Up-To-Date", "Available", "Data", "Replicas", "Secrets"].contains(name);
+            json!({
+                "name": name, "type": if number { "integer" } else { "string" },
+                "format": if *name == "Name" { "name" } else { "" }, "description": "", "priority": i32::from(*wide),
+            })
+        })
+        .collect();
+    let rows: Vec<Value> = objects
+        .map(|object| json!({"cells": (columns.cells)(object), "object": render::metadata_only(object)}))
+        .collect();
+    json!({"kind": "Table", "apiVersion": "meta.k8s.io/v1", "columnDefinitions": definitions, "rows": rows})
+}
+
+fn columns(kind: &Kind) -> Columns {
+    match (kind.group, kind.kind) {
+        ("", "Pod") => pods::POD,
+        ("", "Node") => cluster::NODE,
+        ("", "Namespace") => cluster::NAMESPACE,
+        ("", "ConfigMap") => cluster::CONFIG_MAP,
+        ("", "Secret") => cluster::SECRET,
+        ("", "ServiceAccount") => cluster::SERVICE_ACCOUNT,
+        ("" | "events.k8s.io", "Event") => cluster::EVENT,
+        ("", "Service") => network::SERVICE,
+        ("", "Endpoints") => network::ENDPOINTS,
+        ("discovery.k8s.io", _) => network::ENDPOINT_SLICE,
+        ("networking.k8s.io", "Ingress") => network::INGRESS,
+        ("networking.k8s.io", "IngressClass") => network::INGRESS_CLASS,
+        ("networking.k8s.io", "NetworkPolicy") => network::NETWORK_POLICY,
+        ("apps", "Deployment") => workloads::DEPLOYMENT,
+        ("apps", "ReplicaSet") => workloads::REPLICA_SET,
+        ("autoscaling", _) => workloads::AUTOSCALER,
+        ("policy", _) => workloads::DISRUPTION_BUDGET,
+        ("coordination.k8s.io", _) => cluster::LEASE,
+        ("apiregistration.k8s.io", _) => cluster::API_SERVICE,
+        ("admissionregistration.k8s.io", _) => cluster::WEBHOOKS,
+        _ => cluster::OTHER,
+    }
+}
+
+fn name(object: &Value) -> Value {
+    json!(meta(object, "name"))
+}
+
+fn age(object: &Value) -> Value {
+    json!(time::age(meta(object, "creationTimestamp")))
+}
+
+/// `<none>` for nothing.
+fn or_none(text: &str) -> Value {
+    json!(if text.is_empty() { "<none>" } else { text })
+}
+
+fn text<'a>(value: &'a Value, path: &[&str]) -> &'a str {
+    path.iter().fold(value, |value, field| &value[field]).as_str().unwrap_or("")
+}
+
+fn number(value: &Value) -> i64 {
+    value.as_i64().unwrap_or(0)
+}
+
+fn items(value: &Value) -> &[Value] {
+    value.as_array().map_or(&[], Vec::as_slice)
+}
+
+/// `a=b,c=d` of a label selector or a map of labels.
+fn selector(value: &Value) -> Value {
+    let exact = value.get("matchLabels").unwrap_or(value);
+    let mut parts: Vec<String> = exact
+        .as_object()
+        .into_iter()
+        .flatten()
+        .filter_map(|(key, value)| Some(format!("{key}={}", value.as_str()?)))
+        .collect();
+    for expression in items(&value["matchExpressions"]) {
+        let values =
+            items(&expression["values"]).iter().filter_map(Value::as_str).collect::<Vec<_>>().join(",");
+        let key = text(expression, &["key"]);
+        parts.push(match text(expression, &["operator"]) {
+            "In" => format!("{key} in ({values})"),
+            "NotIn" => format!("{key} notin ({values})"),
+            "Exists" => key.to_owned(),
+            _ => format!("!{key}"),
+        });
+    }
+    or_none(&parts.join(","))
+}
+
+/// Names and images of the containers of a pod spec.
+fn containers(spec: &Value) -> [Value; 2] {
+    let join = |field: &str| {
+        json!(items(&spec["containers"]).iter().map(|c| text(c, &[field])).collect::<Vec<_>>().join(","))
+    };
+    [join("name"), join("image")]
+}
