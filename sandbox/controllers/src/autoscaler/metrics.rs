@@ -1,0 +1,104 @@
+//! The resource metrics API, `metrics.k8s.io/v1beta1`.
+
+use std::collections::{BTreeMap, HashMap};
+use std::time::Duration;
+
+use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use kube::Client;
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+
+use crate::quantity;
+
+/// What one pod uses of one resource.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Sample {
+    /// In thousandths of the resource's unit.
+    pub(super) milli: i64,
+    pub(super) at: Timestamp,
+    /// The time that the sample sums up.
+    pub(super) window: Duration,
+}
+
+#[derive(Deserialize)]
+struct List<T> {
+    #[serde(default = "Vec::new")]
+    items: Vec<T>,
+}
+
+#[derive(Deserialize)]
+struct PodMetrics {
+    metadata: ObjectMeta,
+    timestamp: Timestamp,
+    window: String,
+    #[serde(default)]
+    containers: Vec<ContainerMetrics>,
+}
+
+#[derive(Deserialize)]
+struct ContainerMetrics {
+    #[serde(default)]
+    name: String,
+    usage: BTreeMap<String, Quantity>,
+}
+
+#[derive(Deserialize)]
+struct NodeMetrics {}
+
+/// Whether the metrics of some node have been sampled.
+pub(crate) async fn any_node(client: &Client) -> kube::Result<bool> {
+    let list: List<NodeMetrics> = get(client, "/apis/metrics.k8s.io/v1beta1/nodes").await?;
+    Ok(!list.items.is_empty())
+}
+
+/// The usage of `resource`, by pod name, of the pods that `selector` selects.
+///
+/// # Errors
+/// In the autoscaler's words for an event.
+pub(super) async fn usage(
+    client: &Client,
+    namespace: &str,
+    selector: &str,
+    resource: &str,
+    container: Option<&str>,
+) -> Result<HashMap<String, Sample>, String> {
+    let query = percent_encode(selector);
+    let path = format!("/apis/metrics.k8s.io/v1beta1/namespaces/{namespace}/pods?labelSelector={query}");
+    let list: List<PodMetrics> = get(client, &path).await.map_err(|error| {
+        format!("unable to fetch metrics from resource metrics API: {}", crate::control::message(&error))
+    })?;
+    if list.items.is_empty() {
+        return Err("no metrics returned from resource metrics API".to_owned());
+    }
+    let sample = |pod: PodMetrics| {
+        let counted = pod.containers.iter().filter(|own| container.is_none_or(|wanted| own.name == wanted));
+        let amounts: Option<Vec<i64>> =
+            counted.map(|own| own.usage.get(resource).and_then(quantity::milli)).collect();
+        let amounts = amounts.filter(|amounts| !amounts.is_empty())?;
+        let window = pod.window.parse::<SignedDuration>().ok().and_then(|window| window.try_into().ok());
+        let sample =
+            Sample { milli: amounts.iter().sum(), at: pod.timestamp, window: window.unwrap_or_default() };
+        Some((pod.metadata.name?, sample))
+    };
+    Ok(list.items.into_iter().filter_map(sample).collect())
+}
+
+async fn get<T: DeserializeOwned>(client: &Client, path: &str) -> kube::Result<T> {
+    let request = http::Request::get(path).body(Vec::new()).map_err(kube::Error::HttpError)?;
+    client.request(request).await
+}
+
+fn percent_encode(text: &str) -> String {
+    let mut encoded = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        match byte {
+            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'~' => {
+                encoded.push(char::from(byte));
+            }
+            other => encoded.push_str(&format!("%{other:02X}")),
+        }
+    }
+    encoded
+}

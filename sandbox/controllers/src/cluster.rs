@@ -1,0 +1,130 @@
+//! What the controllers see of the cluster, and how they write to it.
+
+use std::sync::Arc;
+
+use k8s_openapi::NamespaceResourceScope;
+use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
+use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
+use k8s_openapi::api::core::v1::{Endpoints, Namespace, Node, Pod, Service, ServiceAccount};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use k8s_openapi::api::policy::v1::PodDisruptionBudget;
+use k8s_openapi::kube_aggregator::pkg::apis::apiregistration::v1::APIService;
+use kube::api::{Patch, PatchParams, PostParams};
+use kube::{Api, Client, Resource, ResourceExt};
+use serde::Serialize;
+use tokio::task::JoinSet;
+
+use crate::cache::{Cache, Object};
+use crate::events::Recorder;
+
+/// The caches that the controllers share, the client and the event recorder.
+pub(crate) struct Cluster {
+    pub(crate) client: Client,
+    pub(crate) events: Recorder,
+    pub(crate) api_services: Cache<APIService>,
+    pub(crate) autoscalers: Cache<HorizontalPodAutoscaler>,
+    pub(crate) budgets: Cache<PodDisruptionBudget>,
+    pub(crate) deployments: Cache<Deployment>,
+    pub(crate) endpoints: Cache<Endpoints>,
+    pub(crate) namespaces: Cache<Namespace>,
+    pub(crate) nodes: Cache<Node>,
+    pub(crate) pods: Cache<Pod>,
+    pub(crate) replica_sets: Cache<ReplicaSet>,
+    pub(crate) service_accounts: Cache<ServiceAccount>,
+    pub(crate) services: Cache<Service>,
+    pub(crate) slices: Cache<EndpointSlice>,
+}
+
+impl Cluster {
+    /// Starts the watches.
+    pub(crate) fn start(client: Client, tasks: &mut JoinSet<()>) -> Arc<Self> {
+        Arc::new(Self {
+            events: Recorder::start(client.clone(), tasks),
+            api_services: Cache::start(Api::all(client.clone()), tasks),
+            autoscalers: Cache::start(Api::all(client.clone()), tasks),
+            budgets: Cache::start(Api::all(client.clone()), tasks),
+            deployments: Cache::start(Api::all(client.clone()), tasks),
+            endpoints: Cache::start(Api::all(client.clone()), tasks),
+            namespaces: Cache::start(Api::all(client.clone()), tasks),
+            nodes: Cache::start(Api::all(client.clone()), tasks),
+            pods: Cache::start(Api::all(client.clone()), tasks),
+            replica_sets: Cache::start(Api::all(client.clone()), tasks),
+            service_accounts: Cache::start(Api::all(client.clone()), tasks),
+            services: Cache::start(Api::all(client.clone()), tasks),
+            slices: Cache::start(Api::all(client.clone()), tasks),
+            client,
+        })
+    }
+
+    /// Resolves once every watch has brought its first list.
+    pub(crate) async fn synced(&self) {
+        self.api_services.synced().await;
+        self.autoscalers.synced().await;
+        self.budgets.synced().await;
+        self.deployments.synced().await;
+        self.endpoints.synced().await;
+        self.namespaces.synced().await;
+        self.nodes.synced().await;
+        self.pods.synced().await;
+        self.replica_sets.synced().await;
+        self.service_accounts.synced().await;
+        self.services.synced().await;
+        self.slices.synced().await;
+    }
+
+    /// The API of a kind in a namespace.
+    pub(crate) fn api<K>(&self, namespace: &str) -> Api<K>
+    where
+        K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>,
+    {
+        Api::namespaced(self.client.clone(), namespace)
+    }
+
+    /// Replaces `object` as it stands, which fails with 409 when somebody else changed it meanwhile.
+    pub(crate) async fn replace<K>(&self, cache: &Cache<K>, object: &K) -> kube::Result<()>
+    where
+        K: Object + Serialize + Resource<Scope = NamespaceResourceScope>,
+    {
+        let api = self.api::<K>(&object.namespace().unwrap_or_default());
+        cache.observe(api.replace(&object.name_any(), &PostParams::default(), object).await?);
+        Ok(())
+    }
+
+    /// Replaces the status of `object`, likewise.
+    pub(crate) async fn replace_status<K>(&self, cache: &Cache<K>, object: &K) -> kube::Result<()>
+    where
+        K: Object + Serialize + Resource<Scope = NamespaceResourceScope>,
+    {
+        let api = self.api::<K>(&object.namespace().unwrap_or_default());
+        cache.observe(api.replace_status(&object.name_any(), &PostParams::default(), object).await?);
+        Ok(())
+    }
+
+    /// Creates `object` in its namespace.
+    pub(crate) async fn create<K>(&self, cache: &Cache<K>, object: &K) -> kube::Result<K>
+    where
+        K: Object + Serialize + Resource<Scope = NamespaceResourceScope>,
+    {
+        let api = self.api::<K>(&object.namespace().unwrap_or_default());
+        let created = api.create(&PostParams::default(), object).await?;
+        cache.observe(created.clone());
+        Ok(created)
+    }
+
+    /// Merges `patch` into `object`'s metadata, provided that it is still the same object (by uid).
+    pub(crate) async fn patch_metadata<K>(
+        &self,
+        cache: &Cache<K>,
+        object: &K,
+        mut patch: serde_json::Value,
+    ) -> kube::Result<()>
+    where
+        K: Object + Serialize + Resource<Scope = NamespaceResourceScope>,
+    {
+        patch["uid"] = object.uid().into();
+        let patch = Patch::Merge(serde_json::json!({ "metadata": patch }));
+        let api = self.api::<K>(&object.namespace().unwrap_or_default());
+        cache.observe(api.patch(&object.name_any(), &PatchParams::default(), &patch).await?);
+        Ok(())
+    }
+}
