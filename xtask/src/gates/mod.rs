@@ -13,18 +13,18 @@ use crate::failure::{Attach as _, Cancelled, Evidence, Exit};
 use crate::pipeline::{Done, Outcome, SpanId, gate};
 
 pub mod autoscaler;
-mod clock;
+pub mod clock;
 pub mod cluster;
-mod condition;
-mod evidence;
+pub mod condition;
+pub mod evidence;
 pub mod image;
 pub mod ingress_controller;
 pub mod ingress_lease;
 pub mod metrics;
-mod pod;
+pub mod pod;
 pub mod rollout;
 pub mod route;
-mod watch;
+pub mod watch;
 
 /// What one look at the world says about a gate's condition.
 #[derive(Clone, Debug, PartialEq)]
