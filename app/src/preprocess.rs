@@ -54,6 +54,10 @@ pub fn decode(file: &[u8]) -> Result<image::RgbImage, Error> {
     let Some(format) = format else {
         return Err(Error::Format("the file is not a JPEG, PNG, BMP, TIFF or WEBP picture".into()));
     };
+    // The decoder would paint the missing part grey, and the answer would be about half a picture.
+    if format == ImageFormat::Jpeg && !jpeg_is_whole(file) {
+        return Err(Error::Picture("the picture can't be decoded: the JPEG file ends early".into()));
+    }
     let mut reader = ImageReader::with_format(Cursor::new(file), format);
     let mut limits = Limits::default();
     limits.max_image_width = Some(MAX_SIDE_PX);
@@ -76,6 +80,27 @@ pub fn decode(file: &[u8]) -> Result<image::RgbImage, Error> {
         return Err(Error::Picture(format!("the picture needs {} bytes decoded", decoder.total_bytes())));
     }
     DynamicImage::from_decoder(decoder).map(DynamicImage::into_rgb8).map_err(broken)
+}
+
+/// Whether an end-of-image marker follows the first scan (of the picture itself: an EXIF thumbnail's lies in a segment
+/// before it). In a scan's data 0xFF is always followed by 0 or a restart marker, so the marker can't occur by chance.
+fn jpeg_is_whole(file: &[u8]) -> bool {
+    const START_OF_SCAN: u8 = 0xda;
+    const END_OF_IMAGE: [u8; 2] = [0xff, 0xd9];
+    let mut rest = file.get(2..).unwrap_or_default();
+    loop {
+        rest = match rest {
+            [0xff, START_OF_SCAN, scan @ ..] => return scan.windows(2).any(|pair| pair == END_OF_IMAGE),
+            // Any number of 0xFF may precede a marker.
+            [0xff, 0xff, ..] => &rest[1..],
+            [0xff, _, high, low, ..] => {
+                rest.get(2 + usize::from(u16::from_be_bytes([*high, *low]))..).unwrap_or_default()
+            }
+            // Not where a marker should be: the decoder has the better words for it.
+            [_, ..] => return true,
+            [] => return false,
+        };
+    }
 }
 
 /// `Resize(resize, BILINEAR, antialias=True)`, then `CenterCrop(crop)`, in one step: only the rows and columns that

@@ -67,3 +67,19 @@ async fn what_would_fill_the_memory_is_refused_by_its_header() {
         assert_eq!(error_code(response).await, (422, "PREPROCESSING_FAILED".into()), "{width}x{height}");
     }
 }
+
+#[tokio::test]
+async fn half_a_picture_is_refused() {
+    let service = Service::ready(&[]).await;
+    let png = encode(&sample(), ImageFormat::Png);
+    for (media_type, file) in [("image/jpeg", SAMPLE.to_vec()), ("image/png", png)] {
+        for part in [file.len() / 2, file.len() * 9 / 10] {
+            let response = service.post_raw(media_type, file[..part].to_vec()).await;
+            assert_eq!(
+                error_code(response).await,
+                (422, "PREPROCESSING_FAILED".into()),
+                "{media_type} {part}"
+            );
+        }
+    }
+}

@@ -1,12 +1,21 @@
-//! `cargo run -p xtask-weights --example model -- SEED DIR`: a model folder with seeded weights.
+//! A model folder without the rest of xtask, as the container build wants it:
+//! `cargo run -p xtask-weights --example model -- fetch DIR`, or `-- generate SEED DIR`.
 
-use std::path::PathBuf;
+use std::path::Path;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
+use xtask_weights::{default_set, fetch, generate};
 
-fn main() -> Result<()> {
-    let mut args = std::env::args().skip(1);
-    let seed = args.next().context("first argument: the seed")?.parse().context("read the seed")?;
-    let dir = PathBuf::from(args.next().context("second argument: the folder to make")?);
-    xtask_weights::generate(seed, &dir, &mut |_, _| {}).map(drop)
+#[tokio::main]
+async fn main() -> Result<()> {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    let args: Vec<&str> = args.iter().map(String::as_str).collect();
+    match args[..] {
+        ["fetch", dir] => fetch(default_set(), Path::new(dir), &mut |_, _| {}).await.map(drop)?,
+        ["generate", seed, dir] => {
+            generate(seed.parse().context("read the seed")?, Path::new(dir), &mut |_, _| {}).map(drop)?;
+        }
+        _ => bail!("arguments: `fetch DIR` or `generate SEED DIR`"),
+    }
+    Ok(())
 }
