@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use tokio::sync::{Mutex, Semaphore};
+use tokio::sync::{Mutex, Semaphore, SemaphorePermit};
 use tokio::task::spawn_blocking;
 
 use crate::config::Config;
@@ -16,6 +16,9 @@ use crate::error::ApiError;
 use crate::model::{Manifest, Model};
 use crate::preprocess;
 
+/// Bodies being read at a time: up to 10 MB each, far below the pod's memory limit in all.
+const MAX_UPLOADS: usize = 64;
+
 pub(crate) struct Inference {
     pub(crate) manifest: Manifest,
     pub(crate) engine_name: &'static str,
@@ -23,6 +26,7 @@ pub(crate) struct Inference {
     /// A tokio mutex: it hands the engine on in the order of arrival.
     engine: Arc<Mutex<Box<dyn Engine>>>,
     places: Semaphore,
+    uploads: Semaphore,
     /// A decoded picture may be large; only as many at a time as there are CPUs to decode them.
     decoders: Arc<Semaphore>,
 }
@@ -44,6 +48,7 @@ impl Inference {
             threads,
             engine: Arc::new(Mutex::new(engine)),
             places: Semaphore::new(config.queue_size.get()),
+            uploads: Semaphore::new(MAX_UPLOADS),
             decoders: Arc::new(Semaphore::new(threads)),
         }
     }
@@ -71,6 +76,11 @@ impl Inference {
         };
         let (logits, forward) = spawn_blocking(compute).await.map_err(failed)?;
         Ok(Output { logits: logits.map_err(failed)?, preprocess, forward })
+    }
+
+    /// Leave to read a body, or [`ApiError::QueueFull`] at once. A slow client holds no place in the queue meanwhile.
+    pub(crate) fn upload(&self) -> Result<SemaphorePermit<'_>, ApiError> {
+        self.uploads.try_acquire().map_err(|_| ApiError::QueueFull)
     }
 
     /// Predictions that have a place, and how many places there are.

@@ -70,18 +70,22 @@ pub(crate) async fn predict(
     request: Request,
 ) -> Result<Json<PredictResponse>, ApiError> {
     let deadline = Instant::now() + app.config.request_timeout;
+    let accepted = app.lifecycle.accept();
+    let admitted = accepted.as_ref().map_err(Clone::clone).and_then(|accepted| {
+        let upload = accepted.inference.upload()?;
+        Ok((accepted, upload, top_k(&request)?))
+    });
     let read = async {
-        let accepted = match app.lifecycle.accept().and_then(|accepted| Ok((accepted, top_k(&request)?))) {
-            Ok(accepted) => accepted,
+        match admitted {
+            Ok((accepted, _upload, top_k)) => Ok((accepted, top_k, upload::read(request).await?)),
             Err(error) => {
                 upload::discard(request).await;
-                return Err(error);
+                Err(error)
             }
-        };
-        Ok((accepted, upload::read(request).await?))
+        }
     };
-    let ((accepted, top_k), upload) =
-        timeout_at(deadline, read).await.unwrap_or(Err(ApiError::RequestTimeout))?;
+    let read = timeout_at(deadline, read).await.unwrap_or(Err(ApiError::RequestTimeout));
+    let (accepted, top_k, upload) = read.inspect_err(|error| app.metrics.rejected(error))?;
 
     let answer = accepted.inference.run(upload.bytes);
     let output = timeout_at(deadline, answer).await.unwrap_or(Err(ApiError::DeadlineExceeded));

@@ -73,6 +73,29 @@ async fn a_body_that_does_not_come_is_given_up() {
 }
 
 #[tokio::test]
+async fn clients_that_send_slowly_cannot_fill_the_memory_or_the_queue() {
+    let service = Service::ready(&[("QUEUE_SIZE", "1")]).await;
+    let head =
+        b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: image/jpeg\r\nContent-Length: 1000\r\n\r\nsome";
+    let mut slow = vec![];
+    for _ in 0..64 {
+        let mut socket = TcpStream::connect(service.address).await.unwrap();
+        socket.write_all(head).await.unwrap();
+        slow.push(socket);
+        // The last place is taken once it is seen in the metrics; before that the queue itself must be free.
+        if slow.len() == 63 {
+            service.metric("predictions_accepted", "63").await;
+            assert_eq!(service.predict_sample().await.status(), 200);
+        }
+    }
+    service.metric("predictions_accepted", "64").await;
+    assert_eq!(error_code(service.predict_sample().await).await, (429, "QUEUE_FULL".into()));
+    drop(slow);
+    service.metric("predictions_accepted", "0").await;
+    assert_eq!(service.predict_sample().await.status(), 200);
+}
+
+#[tokio::test]
 async fn a_body_announced_too_large_is_refused_before_it_is_sent() {
     let service = Service::ready(&[]).await;
     let mut socket = TcpStream::connect(service.address).await.unwrap();
