@@ -137,6 +137,7 @@ impl PodHandle {
             if let Some(status) = statuses.get_mut(slot.index) {
                 change(status);
             }
+            facts.terminal |= self.stop.borrow().is_some();
         });
     }
 
@@ -224,12 +225,12 @@ pub(crate) async fn run(cx: Arc<Context>, pod: Arc<PodHandle>) {
     }
     ordered(&pod).await;
     if !cx.shutdown.is_cancelled() {
-        write::delete(&cx, &pod).await;
         if let Err(error) = tokio::fs::remove_dir_all(&pod.dir).await
             && error.kind() != std::io::ErrorKind::NotFound
         {
             tracing::warn!(pod = pod.name, "cannot remove {}: {error}", pod.dir.display());
         }
+        write::delete(&cx, &pod).await;
         tokio::select! {
             () = pod.gone.cancelled() => {}
             () = cx.shutdown.cancelled() => {}

@@ -1,7 +1,7 @@
 //! The agent's program is killed with SIGKILL: nothing of its pods may be left.
 
 use std::io::BufRead;
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 
 use serde_json::json;
 
@@ -26,20 +26,29 @@ async fn program_to_be_killed() {
     std::future::pending::<()>().await;
 }
 
+struct Program(Child);
+
+impl Drop for Program {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
 #[tokio::test]
 async fn kill_9_leaves_no_container_behind() {
-    let mut program = Command::new(std::env::current_exe().unwrap())
+    let program = Command::new(std::env::current_exe().unwrap())
         .args(["--exact", "orphans::program_to_be_killed", "--nocapture"])
         .env(PROGRAM, "1")
         .stdout(Stdio::piped())
         .spawn()
         .unwrap();
-    let mut lines = std::io::BufReader::new(program.stdout.take().unwrap()).lines().map_while(Result::ok);
+    let mut program = Program(program);
+    let mut lines = std::io::BufReader::new(program.0.stdout.take().unwrap()).lines().map_while(Result::ok);
     let line = lines.find_map(|line| line.strip_prefix("pids ").map(str::to_owned)).unwrap();
     let pids: Vec<i32> = line.split_whitespace().map(|pid| pid.parse().unwrap()).collect();
     assert_eq!(pids.len(), 2);
     assert!(pids.iter().all(|&pid| alive(pid)));
-    program.kill().unwrap();
-    program.wait().unwrap();
+    drop(program);
     until_dead(&pids).await;
 }

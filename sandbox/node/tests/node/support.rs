@@ -95,8 +95,9 @@ pub(crate) fn merge(into: &mut Value, from: Value) {
     }
 }
 
-/// A shell script as the container's command.
+/// A shell script as the container's command; its dollars are none of Kubernetes' business.
 pub(crate) fn shell(script: &str) -> Value {
+    let script = script.replace('$', "$$");
     json!({ "command": ["sh", "-c", script], "ports": null })
 }
 
