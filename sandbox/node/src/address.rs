@@ -37,14 +37,14 @@ pub(crate) struct PodAddress {
 
 impl Addresses {
     /// `dir` tells sandboxes on one machine apart: the network's second octet, and where in it to begin, come from a
-    /// hash of it.
-    pub(crate) fn new(dir: &Path) -> Addresses {
+    /// hash of it. Without `own`, ports are remapped even where they need not be.
+    pub(crate) fn new(dir: &Path, own: bool) -> Addresses {
         let hash = Sha256::digest(dir.as_os_str().as_encoded_bytes());
         // 127.0.x.y is what people and other programs use.
         let network = 1 + hash[0] % 254;
         let probe = TcpListener::bind((Ipv4Addr::new(127, network, 1, 1), 0));
         let state = State { next: u16::from_be_bytes([hash[1], hash[2]]), used: BTreeSet::new() };
-        Addresses { network: probe.is_ok().then_some(network), state: Mutex::new(state) }
+        Addresses { network: (own && probe.is_ok()).then_some(network), state: Mutex::new(state) }
     }
 
     /// An address on which every one of `ports` is free.
@@ -105,12 +105,12 @@ mod tests {
 
     #[test]
     fn pods_get_distinct_addresses_and_ports_in_use_are_passed_over() {
-        let addresses = Arc::new(Addresses::new(Path::new("/some/dir")));
+        let addresses = Arc::new(Addresses::new(Path::new("/some/dir"), true));
         let first = addresses.allocate(&[]).unwrap();
         let second = addresses.allocate(&[8000]).unwrap();
         assert_ne!(first.dial(8000), second.dial(8000));
         let _taken = TcpListener::bind(second.dial(8000)).unwrap();
-        let again = Arc::new(Addresses::new(Path::new("/some/dir")));
+        let again = Arc::new(Addresses::new(Path::new("/some/dir"), true));
         let third = again.allocate(&[8000]).unwrap();
         let fourth = again.allocate(&[8000]).unwrap();
         for address in [third, fourth] {
@@ -120,7 +120,7 @@ mod tests {
 
     #[test]
     fn without_addresses_each_port_is_remapped() {
-        let addresses = Arc::new(Addresses { network: None, ..Addresses::new(Path::new("x")) });
+        let addresses = Arc::new(Addresses::new(Path::new("x"), false));
         let pod = addresses.allocate(&[80, 8000]).unwrap();
         assert_eq!(pod.ip, HOST_IP);
         assert_ne!(pod.dial(80), pod.dial(8000));

@@ -56,6 +56,9 @@ pub struct Tuning {
     pub sample_period: Duration,
     /// How often a container that cannot be created (image, ConfigMap, Secret missing) is tried again.
     pub create_retry: Duration,
+    /// Give each pod an address of its own where the system allows it. `false`: only 127.0.0.1, and ports are remapped,
+    /// as on systems that have no other loopback address.
+    pub pod_addresses: bool,
 }
 
 impl Default for Tuning {
@@ -65,6 +68,7 @@ impl Default for Tuning {
             crash_backoff_max: Duration::from_secs(300),
             sample_period: Duration::from_secs(1),
             create_retry: Duration::from_secs(1),
+            pod_addresses: true,
         }
     }
 }
@@ -137,7 +141,7 @@ impl NodeAgent {
             .await
             .with_context(|| format!("cannot make the node's folder {}", config.dir.display()))?;
         let events = Recorder::start(client.clone(), &config.node_name);
-        let addresses = Arc::new(Addresses::new(&config.dir));
+        let addresses = Arc::new(Addresses::new(&config.dir, tuning.pod_addresses));
         node::register(&client, &config).await?;
         let cx = Arc::new(Context { client, config, tuning, events, addresses, shutdown });
         let agent = NodeAgent {

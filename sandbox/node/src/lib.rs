@@ -21,4 +21,5 @@ mod usage;
 pub use agent::{NodeAgent, NodeConfig, Tuning};
 pub use image::{Image, ImageId, ImageLayout, ImageStore, InvalidReference};
 pub use logs::{LogError, LogRequest, LogStream};
+pub use pod::PORTS_ANNOTATION;
 pub use usage::{PodUsage, Sample, Usage};

@@ -29,6 +29,7 @@ use status::Facts;
 
 pub(crate) use orders::{FLOOR, StopOrder, grace};
 pub(crate) use status::whole_seconds;
+pub use write::PORTS_ANNOTATION;
 
 /// A pod of this node, shared by the task that runs it and by who asks about it.
 pub(crate) struct PodHandle {
@@ -251,6 +252,7 @@ async fn run_containers(cx: &Arc<Context>, pod: &Arc<PodHandle>) {
         () = ordered(pod) => return,
         () = set_up(cx, pod) => {}
     }
+    write::publish_ports(cx, pod).await;
     let object = pod.pod();
     let mut sidecars = JoinSet::new();
     let mut containers = JoinSet::new();

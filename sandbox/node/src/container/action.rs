@@ -95,8 +95,7 @@ fn port_number(port: &IntOrString, ports: &[ContainerPort]) -> Result<u16, Strin
 async fn socket(host: Option<&str>, port: &IntOrString, target: &Target<'_>) -> Result<SocketAddr, String> {
     let port = port_number(port, target.ports)?;
     match host {
-        // The pod itself, by its own address or as it calls itself.
-        None | Some("" | "localhost" | "127.0.0.1") => Ok(target.address.dial(port)),
+        None | Some("") => Ok(target.address.dial(port)),
         Some(host) => match host.parse::<IpAddr>() {
             Ok(ip) => Ok((ip, port).into()),
             Err(_) => tokio::net::lookup_host((host, port))
@@ -197,8 +196,9 @@ async fn exec(action: &ExecAction, target: &Target<'_>, timeout: Duration) -> Re
     let argv: Vec<OsString> = action.command.iter().flatten().map(Into::into).collect();
     let line = action.command.iter().flatten().map(String::as_str).collect::<Vec<_>>().join(" ");
     let launch = Launch { argv, ..target.launch.clone() };
-    let mut process =
-        Process::spawn(&launch, target.leash).map_err(|error| format!("cannot run {line:?}: {error}"))?;
+    let mut process = Process::start(&launch, target.leash)
+        .await
+        .map_err(|error| format!("cannot run {line:?}: {error}"))?;
     let (stdout, stderr) = process.take_output();
     let (mut output, mut errors) = (Vec::new(), Vec::new());
     let run = async {

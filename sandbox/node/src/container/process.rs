@@ -6,10 +6,14 @@ use std::io;
 use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
 use std::process::Stdio;
+use std::time::Duration;
 
 use leash::Leash;
 use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 use tokio::process::{Child, ChildStderr, ChildStdout, Command};
+
+const BUSY_RETRIES: usize = 50;
+const BUSY_PAUSE: Duration = Duration::from_millis(10);
 
 /// What to run, and in which surroundings.
 #[derive(Clone, Debug)]
@@ -31,7 +35,20 @@ pub(crate) struct Process {
 
 impl Process {
     /// Starts `launch` with its output piped.
-    pub(crate) fn spawn(launch: &Launch, leash: &Leash) -> io::Result<Process> {
+    pub(crate) async fn start(launch: &Launch, leash: &Leash) -> io::Result<Process> {
+        // Another thread of this program may fork while the program file is being copied: its child then holds the file
+        // open for writing until its own exec, a moment later.
+        for _ in 0..BUSY_RETRIES {
+            match Process::spawn(launch, leash) {
+                Err(error) if error.kind() == io::ErrorKind::ExecutableFileBusy => {}
+                spawned => return spawned,
+            }
+            tokio::time::sleep(BUSY_PAUSE).await;
+        }
+        Process::spawn(launch, leash)
+    }
+
+    fn spawn(launch: &Launch, leash: &Leash) -> io::Result<Process> {
         let (program, args) =
             launch.argv.split_first().ok_or_else(|| io::Error::other("no command specified"))?;
         let child = Command::new(program)

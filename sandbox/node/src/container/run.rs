@@ -41,10 +41,13 @@ pub(super) async fn once(container: &ContainerContext, created: &Created, attemp
     let started = Instant::now();
     container.event(Severity::Normal, "Created", format!("Created container: {name}"));
 
-    let spawned = open_log(container, attempt).and_then(|log| {
-        let process = Process::spawn(&created.launch, &container.cx.config.leash);
-        process.inspect_err(|_| log.close()).map(|process| (process, log))
-    });
+    let spawned = match open_log(container, attempt) {
+        Ok(log) => {
+            let process = Process::start(&created.launch, &container.cx.config.leash).await;
+            process.inspect_err(|_| log.close()).map(|process| (process, log))
+        }
+        Err(error) => Err(error),
+    };
     let (mut process, log) = match spawned {
         Ok(spawned) => spawned,
         Err(error) => {

@@ -16,6 +16,9 @@ use crate::agent::Context;
 /// Before a write that failed is tried again.
 const RETRY: Duration = Duration::from_millis(100);
 
+/// The annotation of a pod whose ports are remapped: JSON, container port → port at the pod's address.
+pub const PORTS_ANNOTATION: &str = "sandbox.local/ports";
+
 /// Writes one pod's status, one write at a time.
 pub(super) struct StatusWriter {
     pod: Arc<PodHandle>,
@@ -81,6 +84,18 @@ pub(super) async fn keep_writing(writer: Arc<StatusWriter>, closing: Cancellatio
             // A readiness gate may have been opened, the generation raised.
             _ = object.changed() => {}
         }
+    }
+}
+
+/// Says in the pod's annotations where its ports really are. Where each pod has its own address there is nothing to
+/// say; elsewhere who sends requests to the pod's address must look here for the port.
+pub(super) async fn publish_ports(cx: &Context, pod: &PodHandle) {
+    let remapped = pod.address().map(|address| &address.remapped).filter(|ports| !ports.is_empty());
+    let Some(remapped) = remapped.and_then(|ports| serde_json::to_string(ports).ok()) else { return };
+    let api: Api<Pod> = Api::namespaced(cx.client.clone(), &pod.namespace);
+    let patch = json!({ "metadata": { "uid": pod.uid, "annotations": { PORTS_ANNOTATION: remapped } } });
+    if let Err(error) = api.patch(&pod.name, &PatchParams::default(), &Patch::Merge(patch)).await {
+        tracing::warn!(pod = pod.name, "cannot publish the pod's ports: {error}");
     }
 }
 

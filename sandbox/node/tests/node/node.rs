@@ -7,7 +7,9 @@ use k8s_openapi::api::core::v1::Node;
 use kube::api::Api;
 use serde_json::json;
 
-use crate::support::{cluster, pod, shell};
+use sandbox_node::Tuning;
+
+use crate::support::{cluster, cluster_with, pod, shell, tuning};
 
 #[tokio::test]
 async fn the_node_registers_itself_ready() {
@@ -73,4 +75,21 @@ async fn a_connection_reaches_the_pod_that_was_asked_for() {
     assert!(refused.to_string().contains("port 9999 of pod default/a"), "{refused}");
     let absent = cluster.agent.connect("default", "c", 8000).await.unwrap_err();
     assert_eq!(absent.kind(), std::io::ErrorKind::NotFound);
+}
+
+#[tokio::test]
+async fn without_addresses_of_their_own_pods_get_ports_of_their_own() {
+    let cluster = cluster_with(Tuning { pod_addresses: false, ..tuning() }).await;
+    let mut ports = Vec::new();
+    for name in ["a", "b"] {
+        let container = json!({ "readinessProbe": { "httpGet": { "path": "/health", "port": "http" }, "periodSeconds": 1 } });
+        let ready = cluster.ready(&pod(name, container, json!({}))).await;
+        assert_eq!(ready.status.unwrap().pod_ip.as_deref(), Some("127.0.0.1"));
+        let annotation = ready.metadata.annotations.unwrap()[sandbox_node::PORTS_ANNOTATION].clone();
+        let remapped: serde_json::Value = serde_json::from_str(&annotation).unwrap();
+        ports.push(remapped["8000"].as_u64().unwrap());
+        assert_eq!(cluster.get(name, "/env/PORT").await, ports.last().unwrap().to_string());
+        assert_eq!(cluster.get(name, "/env/HOSTNAME").await, name);
+    }
+    assert_ne!(ports[0], ports[1]);
 }

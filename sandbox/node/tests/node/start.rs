@@ -3,6 +3,8 @@
 use std::time::{Duration, Instant};
 
 use serde_json::json;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpListener;
 
 use crate::support::{app, cluster, condition, is_ready, phase, pod, shell};
 
@@ -41,8 +43,6 @@ async fn a_pod_runs_and_becomes_ready() {
     ] {
         assert!(events.iter().any(|e| e == event), "{events:#?}");
     }
-    // A probe says who it is.
-    assert_eq!(cluster.get("web", "/health").await, "");
 }
 
 #[tokio::test]
@@ -144,14 +144,34 @@ async fn a_builtin_image_runs_its_program() {
     assert_eq!(kubeconfig, cluster.dir.path().join("kubeconfig").to_string_lossy());
 }
 
-/// From the first good answer to the API's knowing of it: the write itself is a matter of a millisecond, so a pod
-/// whose first probe succeeds is Ready well within one probe period.
+/// From the probe's good answer to a watcher's knowing of it.
 #[tokio::test]
 async fn ready_is_written_at_once() {
     let cluster = cluster().await;
-    let container = json!({ "command": ["sh", "-c", "sleep 1000"], "readinessProbe": {
-        "exec": { "command": ["true"] }, "periodSeconds": 10 } });
-    let begin = Instant::now();
-    cluster.ready(&pod("quick", container, json!({}))).await;
-    assert!(begin.elapsed() < Duration::from_secs(3), "{:?}", begin.elapsed());
+    let server = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = server.local_addr().unwrap().port();
+    let mut container = shell("sleep 1000");
+    container["readinessProbe"] =
+        json!({ "httpGet": { "host": "127.0.0.1", "port": port }, "periodSeconds": 1000 });
+    cluster.create(&pod("quick", container, json!({}))).await;
+    let answered = async {
+        let (mut stream, _) = server.accept().await.unwrap();
+        let mut request = [0; 1024];
+        let length = stream.read(&mut request).await.unwrap();
+        let request = String::from_utf8_lossy(&request[..length]).to_lowercase();
+        assert!(
+            request.starts_with("get / http/1.1") && request.contains("user-agent: kube-probe/"),
+            "{request}"
+        );
+        stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").await.unwrap();
+        Instant::now()
+    };
+    let (answered, known) = tokio::join!(answered, async {
+        cluster.until("quick", "Ready", is_ready).await;
+        Instant::now()
+    });
+    let took = known - answered;
+    println!("probe answered to watcher told: {took:?}");
+    // A millisecond or two; the rest is for a machine that is busy with other tests.
+    assert!(took < Duration::from_millis(500), "{took:?}");
 }

@@ -31,6 +31,7 @@ pub(crate) fn tuning() -> Tuning {
         crash_backoff_max: Duration::from_millis(600),
         sample_period: Duration::from_millis(100),
         create_retry: Duration::from_millis(50),
+        pod_addresses: true,
     }
 }
 
@@ -44,6 +45,10 @@ pub(crate) fn fixture_image() -> ImageLayout {
 
 /// A cluster whose node has the image `fixture:1`, and the builtin image `builtin/fixture:v1`.
 pub(crate) async fn cluster() -> Cluster {
+    cluster_with(tuning()).await
+}
+
+pub(crate) async fn cluster_with(tuning: Tuning) -> Cluster {
     let dir = tempfile::tempdir().unwrap();
     let images = ImageStore::open(dir.path().join("images")).unwrap();
     images.import("fixture:1", &fixture_image()).unwrap();
@@ -60,7 +65,7 @@ pub(crate) async fn cluster() -> Cluster {
         cpus: 2,
         leash: leash::Leash::start(&[fixture.into(), "leash".into()]).unwrap(),
     };
-    let agent = NodeAgent::start_with(client.clone(), config, tuning(), shutdown.clone()).await.unwrap();
+    let agent = NodeAgent::start_with(client.clone(), config, tuning, shutdown.clone()).await.unwrap();
     Cluster { client, agent, images, dir, _end: shutdown.clone().drop_guard(), shutdown }
 }
 
