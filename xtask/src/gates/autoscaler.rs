@@ -26,19 +26,19 @@ const MISSING_REQUEST_GRACE: Duration = Duration::from_secs(15);
 /// What was seen of the autoscaler.
 #[derive(Default)]
 pub struct Snapshot {
-    name: String,
-    autoscalers: Objects<HorizontalPodAutoscaler>,
+    pub(super) name: String,
+    pub(super) autoscalers: Objects<HorizontalPodAutoscaler>,
     /// Since when each bad sign has been there.
-    signs: BTreeMap<String, Timestamp>,
+    pub(super) signs: BTreeMap<String, Timestamp>,
 }
 
 impl Snapshot {
-    fn of(name: &str) -> Snapshot {
+    pub(super) fn of(name: &str) -> Snapshot {
         Snapshot { name: name.to_owned(), ..Snapshot::default() }
     }
 
     /// Remembers since when the pods are said to lack a request.
-    fn note(&mut self, clock: &Clock) {
+    pub(super) fn note(&mut self, clock: &Clock) {
         let reason = self.autoscalers.get(&self.name).and_then(active).filter(misses_request);
         match reason.map(|condition| condition.message.to_owned()) {
             Some(message) if self.signs.contains_key(&message) => {}

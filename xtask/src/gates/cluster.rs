@@ -24,16 +24,16 @@ const NODE_LEASE: Duration = Duration::from_secs(40);
 /// What was seen of the cluster.
 #[derive(Default)]
 pub struct Snapshot {
-    namespace: String,
-    readyz: Readyz,
-    nodes: Objects<Node>,
-    node_leases: Objects<Lease>,
-    service_accounts: Objects<ServiceAccount>,
+    pub(super) namespace: String,
+    pub(super) readyz: Readyz,
+    pub(super) nodes: Objects<Node>,
+    pub(super) node_leases: Objects<Lease>,
+    pub(super) service_accounts: Objects<ServiceAccount>,
 }
 
 /// The API server's word on itself.
 #[derive(Clone, Debug, Default)]
-enum Readyz {
+pub(super) enum Readyz {
     /// It was not asked yet.
     #[default]
     Unknown,
@@ -111,7 +111,7 @@ async fn readyz(client: &Client) -> Readyz {
 }
 
 /// The checks that `/readyz?verbose` marks with `[-]`.
-fn failing_checks(status: u16, text: &str) -> String {
+pub(super) fn failing_checks(status: u16, text: &str) -> String {
     let failing: Vec<&str> = text
         .lines()
         .filter_map(|line| line.strip_prefix("[-]"))

@@ -109,7 +109,7 @@ fn verdicts<'w>(
 }
 
 /// What the API server said to a dry run.
-enum Answer {
+pub(super) enum Answer {
     Accepted,
     Refused(Box<kube::core::Status>),
     None(String),
@@ -130,7 +130,7 @@ async fn dry_run(client: &Client, ingress: &Ingress, namespace: &str) -> Answer 
 }
 
 /// Judges the webhook's answer, once the controller is rolled out.
-fn judge(controller: &RolledOut, answer: Answer) -> Verdict {
+pub(super) fn judge(controller: &RolledOut, answer: Answer) -> Verdict {
     match answer {
         Answer::Accepted => {
             let pod = controller.pods.first().map_or("", |pod| pod.name.as_str());

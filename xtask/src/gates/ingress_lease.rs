@@ -34,17 +34,17 @@ const CLOCKS_AGREE: Duration = Duration::from_secs(5);
 /// What was seen of the lease and of the pods that may hold it.
 #[derive(Default)]
 pub struct Snapshot {
-    leases: Objects<Lease>,
-    pods: Objects<Pod>,
+    pub(super) leases: Objects<Lease>,
+    pub(super) pods: Objects<Pod>,
     /// The holder and its renewal as last seen.
-    last: Option<(String, Timestamp)>,
+    pub(super) last: Option<(String, Timestamp)>,
     /// When we saw the holder renew: proof of life that needs no agreement of clocks.
-    renewed: Option<Timestamp>,
+    pub(super) renewed: Option<Timestamp>,
 }
 
 impl Snapshot {
     /// Takes note of a renewal that happened before our eyes.
-    fn note(&mut self, clock: &Clock) {
+    pub(super) fn note(&mut self, clock: &Clock) {
         let now = self.leases.get(LEASE).and_then(held);
         match (&self.last, &now) {
             (Some(last), Some(now)) if now.1 > last.1 => self.renewed = Some(clock.now()),

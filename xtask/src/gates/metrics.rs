@@ -18,7 +18,7 @@ const NAME: &str = "v1beta1.metrics.k8s.io";
 /// What was seen of the metrics API.
 #[derive(Default)]
 pub struct Snapshot {
-    services: Objects<APIService>,
+    pub(super) services: Objects<APIService>,
 }
 
 /// Waits until the metrics API is available.

@@ -26,6 +26,9 @@ pub mod rollout;
 pub mod route;
 pub mod watch;
 
+#[cfg(test)]
+mod tests;
+
 /// What one look at the world says about a gate's condition.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Verdict<T = ()> {
@@ -90,9 +93,14 @@ pub async fn wait<T>(
                     waits_for = reason;
                 }
                 Some(Ok(Verdict::Suspect(reason))) => {
-                    if reason != warned {
+                    if reason != waits_for {
+                        running.at(reason.as_str());
+                    }
+                    // Seconds and counts that go on are the same sign.
+                    let sign = reason.replace(char::is_numeric, "");
+                    if sign != warned {
                         running.warn(reason.as_str());
-                        warned.clone_from(&reason);
+                        warned = sign;
                     }
                     waits_for = reason;
                 }

@@ -25,10 +25,6 @@ use crate::pipeline::{Done, SpanId};
 mod judge;
 mod view;
 
-#[cfg(test)]
-#[path = "tests/rollout_judge.rs"]
-mod judge_tests;
-
 pub use judge::judge;
 
 /// How long it may stay closed, unless the caller says otherwise.

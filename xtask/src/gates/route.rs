@@ -128,7 +128,7 @@ impl Probe {
 
 /// What came back.
 #[derive(Clone, Debug, PartialEq)]
-enum Answer {
+pub(super) enum Answer {
     Http { status: u16, is_json: bool, body: String },
     Refused(String),
     Timeout,
@@ -137,13 +137,13 @@ enum Answer {
 
 /// Good answers in a row, or why the last was none.
 #[derive(Debug, Default, PartialEq)]
-struct Streak {
-    good: u32,
-    bad: Option<String>,
+pub(super) struct Streak {
+    pub(super) good: u32,
+    pub(super) bad: Option<String>,
 }
 
 impl Streak {
-    fn take(&mut self, answer: &Answer) {
+    pub(super) fn take(&mut self, answer: &Answer) {
         *self = match explain(answer) {
             None => Streak { good: self.good + 1, bad: None },
             Some(bad) => Streak { good: 0, bad: Some(bad) },
@@ -152,7 +152,7 @@ impl Streak {
 }
 
 /// What an answer other than 200 means; nothing for a good one.
-fn explain(answer: &Answer) -> Option<String> {
+pub(super) fn explain(answer: &Answer) -> Option<String> {
     Some(match answer {
         Answer::Http { status: 200, .. } => return None,
         Answer::Http { status: 404, is_json: false, .. } => {
@@ -185,7 +185,7 @@ fn explain(answer: &Answer) -> Option<String> {
     })
 }
 
-fn judge(streak: &Streak, host: &str) -> Verdict {
+pub(super) fn judge(streak: &Streak, host: &str) -> Verdict {
     match &streak.bad {
         Some(bad) => Verdict::Closed(bad.clone()),
         None if streak.good >= GOOD_ANSWERS => {
@@ -276,7 +276,3 @@ fn endpoints(service: &str, slices: &[EndpointSlice]) -> String {
     }
     format!("service {service} has {ready} of {all} endpoints ready")
 }
-
-#[cfg(test)]
-#[path = "tests/route.rs"]
-mod tests;

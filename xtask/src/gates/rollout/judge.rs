@@ -45,10 +45,11 @@ pub fn judge(s: &Snapshot, clock: &Clock) -> Verdict<RolledOut> {
         return open(s, &view, wanted, &superseded);
     };
     let line = format!("{superseded}{waits_for}");
-    match bad_sign(s, &view, clock) {
+    match bad_sign(s, &view, &waits_for, clock) {
         Some(Bad { why, hint, permanent: true }) => Verdict::Doomed(format!("{superseded}{why}"), hint),
         Some(Bad { why, .. }) if waits_for.contains(&why) => Verdict::Suspect(line),
-        Some(Bad { why, .. }) => Verdict::Suspect(format!("{superseded}{why}")),
+        Some(Bad { why, .. }) if why.contains(&waits_for) => Verdict::Suspect(format!("{superseded}{why}")),
+        Some(Bad { why, .. }) => Verdict::Suspect(format!("{superseded}{why}; {waits_for}")),
         None => Verdict::Closed(line),
     }
 }
@@ -149,14 +150,14 @@ struct Bad {
     permanent: bool,
 }
 
-fn bad_sign(s: &Snapshot, view: &View<'_>, clock: &Clock) -> Option<Bad> {
+fn bad_sign(s: &Snapshot, view: &View<'_>, waits_for: &str, clock: &Clock) -> Option<Bad> {
     let from_pods = pods_sign(s, view, clock);
     if from_pods.as_ref().is_some_and(|bad| bad.permanent) {
         return from_pods;
     }
     let from_spec =
         || paused(s, view).or_else(|| refused(view, clock)).or_else(|| wrong_image(s, view, clock));
-    from_spec().or_else(|| no_progress(s, view, from_pods.as_ref(), clock)).or(from_pods)
+    from_spec().or_else(|| no_progress(s, view, waits_for, clock)).or(from_pods)
 }
 
 fn paused(s: &Snapshot, view: &View<'_>) -> Option<Bad> {
@@ -227,19 +228,14 @@ fn wrong_image(s: &Snapshot, view: &View<'_>, clock: &Clock) -> Option<Bad> {
 }
 
 /// The controller gave up waiting. Pods that are inside the time of their own startup probe overrule it.
-fn no_progress(s: &Snapshot, view: &View<'_>, pods: Option<&Bad>, clock: &Clock) -> Option<Bad> {
+fn no_progress(s: &Snapshot, view: &View<'_>, waits_for: &str, clock: &Clock) -> Option<Bad> {
     let progressing =
         view.condition("Progressing").filter(|condition| condition.reason == "ProgressDeadlineExceeded")?;
     let seconds =
         view.deployment.spec.as_ref().and_then(|spec| spec.progress_deadline_seconds).unwrap_or(600);
-    let state = |pod: &&Pod| {
-        (!pod::is_ready(pod))
-            .then(|| format!("; {}: {}", pod::short(pod), pod::state(pod, &view::events_of(s, pod), clock)))
-    };
-    let pod = pods.map(|bad| format!("; {}", bad.why)).or_else(|| view.newest_pods.iter().find_map(state));
     let starts = view.newest_pods.iter().any(|pod| pod::starts_in_time(pod, clock));
     Some(Bad {
-        why: format!("no progress for {seconds} s ({}){}", progressing.reason, pod.unwrap_or_default()),
+        why: format!("no progress for {seconds} s ({}); {waits_for}", progressing.reason),
         hint: format!("{} shows the pods", evidence::kubectl(&format!("-n {} get pods", s.target.namespace))),
         permanent: progressing.status == "False" && !starts,
     })

@@ -4,6 +4,7 @@ use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
 use k8s_openapi::api::core::v1::{Event, Pod, PodTemplateSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta};
 use kube::core::SelectorExt as _;
+use serde_json::Value;
 
 use super::super::clock::Clock;
 use super::super::condition::{self, Condition};
@@ -115,13 +116,33 @@ fn newest<'s>(s: &'s Snapshot, deployment: &Deployment) -> Option<&'s ReplicaSet
         .min_by_key(|set| set.metadata.creation_timestamp.clone())
 }
 
-fn bare(template: &PodTemplateSpec) -> PodTemplateSpec {
-    let mut template = template.clone();
-    let metadata = template.metadata.get_or_insert_default();
-    if let Some(labels) = metadata.labels.as_mut() {
+/// What the controller compares of a template: not its hash, and nothing that is empty.
+fn bare(template: &PodTemplateSpec) -> Value {
+    // A template is plain data and always serialises.
+    let mut value = serde_json::to_value(template).unwrap_or_default();
+    if let Some(labels) = value.pointer_mut("/metadata/labels").and_then(Value::as_object_mut) {
         labels.remove(TEMPLATE_HASH);
     }
-    template
+    drop_empty(&mut value);
+    value
+}
+
+/// Takes out what is empty; whether `value` is so itself.
+fn drop_empty(value: &mut Value) -> bool {
+    match value {
+        Value::Null => true,
+        Value::Array(items) => {
+            for item in items.iter_mut() {
+                drop_empty(item);
+            }
+            items.is_empty()
+        }
+        Value::Object(fields) => {
+            fields.retain(|_, field| !drop_empty(field));
+            fields.is_empty()
+        }
+        _ => false,
+    }
 }
 
 /// The bad signs of one pod.

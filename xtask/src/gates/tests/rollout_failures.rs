@@ -1,0 +1,362 @@
+//! The rollout gate: which signs doom it, when, and when not yet.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use super::objects::{
+    IMAGE, OTHER_ID, complete, crashed, not_ready, patch, pod, replica_set, starting, template, waiting,
+    warning,
+};
+use super::{at, clock, expect, line};
+use crate::gates::Verdict;
+use crate::gates::rollout::{Snapshot, judge};
+
+fn each_pod(world: &mut Snapshot, change: impl Fn(&mut k8s_openapi::api::core::v1::Pod)) {
+    world.pods.values_mut().for_each(change);
+}
+
+fn deployment(world: &mut Snapshot, changes: &Value) {
+    patch(world.deployments.get_mut("web").unwrap(), changes);
+}
+
+/// Judges now and then; the second at which it is doomed, as the gate's own recheck finds it.
+fn doomed_after(world: &mut Snapshot, patience: i64) -> Option<(i64, String)> {
+    let mut now = 0;
+    loop {
+        let clock = clock(now);
+        world.note(&clock);
+        if let verdict @ Verdict::Doomed(..) = judge(world, &clock) {
+            return Some((now, line(&verdict)));
+        }
+        // The gate wakes only when the judgement asked for it.
+        now += i64::try_from(clock.next()?.as_secs()).unwrap().max(1);
+        if now > patience {
+            return None;
+        }
+    }
+}
+
+#[test]
+fn permanent_signs_doom_at_once() {
+    for (reason, message, wanted) in [
+        (
+            "ErrImageNeverPull",
+            "Container image \"web:new\" is not present with pull policy of Never",
+            "doomed: a: ErrImageNeverPull: Container image \"web:new\" is not present with pull policy of Never",
+        ),
+        (
+            "InvalidImageName",
+            "couldn't parse image reference",
+            "doomed: a: InvalidImageName: couldn't parse image reference",
+        ),
+    ] {
+        let mut world = complete();
+        each_pod(&mut world, |pod| waiting(pod, reason, message));
+        expect(&judge(&world, &clock(0)), wanted);
+    }
+}
+
+#[test]
+fn refusals_that_may_mend_doom_within_five_seconds() {
+    let not_found = "failed to pull and unpack image \"docker.io/library/web:new\": not found";
+    let missing = "configmap \"settings\" not found";
+    for (reason, message) in [("ErrImagePull", not_found), ("CreateContainerConfigError", missing)] {
+        let mut world = complete();
+        each_pod(&mut world, |pod| waiting(pod, reason, message));
+        world.note(&clock(0));
+        expect(
+            &judge(&world, &clock(0)),
+            &format!("suspect: 0 of 3 updated pods Ready; a: {reason}: {message}"),
+        );
+        assert_eq!(doomed_after(&mut world, 600), Some((4, format!("doomed: a: {reason}: {message}"))));
+    }
+}
+
+#[test]
+fn a_back_off_remembers_what_the_pull_said() {
+    let mut world = complete();
+    let back_off = "Back-off pulling image \"web:new\"";
+    each_pod(&mut world, |pod| waiting(pod, "ImagePullBackOff", back_off));
+    for name in ["web-new-a", "web-new-b", "web-new-c"] {
+        let event = warning(
+            &world.pods[name],
+            name,
+            "Failed",
+            "Failed to pull image \"web:new\": manifest unknown",
+            0,
+        );
+        world.events.insert(name.into(), event);
+    }
+    assert_eq!(
+        doomed_after(&mut world, 600),
+        Some((4, "doomed: a: ImagePullBackOff: Failed to pull image \"web:new\": manifest unknown".into()))
+    );
+}
+
+/// The registry may be back in a moment; the kubelet's cache certainly is.
+#[test]
+fn signs_that_mend_by_themselves_only_warn() {
+    for (reason, message) in [
+        ("ImagePullBackOff", "Back-off pulling image \"web:new\""),
+        ("ErrImagePull", "dial tcp: lookup registry on 10.0.0.1:53: server misbehaving"),
+        ("CreateContainerConfigError", "failed to sync configmap cache: timed out waiting for the condition"),
+    ] {
+        let mut world = complete();
+        each_pod(&mut world, |pod| waiting(pod, reason, message));
+        expect(
+            &judge(&world, &clock(0)),
+            &format!("suspect: 0 of 3 updated pods Ready; a: {reason}: {message}"),
+        );
+        assert_eq!(doomed_after(&mut world, 600), None, "{reason}");
+    }
+}
+
+#[test]
+fn one_good_pod_proves_the_others_wrong() {
+    let mut world = complete();
+    for name in ["web-new-b", "web-new-c"] {
+        waiting(world.pods.get_mut(name).unwrap(), "ErrImageNeverPull", "not present");
+    }
+    expect(
+        &judge(&world, &clock(60)),
+        "suspect: 1 of 3 updated pods Ready; b: ErrImageNeverPull: not present",
+    );
+}
+
+#[test]
+fn a_sign_that_went_away_starts_anew() {
+    let mut world = complete();
+    each_pod(&mut world, |pod| waiting(pod, "CreateContainerConfigError", "secret \"x\" not found"));
+    world.note(&clock(0));
+    let mut mended = complete();
+    std::mem::swap(&mut mended.pods, &mut world.pods);
+    world.note(&clock(2));
+    assert!(world.signs.is_empty());
+    std::mem::swap(&mut mended.pods, &mut world.pods);
+    world.note(&clock(3));
+    assert!(matches!(judge(&world, &clock(5)), Verdict::Suspect(_)));
+    assert!(matches!(judge(&world, &clock(7)), Verdict::Doomed(..)));
+}
+
+#[test]
+fn a_crash_loop_dooms_after_its_grace() {
+    let mut world = complete();
+    each_pod(&mut world, |pod| crashed(pod, 2, false));
+    // The startup probe gives 90 s; a loop is given 30 of them.
+    assert_eq!(
+        doomed_after(&mut world, 600),
+        Some((30, "doomed: a: container web exited with 1, 3 times".into()))
+    );
+
+    let mut quick = complete();
+    each_pod(&mut quick, |pod| {
+        crashed(pod, 2, false);
+        let mut spec = template(IMAGE)["spec"].clone();
+        spec["containers"][0]["startupProbe"]["failureThreshold"] = 5.into();
+        patch(pod, &json!({"spec": spec}));
+    });
+    assert_eq!(doomed_after(&mut quick, 600).map(|(seconds, _)| seconds), Some(10));
+}
+
+#[test]
+fn a_crash_is_no_loop_yet() {
+    // Once or twice, as when a dependency is late; or in a run that may succeed; or one pod of three.
+    let mut world = complete();
+    each_pod(&mut world, |pod| crashed(pod, 1, false));
+    expect(
+        &judge(&world, &clock(0)),
+        "suspect: 0 of 3 updated pods Ready; a: container web exited with 1, 2 times",
+    );
+    assert_eq!(doomed_after(&mut world, 600), None);
+    let mut world = complete();
+    each_pod(&mut world, |pod| crashed(pod, 7, true));
+    assert_eq!(doomed_after(&mut world, 600), None);
+    let mut world = complete();
+    crashed(world.pods.get_mut("web-new-b").unwrap(), 7, false);
+    assert_eq!(doomed_after(&mut world, 600), None);
+}
+
+#[test]
+fn a_crash_loop_of_old_pods_is_not_ours() {
+    let mut world = complete();
+    starting(world.pods.get_mut("web-new-a").unwrap());
+    let mut old = pod("web-old-z", "web-old", "web:old", OTHER_ID);
+    crashed(&mut old, 9, false);
+    world.pods.insert("web-old-z".into(), old);
+    assert!(matches!(judge(&world, &clock(60)), Verdict::Closed(_)));
+}
+
+#[test]
+fn being_killed_for_memory_is_named() {
+    let mut world = complete();
+    each_pod(&mut world, |pod| {
+        let ended = json!({"terminated": {"exitCode": 137, "reason": "OOMKilled"}});
+        not_ready(
+            pod,
+            &json!({"restartCount": 1, "lastState": ended, "state": {"waiting": {"reason": "CrashLoopBackOff"}}}),
+        );
+    });
+    expect(
+        &judge(&world, &clock(0)),
+        "suspect: 0 of 3 updated pods Ready; a: container web ended (OOMKilled, exit 137), 2 times",
+    );
+}
+
+/// 80 s of 503 inside a budget of 90: never a bad sign, and the line is renewed only every five seconds.
+#[test]
+fn a_slow_start_is_no_failure() {
+    let mut world = complete();
+    each_pod(&mut world, starting);
+    let mut now = 0;
+    while now < 80 {
+        let clock = clock(now);
+        world.note(&clock);
+        let verdict = judge(&world, &clock);
+        expect(
+            &verdict,
+            &format!(
+                "closed: 0 of 3 updated pods Ready; a: startup probe /health not passed yet, {now} s of 90"
+            ),
+        );
+        assert_eq!(clock.next(), Some(Duration::from_secs(5)));
+        now += 5;
+    }
+}
+
+#[test]
+fn unschedulable_dooms_after_fifteen_seconds() {
+    let unschedulable = json!({"status": {
+        "phase": "Pending", "containerStatuses": null,
+        "conditions": [{"type": "PodScheduled", "status": "False", "reason": "Unschedulable",
+            "message": "0/1 nodes are available: 1 Insufficient memory.", "lastTransitionTime": at(0).to_string()}],
+    }});
+    let mut world = complete();
+    patch(world.pods.get_mut("web-new-c").unwrap(), &unschedulable);
+    let text = "c: unschedulable: 0/1 nodes are available: 1 Insufficient memory.";
+    expect(&judge(&world, &clock(14)), &format!("suspect: 2 of 3 updated pods Ready; {text}"));
+    assert_eq!(doomed_after(&mut world, 600), Some((15, format!("doomed: {text}"))));
+
+    // A pod that is on its way out may leave it room.
+    let mut old = pod("web-old-z", "web-old", "web:old", OTHER_ID);
+    patch(&mut old, &json!({"metadata": {"deletionTimestamp": at(40).to_string()}}));
+    world.pods.insert("web-old-z".into(), old);
+    assert!(matches!(judge(&world, &clock(60)), Verdict::Suspect(_)));
+}
+
+#[test]
+fn a_refused_pod_dooms_within_five_seconds() {
+    let refusal = |message: &str| {
+        json!({
+            "status": {"replicas": 0, "updatedReplicas": 0, "readyReplicas": 0, "availableReplicas": 0, "conditions": [
+                {"type": "ReplicaFailure", "status": "True", "reason": "FailedCreate", "message": message,
+                    "lastTransitionTime": at(0).to_string()},
+            ]},
+        })
+    };
+    for message in [
+        "pods \"web-new-a\" is forbidden: exceeded quota: small, requested: memory=1Gi, used: memory=2Gi, limited: memory=2Gi",
+        "admission webhook \"policy\" denied the request: no latest tags",
+    ] {
+        let mut world = complete();
+        world.pods.clear();
+        deployment(&mut world, &refusal(message));
+        expect(
+            &judge(&world, &clock(0)),
+            &format!("suspect: the API refuses to make a pod: {message}; 0 of 3 updated pods Ready, 0 made"),
+        );
+        assert_eq!(
+            doomed_after(&mut world, 600),
+            Some((4, format!("doomed: the API refuses to make a pod: {message}")))
+        );
+    }
+    let mut world = complete();
+    world.pods.clear();
+    deployment(&mut world, &refusal("Internal error occurred: etcdserver: request timed out"));
+    assert_eq!(doomed_after(&mut world, 600), None);
+}
+
+#[test]
+fn paused_dooms_what_it_holds_back() {
+    let mut world = complete();
+    world.replica_sets.remove("web-new");
+    deployment(&mut world, &json!({"spec": {"paused": true}, "status": {"updatedReplicas": null}}));
+    let verdict = judge(&world, &clock(0));
+    expect(&verdict, "doomed: deployment/web is paused, so the newest template is not rolled out");
+    let Verdict::Doomed(_, hint) = verdict else { unreachable!() };
+    assert_eq!(
+        hint,
+        "kubectl --kubeconfig \"$(cargo xtask kubeconfig)\" -n default rollout resume deployment/web"
+    );
+
+    // Nothing is held back: the pods are the right ones.
+    let mut world = complete();
+    deployment(&mut world, &json!({"spec": {"paused": true}}));
+    assert!(matches!(judge(&world, &clock(0)), Verdict::Open(..)));
+    // Nor here: a pause lets the present template scale.
+    starting(world.pods.get_mut("web-new-a").unwrap());
+    assert!(matches!(judge(&world, &clock(5)), Verdict::Closed(_)));
+}
+
+#[test]
+fn zero_replicas_doom() {
+    let mut world = complete();
+    deployment(&mut world, &json!({"spec": {"replicas": 0}}));
+    expect(&judge(&world, &clock(0)), "doomed: deployment/web is scaled to 0: no pod will start");
+    world.target.min_replicas = Some(3);
+    let verdict = judge(&world, &clock(0));
+    expect(&verdict, "doomed: deployment/web is scaled to 0, and an autoscaler never scales up from zero");
+    let Verdict::Doomed(_, hint) = verdict else { unreachable!() };
+    assert!(hint.ends_with("-n default scale deployment/web --replicas=3"), "{hint}");
+}
+
+#[test]
+fn the_progress_deadline_dooms_except_inside_the_startup_budget() {
+    let exceeded = json!({"spec": {"progressDeadlineSeconds": 60}, "status": {"conditions": [{
+        "type": "Progressing", "status": "False", "reason": "ProgressDeadlineExceeded", "message": "has timed out progressing",
+    }]}});
+    let mut world = complete();
+    deployment(&mut world, &exceeded);
+    starting(world.pods.get_mut("web-new-a").unwrap());
+    expect(
+        &judge(&world, &clock(61)),
+        "suspect: no progress for 60 s (ProgressDeadlineExceeded); 2 of 3 updated pods Ready; a: startup probe /health not passed yet, 61 s of 90",
+    );
+    expect(
+        &judge(&world, &clock(90)),
+        "doomed: no progress for 60 s (ProgressDeadlineExceeded); 2 of 3 updated pods Ready; a: startup probe /health not passed yet, 90 s of 90",
+    );
+    // A condition that a completed rollout left behind.
+    let mut world = complete();
+    deployment(&mut world, &exceeded);
+    assert!(matches!(judge(&world, &clock(61)), Verdict::Open(..)));
+}
+
+#[test]
+fn another_image_deployed_meanwhile_dooms() {
+    let mut world = complete();
+    world.note(&clock(0));
+    deployment(
+        &mut world,
+        &json!({
+            "metadata": {"generation": 3}, "status": {"observedGeneration": 3}, "spec": {"template": template("web:theirs")},
+        }),
+    );
+    let mut third = replica_set("web-third", 3, "web:theirs");
+    patch(&mut third, &json!({"metadata": {"creationTimestamp": at(10).to_string()}}));
+    world.replica_sets.insert("web-third".into(), third);
+    world.note(&clock(10));
+    let text = "another rollout came in between (revision 3 after 2); deployment/web was changed to image web:theirs, not the built web:new";
+    expect(
+        &judge(&world, &clock(10)),
+        &format!("suspect: {text}; 0 of 3 updated pods Ready, 0 made; 3 old left (a, b, c)"),
+    );
+    expect(&judge(&world, &clock(14)), &format!("doomed: {text}"));
+}
+
+#[test]
+fn a_deployment_on_its_way_out_warns() {
+    let mut world = complete();
+    deployment(&mut world, &json!({"metadata": {"deletionTimestamp": at(0).to_string()}}));
+    expect(&judge(&world, &clock(0)), "suspect: deployment/web is being deleted");
+}
