@@ -155,7 +155,8 @@ mod tests {
 
     #[test]
     fn an_echo_is_known_under_any_layers() {
-        let error = Err::<(), _>(Cancelled).hint("try again").context("building").exit(Exit::Step).unwrap_err();
+        let error =
+            Err::<(), _>(Cancelled).hint("try again").context("building").exit(Exit::Step).unwrap_err();
         assert!(is_echo(&error));
     }
 }

@@ -157,7 +157,8 @@ async fn span<T>(
     };
     let running = Running { cx, id, kind, name, began, deadline };
     running.emit(State::Start, String::new());
-    let result = work(&running).await;
+    // Boxed here and in `both`: the futures of a whole pipeline nested by value overflow a stack.
+    let result = Box::pin(work(&running)).await;
     let (state, detail) = match &result {
         Ok(Outcome::Did(_, detail)) => (State::Done, detail.clone()),
         Ok(Outcome::Already(_, reason)) => (State::Already, reason.clone()),
@@ -189,7 +190,7 @@ pub async fn both<A, B>(
     a: impl Future<Output = Result<A>>,
     b: impl Future<Output = Result<B>>,
 ) -> Result<(A, B)> {
-    match futures::join!(a, b) {
+    match futures::join!(Box::pin(a), Box::pin(b)) {
         (Ok(a), Ok(b)) => Ok((a, b)),
         (Err(a), Err(b)) => Err(if is_echo(&a) { b } else { a }),
         (Err(error), _) | (_, Err(error)) => Err(error),

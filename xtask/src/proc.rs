@@ -105,7 +105,7 @@ fn quoted(text: &str) -> String {
 /// # Errors
 /// When it can't be spawned, ends badly (quoting its last lines), or the run is told to stop.
 pub async fn run(cx: &Cx, step: &Running<'_>, command: Command) -> Result<String> {
-    run_with(cx, step, command, |line| Some(line.to_owned())).await
+    run_with(cx, step, command, |line| Some(line.trim().to_owned())).await
 }
 
 /// [`run`], where `say` turns each line into what the live line shows of it.

@@ -66,15 +66,15 @@ pub fn table(spans: &[Span]) -> String {
     let path = path(spans);
     let total = spans.iter().map(|span| span.end_seconds).fold(0.0, f64::max);
     let on_path: f64 = path.iter().map(|&index| spans[index].seconds()).sum();
-    let mut text = format!("  {:<18} {:>8} {:>8}   {}\n", "step", "start", "took", "waited for");
+    let mut text = format!("  {:<20} {:>8} {:>8}   {}\n", "step", "start", "took", "waited for");
     for (index, span) in spans.iter().enumerate() {
         let after: Vec<_> = span.after.iter().map(|&before| spans[before].name.as_str()).collect();
         let mark = if path.contains(&index) { '*' } else { ' ' };
+        let name = if span.kind == Kind::Gate { format!("└ {}", span.name) } else { span.name.clone() };
         let state = if span.state == State::Already { " (already)" } else { "" };
         let _ = writeln!(
             text,
-            "{mark} {:<18} {:>6.2} s {:>6.2} s   {}{state}",
-            span.name,
+            "{mark} {name:<20} {:>6.2} s {:>6.2} s   {}{state}",
             span.start_seconds,
             span.seconds(),
             if after.is_empty() { "-".to_owned() } else { after.join(", ") },
@@ -82,7 +82,7 @@ pub fn table(spans: &[Span]) -> String {
     }
     let _ = writeln!(
         text,
-        "  {:<18} {:>8} {:>6.2} s   {:.2} s on the critical path (*), {:.2} s beside it",
+        "  {:<20} {:>8} {:>6.2} s   {:.2} s on the critical path (*), {:.2} s beside it",
         "total",
         "",
         total,

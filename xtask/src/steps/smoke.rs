@@ -156,6 +156,7 @@ async fn exchange(
     }
     let request = request.body(Full::new(body)).context("building the request")?;
     let work = async {
+        sender.ready().await.context(Tunnel)?;
         let response = sender.send_request(request).await.context(Tunnel)?;
         let status = response.status();
         let body = response.into_body().collect().await.context(Tunnel)?.to_bytes();
