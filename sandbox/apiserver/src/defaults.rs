@@ -18,17 +18,11 @@ pub(crate) fn apply(kind: &Kind, object: &mut Value) {
         ("apps", "Deployment") => deployment(object),
         ("apps", "ReplicaSet") => replica_set(object),
         ("autoscaling", _) => autoscaler(object),
-        ("networking.k8s.io", "Ingress") => {
-            if object.get("status").is_none() {
-                object["status"] = json!({"loadBalancer": {}});
-            }
-        }
+        ("networking.k8s.io", "Ingress") => set(object, "status", json!({"loadBalancer": {}})),
         ("networking.k8s.io", "NetworkPolicy") => network_policy(object),
         ("admissionregistration.k8s.io", _) => webhooks(object),
-        ("apiregistration.k8s.io", _) => {
-            if !object["spec"]["service"].is_null() {
-                set(&mut object["spec"]["service"], "port", json!(443));
-            }
+        ("apiregistration.k8s.io", _) if object["spec"]["service"].is_object() => {
+            set(&mut object["spec"]["service"], "port", json!(443));
         }
         _ => {}
     }

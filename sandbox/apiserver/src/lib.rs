@@ -18,6 +18,7 @@ mod namespaces;
 mod openapi;
 mod patch;
 mod portforward;
+mod protobuf;
 mod request;
 mod rest;
 mod schema;

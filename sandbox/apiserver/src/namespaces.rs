@@ -6,7 +6,6 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use crate::kinds::{KINDS, Storage};
-use crate::request::WriteOptions;
 use crate::rest::delete::{self, DeleteOptions};
 use crate::server::{Api, namespace_kind};
 use crate::status::ApiError;
@@ -83,18 +82,15 @@ fn has_finalizers(object: &Value) -> bool {
 /// Asks for the deletion of everything in the namespace; returns how many objects are still there.
 fn delete_contents(api: &Arc<Api>, name: &str) -> usize {
     let options = DeleteOptions::default();
-    let write = WriteOptions::internal("namespace-controller");
     let mut left = 0;
     for kind in KINDS.iter().filter(|kind| kind.namespaced && kind.storage == Storage::Own) {
         for object in api.store.list(kind, Some(name)).0 {
-            let going = object["metadata"].get("deletionTimestamp").is_some();
-            if going
-                || delete::delete_object(api, kind, name, meta(&object, "name"), &options, &write).is_err()
-            {
-                left += 1;
-            } else if api.store.get(kind, name, meta(&object, "name")).is_some() {
-                left += 1;
+            let name_of = meta(&object, "name");
+            if object["metadata"].get("deletionTimestamp").is_none() {
+                // Whatever stands in the way of one object, the next round tries it again.
+                let _ = delete::delete_object(api, kind, name, name_of, &options);
             }
+            left += usize::from(api.store.get(kind, name, name_of).is_some());
         }
     }
     left

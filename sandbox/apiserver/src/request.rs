@@ -160,16 +160,6 @@ pub(crate) struct WriteOptions {
 }
 
 impl WriteOptions {
-    /// Of a write the server itself makes.
-    pub(crate) fn internal(manager: &str) -> WriteOptions {
-        WriteOptions {
-            dry_run: false,
-            manager: manager.to_owned(),
-            validation: FieldValidation::Ignore,
-            force: false,
-        }
-    }
-
     pub(crate) fn from(query: &Query, headers: &http::HeaderMap) -> Result<WriteOptions, ApiError> {
         let agent = headers.get(http::header::USER_AGENT).and_then(|value| value.to_str().ok());
         let manager = match query.get("fieldManager") {

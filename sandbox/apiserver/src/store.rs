@@ -15,7 +15,7 @@ pub(crate) type Object = Arc<Value>;
 const HISTORY: usize = 4096;
 
 /// One change of one object.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Change {
     /// The resourceVersion it made.
     pub(crate) version: u64,
@@ -189,20 +189,33 @@ impl Store {
         self.any.send_replace(version);
         Ok(after)
     }
-
-    /// Forgets the history of every kind, as a compaction does: a watch from an older version gets 410.
-    #[cfg(test)]
-    pub(crate) fn compact(&self) {
-        let mut inner = self.lock();
-        let version = inner.version;
-        for table in inner.tables.values_mut() {
-            table.log.clear();
-            table.forgotten = version;
-        }
-    }
 }
 
 /// A string field of the metadata, empty when absent.
 pub(crate) fn meta<'a>(object: &'a Value, field: &str) -> &'a str {
     object["metadata"][field].as_str().unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_version_older_than_the_log_has_expired() {
+        let store = Store::new();
+        let kind = crate::kinds::stored("", "configmaps").expect("a kind");
+        let start = store.version();
+        let mut object = json!({"metadata": {"name": "x", "namespace": "default"}});
+        let mut seen = store.create(kind, object.clone()).expect("created");
+        for number in 0..HISTORY {
+            object["data"] = json!({"n": number.to_string()});
+            seen = store.replace(kind, object.clone(), &seen).expect("replaced");
+        }
+        let oldest = match store.changes_after(kind, start) {
+            Err(Expired(oldest)) => oldest,
+            Ok(changes) => panic!("{} changes", changes.len()),
+        };
+        assert_eq!(store.changes_after(kind, oldest).map(|changes| changes.len()), Ok(HISTORY));
+        assert_eq!(store.replace(kind, object, &Object::new(json!({}))), Err(Refused::Modified));
+    }
 }

@@ -41,16 +41,10 @@ pub(crate) fn object(kind: &Kind, object: &Value, old: Option<&Value>) -> Vec<Ca
         ("", "Service") => service(object, &mut causes),
         ("networking.k8s.io", "Ingress") => ingress(spec, &mut causes),
         ("autoscaling", _) => autoscaler(spec, &mut causes),
-        ("policy", _) => {
-            if !spec["minAvailable"].is_null() && !spec["maxUnavailable"].is_null() {
-                let shown =
-                    json!({"minAvailable": spec["minAvailable"], "maxUnavailable": spec["maxUnavailable"]});
-                causes.push(Cause::invalid(
-                    "spec",
-                    &shown,
-                    "minAvailable and maxUnavailable cannot be both set",
-                ));
-            }
+        ("policy", _) if !spec["minAvailable"].is_null() && !spec["maxUnavailable"].is_null() => {
+            let shown =
+                json!({"minAvailable": spec["minAvailable"], "maxUnavailable": spec["maxUnavailable"]});
+            causes.push(Cause::invalid("spec", &shown, "minAvailable and maxUnavailable cannot be both set"));
         }
         ("", "ConfigMap" | "Secret") => {
             if let Some(old) = old.filter(|old| old["immutable"] == true)

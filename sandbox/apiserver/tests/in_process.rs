@@ -211,3 +211,106 @@ async fn a_pod_with_a_node_goes_in_two_steps_and_a_namespace_after_its_pods() ->
     tokio::time::timeout(deadline, gone).await??;
     Ok(())
 }
+
+/// Answers every admission review as told, until it is dropped.
+async fn webhook(allowed: bool) -> Result<(u16, tokio::task::JoinHandle<()>)> {
+    use axum::routing::post;
+    let listener = tokio::net::TcpListener::bind(("127.0.0.1", 0)).await?;
+    let port = listener.local_addr()?.port();
+    let answer = move |axum::Json(review): axum::Json<Value>| async move {
+        let dry = review["request"]["dryRun"].clone();
+        axum::Json(json!({"response": {
+            "uid": review["request"]["uid"], "allowed": allowed, "status": {"message": format!("dry run: {dry}")}}}))
+    };
+    let router = axum::Router::new().route("/validate", post(answer));
+    let serving = tokio::spawn(async move { drop(axum::serve(listener, router).await) });
+    Ok((port, serving))
+}
+
+#[tokio::test]
+async fn webhooks_are_asked_through_their_service() -> Result {
+    use k8s_openapi::api::admissionregistration::v1::ValidatingWebhookConfiguration;
+    use k8s_openapi::api::core::v1::Service;
+    use k8s_openapi::api::discovery::v1::EndpointSlice;
+    let client = client();
+    let configuration = json!({"metadata": {"name": "w"}, "webhooks": [{
+        "name": "validate.example.com", "sideEffects": "None", "admissionReviewVersions": ["v1"],
+        "clientConfig": {"service": {"namespace": "default", "name": "hook", "path": "/validate"}},
+        "rules": [{"apiGroups": [""], "apiVersions": ["v1"], "operations": ["CREATE"], "resources": ["configmaps"]}]}]});
+    let configurations: Api<ValidatingWebhookConfiguration> = Api::all(client.clone());
+    configurations.create(&PostParams::default(), &serde_json::from_value(configuration)?).await?;
+    let maps: Api<ConfigMap> = Api::default_namespaced(client.clone());
+    let dry = PostParams { dry_run: true, field_manager: None };
+    let refused = "Internal error occurred: failed calling webhook \"validate.example.com\": failed to call webhook: \
+                   Post \"https://hook.default.svc:443/validate?timeout=10s\": ";
+    let error = maps.create(&dry, &config_map("one", "a")).await.expect_err("no service");
+    assert_eq!(
+        message(&error),
+        (500, "InternalError".to_owned(), format!("{refused}service \"hook\" not found"))
+    );
+
+    let services: Api<Service> = Api::default_namespaced(client.clone());
+    let service = json!({"metadata": {"name": "hook"}, "spec": {"ports": [{"name": "https", "port": 443}]}});
+    services.create(&PostParams::default(), &serde_json::from_value(service)?).await?;
+    let (port, serving) = webhook(false).await?;
+    let slice = json!({
+        "metadata": {"name": "hook-1", "labels": {"kubernetes.io/service-name": "hook"}}, "addressType": "IPv4",
+        "ports": [{"name": "https", "port": port}], "endpoints": [{"addresses": ["127.0.0.1"], "conditions": {"ready": true}}]});
+    let slices: Api<EndpointSlice> = Api::default_namespaced(client);
+    slices.create(&PostParams::default(), &serde_json::from_value(slice)?).await?;
+    let error = maps.create(&dry, &config_map("one", "a")).await.expect_err("denied");
+    let denied = "admission webhook \"validate.example.com\" denied the request: dry run: true".to_owned();
+    assert_eq!(message(&error), (400, "BadRequest".to_owned(), denied));
+
+    serving.abort();
+    assert!(serving.await.is_err());
+    let error = maps.create(&dry, &config_map("one", "a")).await.expect_err("refused");
+    assert_eq!(message(&error).2, format!("{refused}dial tcp 127.0.0.1:{port}: connect: connection refused"));
+
+    let (port, _serving) = webhook(true).await?;
+    let moved = Patch::Merge(json!({"ports": [{"name": "https", "port": port}]}));
+    slices.patch("hook-1", &PatchParams::default(), &moved).await?;
+    maps.create(&dry, &config_map("one", "a")).await?;
+    assert!(maps.get_opt("one").await?.is_none(), "a dry run leaves nothing behind");
+    Ok(())
+}
+
+#[tokio::test]
+async fn finalizers_hold_and_orphans_stay() -> Result {
+    let client = client();
+    let maps: Api<ConfigMap> = Api::default_namespaced(client);
+    let mut owner = config_map("owner", "a");
+    owner.metadata.finalizers = Some(vec!["example.com/hold".to_owned()]);
+    let owner = maps.create(&PostParams::default(), &owner).await?;
+    let reference =
+        json!([{"apiVersion": "v1", "kind": "ConfigMap", "name": "owner", "uid": owner.metadata.uid}]);
+    let child = json!({"metadata": {"generateName": "child-", "ownerReferences": reference}});
+    let child = maps.create(&PostParams::default(), &serde_json::from_value(child)?).await?;
+    let name = child.metadata.name.ok_or("no name was made")?;
+    assert!(name.starts_with("child-") && name.len() == 11, "{name}");
+    maps.delete("owner", &DeleteParams::orphan()).await?;
+    assert!(maps.get("owner").await?.metadata.deletion_timestamp.is_some());
+    assert_eq!(maps.get(&name).await?.metadata.owner_references, None);
+    maps.patch("owner", &PatchParams::default(), &Patch::Merge(json!({"metadata": {"finalizers": null}})))
+        .await?;
+    assert!(maps.get_opt("owner").await?.is_none());
+    Ok(())
+}
+
+#[tokio::test]
+async fn both_event_apis_show_the_same_events() -> Result {
+    use k8s_openapi::api::core::v1::Event;
+    use k8s_openapi::api::events::v1::Event as NewEvent;
+    let client = client();
+    let new: Api<NewEvent> = Api::default_namespaced(client.clone());
+    let event = json!({
+        "metadata": {"name": "e"}, "eventTime": "2026-01-01T00:00:00.000000Z", "note": "it happened", "reason": "R", "action": "A",
+        "type": "Warning", "reportingController": "me", "reportingInstance": "me-1",
+        "regarding": {"kind": "Pod", "name": "p", "namespace": "default"}});
+    new.create(&PostParams::default(), &serde_json::from_value(event)?).await?;
+    let core: Api<Event> = Api::default_namespaced(client);
+    let found = core.list(&ListParams::default().fields("involvedObject.name=p,type=Warning")).await?;
+    assert_eq!(found.items.first().and_then(|event| event.message.as_deref()), Some("it happened"));
+    assert_eq!(new.get("e").await?.note.as_deref(), Some("it happened"));
+    Ok(())
+}

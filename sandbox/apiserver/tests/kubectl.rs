@@ -101,7 +101,10 @@ async fn apply_in_both_ways_diff_scale_and_delete() -> Result {
     );
 
     assert_eq!(server.run("delete deploy web").await?.trim(), "deployment.apps \"web\" deleted");
-    assert_eq!(server.run("delete ns kube-system").await.is_err(), true);
+    has(
+        &server.run("delete ns kube-system").await.expect_err("403").to_string(),
+        &["(Forbidden)", "may not be deleted"],
+    );
     Ok(())
 }
 
@@ -210,5 +213,40 @@ async fn port_forward_through_a_websocket_and_through_spdy() -> Result {
     running_pod(&server.client().await?).await?;
     assert_eq!(forward(&server, &[]).await?, "hellohellohello");
     assert_eq!(forward(&server, &[("KUBECTL_PORT_FORWARD_WEBSOCKETS", "false")]).await?, "hellohellohello");
+    Ok(())
+}
+
+/// These commands send protobuf.
+#[tokio::test]
+async fn typed_commands() -> Result {
+    let server = Server::start().await?;
+    if server.kubectl().is_none() {
+        return Ok(());
+    }
+    assert_eq!(server.run("create ns play").await?.trim(), "namespace/play created");
+    server.run("create cm m -n play --from-literal=a=b").await?;
+    assert_eq!(server.run("get cm m -n play -o jsonpath={.data.a}").await?, "b");
+    server.run("create secret generic s --from-literal=a=b").await?;
+    assert_eq!(server.run("get secret s -o jsonpath={.data.a}").await?, "Yg==");
+    server.run("create deployment d --image=nginx:1 --port=80 --replicas=2").await?;
+    let shown = "get deploy d -o jsonpath={.spec.replicas},{.spec.template.spec.containers[0].image},{.spec.template.spec.containers[0].ports[0].containerPort}";
+    assert_eq!(server.run(shown).await?, "2,nginx:1,80");
+    server.run("create service clusterip s --tcp=80:8000").await?;
+    assert_eq!(server.run("get svc s -o jsonpath={.spec.ports[0].targetPort}").await?, "8000");
+    server.run("create ingress i --rule=host.local/*=s:80 --class=nginx").await?;
+    has(&server.run("get ingress i").await?, &["nginx", "host.local", "80"]);
+    server.run("create pdb b --selector=app=d --min-available=50%").await?;
+    has(&server.run("get pdb b").await?, &["50%", "N/A"]);
+    server.run("create role r --verb=get --resource=pods").await?;
+    server.run("create sa a").await?;
+    let (code, text) = server.try_run("create deployment D --image=x").await?;
+    assert_eq!(code, 1);
+    has(
+        &text,
+        &[
+            "Deployment.apps \"D\" is invalid",
+            "metadata.name: Invalid value: \"D\": a lowercase RFC 1123 subdomain",
+        ],
+    );
     Ok(())
 }

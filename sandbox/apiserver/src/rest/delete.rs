@@ -8,7 +8,6 @@ use serde_json::{Value, json};
 
 use super::{Call, read_json};
 use crate::kinds::{KINDS, Kind, Storage};
-use crate::request::WriteOptions;
 use crate::server::Api;
 use crate::status::{ApiError, json_response};
 use crate::store::{Object, Refused, meta};
@@ -98,7 +97,7 @@ pub(crate) fn delete_collection(call: &Call<'_>, body: &[u8]) -> Result<Response
     for object in objects.iter().filter(|object| selector.matches(object)) {
         match remove(call.api, call.kind, meta(object, "namespace"), meta(object, "name"), &options) {
             Ok(Outcome::Going(object) | Outcome::Gone(object)) => {
-                deleted.push(views::show(call.kind, &object))
+                deleted.push(views::show(call.kind, &object));
             }
             Err(error) if error.code == 404 => {}
             Err(error) => return Err(error),
@@ -118,7 +117,6 @@ pub(crate) fn delete_object(
     namespace: &str,
     name: &str,
     options: &DeleteOptions,
-    _write: &WriteOptions,
 ) -> Result<(), ApiError> {
     remove(api, kind, namespace, name, options).map(drop)
 }

@@ -21,7 +21,7 @@ use crate::kinds::{Kind, Storage};
 use crate::request::{Query, Target, View, WriteOptions, is_watch};
 use crate::server::{self, Api};
 use crate::status::{ApiError, json_response};
-use crate::{discovery, health, metrics, openapi, watch};
+use crate::{discovery, health, metrics, openapi, protobuf, watch};
 
 /// As Kubernetes limits a request body.
 const MAX_BODY_BYTES: usize = 3 * 1024 * 1024;
@@ -177,9 +177,13 @@ fn other(api: &Arc<Api>, path: &str, query: &Query, headers: &HeaderMap) -> Resu
     discovery::answer(api, path, headers).ok_or_else(ApiError::no_such_path)
 }
 
-/// A body as JSON; YAML too, which server-side apply is sent in.
+/// A body as JSON: JSON itself, YAML (which server-side apply is sent in), or protobuf.
 pub(crate) fn read_json(body: &[u8]) -> Result<Value, ApiError> {
+    let unrecognized =
+        |why: String| ApiError::bad_request(format!("the object provided is unrecognized: {why}"));
+    if protobuf::is_protobuf(body) {
+        return protobuf::to_json(body).map_err(unrecognized);
+    }
     serde_json::from_slice(body)
-        .or_else(|_| serde_yaml::from_slice(body))
-        .map_err(|error| ApiError::bad_request(format!("the object provided is unrecognized: {error}")))
+        .or_else(|_| serde_yaml::from_slice(body).map_err(|error| unrecognized(error.to_string())))
 }

@@ -9,7 +9,6 @@ use super::delete::DeleteOptions;
 use super::{Call, delete, read_json, update};
 use crate::kinds;
 use crate::kubelet::{LogError, LogRequest};
-use crate::request::WriteOptions;
 use crate::selectors::label_selector_matches;
 use crate::status::{ApiError, json_response};
 use crate::time;
@@ -127,8 +126,7 @@ pub(crate) fn evict(call: &Call<'_>, name: &str, body: &[u8]) -> Result<Response
         DeleteOptions::read(call, &serde_json::to_vec(&eviction["deleteOptions"]).unwrap_or_default())
             .unwrap_or_default()
             .with_grace(eviction["deleteOptions"]["gracePeriodSeconds"].as_i64());
-    let write = WriteOptions::internal("eviction");
-    delete::delete_object(call.api, call.kind, call.namespace, name, &options, &write)?;
+    delete::delete_object(call.api, call.kind, call.namespace, name, &options)?;
     Ok(json_response(
         201,
         &json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201}),
