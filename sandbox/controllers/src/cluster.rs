@@ -127,4 +127,14 @@ impl Cluster {
         cache.observe(api.patch(&object.name_any(), &PatchParams::default(), &patch).await?);
         Ok(())
     }
+
+    /// Whether `owner` is still there and stays, by the API server's own word: a cache that lags must not adopt for it.
+    pub(crate) async fn may_adopt<K>(&self, owner: &K) -> kube::Result<bool>
+    where
+        K: Object + Resource<Scope = NamespaceResourceScope>,
+    {
+        let api = self.api::<K>(&owner.namespace().unwrap_or_default());
+        let found = api.get_opt(&owner.name_any()).await?;
+        Ok(found.is_some_and(|found| found.uid() == owner.uid() && found.meta().deletion_timestamp.is_none()))
+    }
 }

@@ -22,6 +22,9 @@ use crate::replica_set::owner_reference;
 const SERVICE_NAME: &str = "kubernetes.io/service-name";
 const MANAGED_BY: &str = "endpointslice.kubernetes.io/managed-by";
 const MANAGER: &str = "endpointslice-controller.k8s.io";
+/// Where pods have no address of their own, the node agent notes here which port stands for which container port:
+/// `8000=49731,9000=49732`.
+const REMAPPED_PORTS: &str = "sandbox/ports";
 const HEADLESS: &str = "service.kubernetes.io/headless";
 
 /// Keeps the EndpointSlices of each Service: one for each set of ports that its pods have.
@@ -304,10 +307,16 @@ fn resolve(port: &ServicePort, pod: &Pod) -> Option<Port> {
     };
     Some(Port {
         name: port.name.clone().filter(|name| !name.is_empty()),
-        number,
+        number: remapped(pod, number).unwrap_or(number),
         protocol,
         app_protocol: port.app_protocol.clone(),
     })
+}
+
+fn remapped(pod: &Pod, port: i32) -> Option<i32> {
+    let pairs = pod.annotations().get(REMAPPED_PORTS)?.split(',');
+    let mut pairs = pairs.filter_map(|pair| pair.split_once('='));
+    pairs.find(|(from, _)| from.parse() == Ok(port)).and_then(|(_, to)| to.parse().ok())
 }
 
 fn slice_labels(service: &Service) -> BTreeMap<String, String> {

@@ -104,7 +104,9 @@ impl ReplicaSets {
             }
             let mut owners: Vec<OwnerReference> = pod.owner_references().to_vec();
             match (pods::controller_of(&pod.metadata), pods::selects(selector, &pod.metadata)) {
-                (None, true) if pods::is_active(&pod) => owners.push(owner_reference(set)),
+                (None, true) if pods::is_active(&pod) && self.cluster.may_adopt(set).await? => {
+                    owners.push(owner_reference(set));
+                }
                 (Some(owner), false) if owner.uid == uid => owners.retain(|owner| owner.uid != uid),
                 _ => continue,
             }
@@ -117,11 +119,18 @@ impl ReplicaSets {
         Ok(())
     }
 
+    fn active(&self, set: &ReplicaSet) -> Vec<Arc<Pod>> {
+        self.owned(set).into_iter().filter(|pod| self.is_active(pod)).collect()
+    }
+
+    /// How many pods there are too many; negative when there are too few.
+    fn surplus(&self, set: &ReplicaSet) -> i32 {
+        count(self.active(set).len()) - set.spec.as_ref().and_then(|spec| spec.replicas).unwrap_or(1)
+    }
+
     async fn scale(&mut self, set: &ReplicaSet) -> kube::Result<()> {
-        let wanted = set.spec.as_ref().and_then(|spec| spec.replicas).unwrap_or(1);
-        let mut active: Vec<Arc<Pod>> =
-            self.owned(set).into_iter().filter(|pod| self.is_active(pod)).collect();
-        let surplus = count(active.len()) - wanted;
+        let mut active = self.active(set);
+        let surplus = self.surplus(set);
         for _ in surplus..0 {
             match self.cluster.create(&self.cluster.pods, &new_pod(set)).await {
                 Ok(pod) => {
@@ -186,7 +195,11 @@ impl Controller for ReplicaSets {
         let known: HashSet<String> = self.cluster.pods.all().iter().filter_map(|pod| pod.uid()).collect();
         self.deleting.retain(|uid| known.contains(uid));
         let now = Timestamp::now();
-        for set in self.cluster.replica_sets.all() {
+        let mut sets = self.cluster.replica_sets.all();
+        // Deletions first: the two sets of a rollout may have changed together, and never shall there be more pods than
+        // both were meant to have.
+        sets.sort_by_cached_key(|set| Reverse(self.surplus(set)));
+        for set in sets {
             if let Err(error) = self.sync(&set, now, &mut pass).await {
                 pass.failed(format_args!("sync ReplicaSet {}", pods::path(&set.metadata)), &error);
             }

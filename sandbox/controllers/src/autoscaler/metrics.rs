@@ -45,12 +45,14 @@ struct ContainerMetrics {
 }
 
 #[derive(Deserialize)]
-struct NodeMetrics {}
+struct NodeMetrics {
+    window: String,
+}
 
-/// Whether the metrics of some node have been sampled.
+/// Whether the metrics of some node have been sampled: before that the window is empty.
 pub(crate) async fn any_node(client: &Client) -> kube::Result<bool> {
     let list: List<NodeMetrics> = get(client, "/apis/metrics.k8s.io/v1beta1/nodes").await?;
-    Ok(!list.items.is_empty())
+    Ok(list.items.iter().any(|node| !duration(&node.window).is_zero()))
 }
 
 /// The usage of `resource`, by pod name, of the pods that `selector` selects.
@@ -77,9 +79,7 @@ pub(super) async fn usage(
         let amounts: Option<Vec<i64>> =
             counted.map(|own| own.usage.get(resource).and_then(quantity::milli)).collect();
         let amounts = amounts.filter(|amounts| !amounts.is_empty())?;
-        let window = pod.window.parse::<SignedDuration>().ok().and_then(|window| window.try_into().ok());
-        let sample =
-            Sample { milli: amounts.iter().sum(), at: pod.timestamp, window: window.unwrap_or_default() };
+        let sample = Sample { milli: amounts.iter().sum(), at: pod.timestamp, window: duration(&pod.window) };
         Some((pod.metadata.name?, sample))
     };
     Ok(list.items.into_iter().filter_map(sample).collect())
@@ -88,6 +88,11 @@ pub(super) async fn usage(
 async fn get<T: DeserializeOwned>(client: &Client, path: &str) -> kube::Result<T> {
     let request = http::Request::get(path).body(Vec::new()).map_err(kube::Error::HttpError)?;
     client.request(request).await
+}
+
+/// A duration as Go writes it (`15.2s`); zero when it can't be read.
+fn duration(text: &str) -> Duration {
+    text.parse::<SignedDuration>().ok().and_then(|duration| duration.try_into().ok()).unwrap_or_default()
 }
 
 fn percent_encode(text: &str) -> String {

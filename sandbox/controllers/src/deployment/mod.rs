@@ -194,7 +194,9 @@ impl<'a> Rollout<'a> {
             }
             let mut owners: Vec<OwnerReference> = set.owner_references().to_vec();
             match (pods::controller_of(&set.metadata), pods::selects(&selector, &set.metadata)) {
-                (None, true) => owners.push(owner_reference(&*self.deployment)),
+                (None, true) if self.cluster.may_adopt(&*self.deployment).await? => {
+                    owners.push(owner_reference(&*self.deployment));
+                }
                 (Some(owner), false) if owner.uid == uid => owners.retain(|owner| owner.uid != uid),
                 _ => continue,
             }
