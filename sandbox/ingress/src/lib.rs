@@ -77,27 +77,18 @@ impl Options {
             Ok(host) => host.parse().with_context(|| format!("read HOST={host:?} as an address"))?,
             Err(_) => IpAddr::V4(Ipv4Addr::LOCALHOST),
         };
-        let listen = |port| Ok::<_, anyhow::Error>(SocketAddr::new(host, remapped(port)?));
+        let listen = |port| SocketAddr::new(host, port);
         Ok(Options {
             http_listen,
-            pod_listen: listen(POD_HTTP_PORT)?,
-            health_listen: listen(HEALTH_PORT)?,
-            admission_listen: listen(ADMISSION_PORT)?,
+            pod_listen: listen(POD_HTTP_PORT),
+            health_listen: listen(HEALTH_PORT),
+            admission_listen: listen(ADMISSION_PORT),
             controller_class: CONTROLLER.into(),
             pod_name: variable("POD_NAME")?,
             pod_namespace: variable("POD_NAMESPACE")?,
             publish_address: http_listen.ip().to_string(),
             drain: Duration::from_secs(10),
         })
-    }
-}
-
-/// Where a pod has no address of its own, `PORT_<container port>` says which port to take instead.
-fn remapped(port: u16) -> anyhow::Result<u16> {
-    let name = format!("PORT_{port}");
-    match std::env::var(&name) {
-        Ok(other) => other.parse().with_context(|| format!("read {name}={other:?} as a port")),
-        Err(_) => Ok(port),
     }
 }
 

@@ -1,0 +1,204 @@
+//! The folder of a sandbox.
+//!
+//! ```text
+//! lock          held by the daemon for its life; its pid
+//! sandbox.json  how to reach it; there while it is ready
+//! kubeconfig    likewise, with the token: for its owner alone
+//! images/       the image store; outlives the daemon
+//! node/         logs and folders of this daemon's pods
+//! sandbox.log   the daemon's diagnostics
+//! ```
+
+use std::fs::{self, File, Permissions};
+use std::io::{Read as _, Seek as _, Write as _};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail};
+use rustix::fs::{FlockOperation, flock};
+use rustix::io::Errno;
+use sandbox_node::ImageStore;
+
+/// A sandbox's folder.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Home {
+    dir: PathBuf,
+}
+
+impl Home {
+    /// The sandbox of this folder, which need not exist yet.
+    #[must_use]
+    pub fn new(dir: impl Into<PathBuf>) -> Home {
+        Home { dir: dir.into() }
+    }
+
+    /// Makes the folder, for its owner alone.
+    ///
+    /// # Errors
+    /// If it can't be made or is not ours to change.
+    pub fn create(&self) -> Result<()> {
+        let mut builder = fs::DirBuilder::new();
+        let made = builder.recursive(true).mode(0o700).create(&self.dir);
+        made.with_context(|| format!("make the sandbox's folder {}", self.dir.display()))?;
+        fs::set_permissions(&self.dir, Permissions::from_mode(0o700))
+            .with_context(|| format!("restrict the sandbox's folder {} to its owner", self.dir.display()))
+    }
+
+    /// The folder.
+    #[must_use]
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// The kubeconfig; there while the sandbox is ready.
+    #[must_use]
+    pub fn kubeconfig(&self) -> PathBuf {
+        self.dir.join("kubeconfig")
+    }
+
+    /// Where the daemon's diagnostics go.
+    #[must_use]
+    pub fn log(&self) -> PathBuf {
+        self.dir.join("sandbox.log")
+    }
+
+    /// The image store. It can be used while no daemon runs.
+    ///
+    /// # Errors
+    /// If its folder can't be made.
+    pub fn images(&self) -> Result<ImageStore> {
+        self.create()?;
+        ImageStore::open(self.dir.join("images"))
+    }
+
+    pub(crate) fn node(&self) -> PathBuf {
+        self.dir.join("node")
+    }
+
+    pub(crate) fn info(&self) -> PathBuf {
+        self.dir.join("sandbox.json")
+    }
+
+    fn lock(&self) -> PathBuf {
+        self.dir.join("lock")
+    }
+
+    /// Writes a file for its owner alone, whole or not at all.
+    pub(crate) fn write(&self, path: &Path, content: &[u8]) -> Result<()> {
+        let temporary = path.with_extension("new");
+        let write = || -> std::io::Result<()> {
+            let _ = fs::remove_file(&temporary);
+            let mut file = File::options().write(true).create_new(true).mode(0o600).open(&temporary)?;
+            file.write_all(content)?;
+            fs::rename(&temporary, path)
+        };
+        write().with_context(|| format!("write {}", path.display()))
+    }
+
+    /// Removes what says that a daemon is ready.
+    pub(crate) fn withdraw(&self) -> Result<()> {
+        for path in [self.info(), self.kubeconfig()] {
+            match fs::remove_file(&path) {
+                Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+                    return Err(e).with_context(|| format!("remove {}", path.display()));
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Removes the folders of the pods of an earlier daemon.
+    pub(crate) fn clear_node(&self) -> Result<()> {
+        match fs::remove_dir_all(self.node()) {
+            Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+                Err(e).with_context(|| format!("remove {}", self.node().display()))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Forgets a daemon that was killed. Does nothing while one runs.
+    pub(crate) fn forget_holder(&self) -> Result<()> {
+        let path = self.lock();
+        let Ok(file) = File::options().write(true).open(&path) else { return Ok(()) };
+        match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => file.set_len(0).with_context(|| format!("empty {}", path.display())),
+            Err(_) => Ok(()),
+        }
+    }
+
+    /// Who holds the lock: its pid. Whether it is held is the kernel's word and so does not outlive a killed daemon.
+    pub(crate) fn holder(&self) -> Result<Holder> {
+        let path = self.lock();
+        let mut file = match File::open(&path) {
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Holder::Nobody),
+            opened => opened.with_context(|| format!("open {}", path.display()))?,
+        };
+        let held = match flock(&file, FlockOperation::NonBlockingLockShared) {
+            Ok(()) => false,
+            Err(Errno::WOULDBLOCK) => true,
+            Err(e) => return Err(e).with_context(|| format!("look at the lock {}", path.display())),
+        };
+        let mut pid = String::new();
+        file.read_to_string(&mut pid).with_context(|| format!("read {}", path.display()))?;
+        match pid.trim().parse() {
+            Ok(pid) if held => Ok(Holder::Alive(pid)),
+            Ok(pid) => Ok(Holder::Dead(pid)),
+            Err(_) if held => Ok(Holder::Alive(0)),
+            Err(_) => Ok(Holder::Nobody),
+        }
+    }
+}
+
+/// What the lock says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Holder {
+    Nobody,
+    /// A daemon of this pid (0 for an instant, while it takes the lock).
+    Alive(i32),
+    /// A daemon of this pid ended without tidying up.
+    Dead(i32),
+}
+
+/// The lock, held.
+pub(crate) struct Lock(File);
+
+impl Lock {
+    /// Takes the lock and writes our pid into it.
+    pub(crate) async fn take(home: &Home) -> Result<Lock> {
+        let path = home.lock();
+        let mut options = File::options();
+        let file = options.read(true).write(true).create(true).truncate(false).mode(0o600).open(&path);
+        let mut file = file.with_context(|| format!("open {}", path.display()))?;
+        // Those who look whether it is held hold it for an instant themselves.
+        for last in [false, false, false, false, true] {
+            match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+                Ok(()) => break,
+                Err(Errno::WOULDBLOCK) if !last => tokio::time::sleep(Duration::from_millis(10)).await,
+                Err(Errno::WOULDBLOCK) => {
+                    let pid = match home.holder()? {
+                        Holder::Alive(pid) => pid,
+                        Holder::Nobody | Holder::Dead(_) => 0,
+                    };
+                    bail!("a sandbox is already running in {} (pid {pid})", home.dir().display());
+                }
+                Err(e) => return Err(e).with_context(|| format!("lock {}", path.display())),
+            }
+        }
+        let write = |file: &mut File| -> std::io::Result<()> {
+            file.set_len(0)?;
+            file.rewind()?;
+            writeln!(file, "{}", std::process::id())
+        };
+        write(&mut file).with_context(|| format!("write {}", path.display()))?;
+        Ok(Lock(file))
+    }
+
+    /// Lets go after an orderly end.
+    pub(crate) fn release(self) {
+        // An empty lock file says that nothing was left behind.
+        let _ = self.0.set_len(0);
+    }
+}

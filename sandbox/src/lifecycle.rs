@@ -1,0 +1,185 @@
+//! Whether a sandbox runs, and how it is ended; seen from outside the daemon.
+
+use std::net::{SocketAddr, TcpListener};
+use std::path::PathBuf;
+use std::time::{Duration, UNIX_EPOCH};
+
+use anyhow::{Context as _, Result};
+use rustix::process::{Pid, Signal, kill_process};
+use serde::{Deserialize, Serialize};
+use tokio::time::Instant;
+
+use crate::home::{Holder, Home};
+
+const POLL: Duration = Duration::from_millis(10);
+/// How long the pods of a killed daemon may take to be ended by the leash.
+const LEASH: Duration = Duration::from_secs(3);
+
+/// How to reach a running sandbox; the content of `sandbox.json`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Info {
+    /// The daemon.
+    pub pid: i32,
+    /// When it was started.
+    pub started: jiff::Timestamp,
+    /// The API server, `https://127.0.0.1:PORT`.
+    pub api: String,
+    /// Where the ingress takes requests, `http://127.0.0.1:PORT`. Nothing listens there before the ingress is enabled.
+    pub entry: String,
+    /// With the token, and the context that [`crate::Options::context`] names.
+    pub kubeconfig: PathBuf,
+    /// Name of that context.
+    pub context: String,
+    /// [`build_id`] of the daemon's program.
+    pub build_id: String,
+}
+
+/// What a folder says of its sandbox.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum State {
+    /// None runs, and nothing is left of one.
+    Absent,
+    /// None runs; the last one was killed. [`stop`] or the next start clears what it left.
+    Stale,
+    /// It runs, but is not ready yet or no more.
+    Starting,
+    /// It runs and is ready.
+    Running(Info),
+}
+
+/// Looks.
+///
+/// # Errors
+/// If the folder can't be read.
+pub fn state(home: &Home) -> Result<State> {
+    let published = || match std::fs::read(home.info()) {
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        read => read.map(Some).with_context(|| format!("read {}", home.info().display())),
+    };
+    match home.holder()? {
+        Holder::Alive(pid) => match published()?.map(|json| serde_json::from_slice::<Info>(&json)) {
+            // Another pid: what a killed one left, and this one has not tidied up yet.
+            Some(Ok(info)) if info.pid == pid => Ok(State::Running(info)),
+            _ => Ok(State::Starting),
+        },
+        Holder::Dead(_) => Ok(State::Stale),
+        Holder::Nobody if published()?.is_some() || home.kubeconfig().exists() => Ok(State::Stale),
+        Holder::Nobody => Ok(State::Absent),
+    }
+}
+
+/// Ends the sandbox and clears what it leaves: SIGTERM, and SIGKILL after `deadline`. True once none runs; false if it
+/// lives on.
+///
+/// # Errors
+/// If the folder can't be read or cleared, or the daemon is not ours to signal.
+pub async fn stop(home: &Home, deadline: Duration) -> Result<bool> {
+    let before = std::fs::read(home.info()).ok().and_then(|json| serde_json::from_slice::<Info>(&json).ok());
+    if !ended(home, Signal::TERM, deadline).await?
+        && !ended(home, Signal::KILL, Duration::from_secs(2)).await?
+    {
+        return Ok(false);
+    }
+    if state(home)? == State::Stale {
+        // The leash is still ending its pods.
+        if let Some(entry) = before.as_ref().and_then(|info| info.entry.strip_prefix("http://")?.parse().ok())
+        {
+            free(entry, LEASH).await?;
+        }
+        home.withdraw()?;
+        home.clear_node()?;
+        home.forget_holder()?;
+    }
+    Ok(true)
+}
+
+/// Signals the daemon and waits for the lock to be free. True if it is.
+async fn ended(home: &Home, signal: Signal, within: Duration) -> Result<bool> {
+    let patience = Instant::now() + within;
+    let mut signalled = false;
+    while let Holder::Alive(pid) = home.holder()? {
+        if !signalled && let Some(process) = Pid::from_raw(pid) {
+            match kill_process(process, signal) {
+                // It ended between the look and the signal.
+                Ok(()) | Err(rustix::io::Errno::SRCH) => signalled = true,
+                Err(e) => return Err(e).with_context(|| format!("signal the sandbox (pid {pid})")),
+            }
+        }
+        if Instant::now() > patience {
+            return Ok(false);
+        }
+        tokio::time::sleep(POLL).await;
+    }
+    Ok(true)
+}
+
+/// Waits until an address can be bound, at most `within`; the last error says why it can't.
+pub(crate) async fn free(address: SocketAddr, within: Duration) -> std::io::Result<SocketAddr> {
+    let patience = Instant::now() + within;
+    loop {
+        match TcpListener::bind(address).and_then(|listener| listener.local_addr()) {
+            Err(e) if e.kind() == std::io::ErrorKind::AddrInUse && Instant::now() < patience => {
+                tokio::time::sleep(POLL).await;
+            }
+            bound => return bound,
+        }
+    }
+}
+
+/// Tells builds of this program apart: a running sandbox of another build is older or newer than the tool that asks.
+///
+/// # Errors
+/// If the program's own file can't be looked at.
+pub fn build_id() -> Result<String> {
+    let program = std::env::current_exe().context("find this program's own file")?;
+    let about = std::fs::metadata(&program).with_context(|| format!("look at {}", program.display()))?;
+    let changed = about.modified().context("read this program's age")?;
+    let changed = changed.duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos();
+    Ok(format!("{}-{:x}-{changed:x}", env!("CARGO_PKG_VERSION"), about.len()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn info(pid: i32) -> Info {
+        Info {
+            pid,
+            started: jiff::Timestamp::UNIX_EPOCH,
+            api: "https://127.0.0.1:1".into(),
+            entry: "http://127.0.0.1:2".into(),
+            kubeconfig: "k".into(),
+            context: "c".into(),
+            build_id: "b".into(),
+        }
+    }
+
+    #[tokio::test]
+    async fn the_lock_is_the_truth() {
+        let dir = tempfile::tempdir().unwrap();
+        let home = Home::new(dir.path().join("home"));
+        assert_eq!(state(&home).unwrap(), State::Absent);
+        home.create().unwrap();
+        let lock = crate::home::Lock::take(&home).await.unwrap();
+        assert_eq!(state(&home).unwrap(), State::Starting);
+        let error = crate::home::Lock::take(&home).await.err().unwrap().to_string();
+        assert!(
+            error.contains("already running") && error.contains(&std::process::id().to_string()),
+            "{error}"
+        );
+
+        let pid = i32::try_from(std::process::id()).unwrap();
+        let publish = |pid| home.write(&home.info(), &serde_json::to_vec(&info(pid)).unwrap()).unwrap();
+        publish(pid);
+        assert_eq!(state(&home).unwrap(), State::Running(info(pid)));
+        publish(pid - 1);
+        assert_eq!(state(&home).unwrap(), State::Starting, "what a killed one left");
+        drop(lock); // as the kernel does when the daemon is killed
+        assert_eq!(state(&home).unwrap(), State::Stale);
+        assert!(stop(&home, Duration::ZERO).await.unwrap());
+        assert_eq!(state(&home).unwrap(), State::Absent);
+
+        crate::home::Lock::take(&home).await.unwrap().release();
+        assert_eq!(state(&home).unwrap(), State::Absent, "an orderly end leaves nothing");
+    }
+}

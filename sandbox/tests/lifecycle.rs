@@ -1,0 +1,83 @@
+//! Starting, ending and crashing.
+#![allow(clippy::unwrap_used, clippy::print_stderr)] // helpers of tests are tests
+#![allow(missing_docs, dead_code, unreachable_pub)]
+
+mod support;
+
+use std::os::unix::fs::PermissionsExt as _;
+use std::time::Duration;
+
+use sandbox::{Home, State};
+use support::{PROGRAM, Sandbox, ask, soon, start_daemon, web};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn it_starts_and_ends_and_leaves_nothing() {
+    let sandbox = Sandbox::start().await;
+    let info = sandbox.running().await;
+    assert!(info.api.starts_with("https://127.0.0.1:") && info.entry.starts_with("http://127.0.0.1:"));
+    assert_eq!(u32::try_from(info.pid).unwrap(), sandbox.daemon.id());
+    let mode = |path: &std::path::Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
+    assert_eq!(mode(sandbox.home.dir()), 0o700);
+    assert_eq!(mode(&info.kubeconfig), 0o600);
+    assert!(!sandbox.log().contains("token"), "no secrets in the log");
+
+    assert!(sandbox::stop(&sandbox.home, Duration::from_secs(10)).await.unwrap());
+    assert_eq!(sandbox::state(&sandbox.home).unwrap(), State::Absent);
+    assert!(!info.kubeconfig.exists());
+    let none = || async { sandbox.processes().is_empty().then_some(()) };
+    soon("no process is left", none).await;
+    assert!(sandbox.log().contains("ended"), "{}", sandbox.log());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_second_one_in_the_same_folder_is_refused() {
+    let sandbox = Sandbox::start().await;
+    let mut second = start_daemon(&sandbox.home, 0);
+    let status = tokio::task::spawn_blocking(move || second.wait().unwrap()).await.unwrap();
+    assert!(!status.success());
+    let said = format!("already running in {} (pid {})", sandbox.home.dir().display(), sandbox.daemon.id());
+    assert!(sandbox.log().contains(&said), "{}", sandbox.log());
+    assert!(matches!(sandbox::state(&sandbox.home).unwrap(), State::Running(_)), "the first one is unharmed");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_port_in_use_is_named_with_the_way_out() {
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = taken.local_addr().unwrap().port();
+    let dir = tempfile::tempdir().unwrap();
+    let home = Home::new(dir.path());
+    let mut daemon = start_daemon(&home, port);
+    let status = tokio::task::spawn_blocking(move || daemon.wait().unwrap()).await.unwrap();
+    assert!(!status.success());
+    let log = std::fs::read_to_string(home.log()).unwrap();
+    assert!(log.contains(&format!("port {port} of 127.0.0.1")) && log.contains("--port"), "{log}");
+    assert_eq!(sandbox::state(&home).unwrap(), State::Absent);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_killed_daemon_leaves_no_process_and_the_next_start_works() {
+    let mut sandbox = Sandbox::start().await;
+    sandbox.import_web();
+    let info = sandbox.ingress().await;
+    sandbox.apply(&web("v1", 2, &sandbox.home.dir().to_string_lossy())).await;
+    let is_up = || async {
+        ask(&info.entry, "GET", "web.local", "up").await.ok().filter(|(status, _)| *status == 200)
+    };
+    soon("the pods answer", is_up).await;
+    let running = sandbox.processes();
+    assert!(running.len() >= 4, "daemon, ingress and pods: {running:?}");
+
+    sandbox.daemon.kill().unwrap();
+    sandbox.daemon.wait().unwrap();
+    assert_eq!(sandbox::state(&sandbox.home).unwrap(), State::Stale);
+    let port = info.entry.rsplit(':').next().unwrap().parse().unwrap();
+    sandbox.daemon = start_daemon(&sandbox.home, port);
+    let again = sandbox.running().await;
+    assert_eq!((again.entry, again.pid), (info.entry.clone(), i32::try_from(sandbox.daemon.id()).unwrap()));
+    let only_the_new = || async {
+        let left = sandbox.processes();
+        (left.len() == 1 && left.iter().all(|line| line.contains(PROGRAM))).then_some(())
+    };
+    soon("no process of the killed one is left", only_the_new).await;
+    assert!(sandbox.kubectl(&["get", "pods", "-A"]).await.is_empty(), "it begins empty");
+}

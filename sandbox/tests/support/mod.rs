@@ -1,0 +1,233 @@
+//! A sandbox in a folder of its own, its daemon a process as in real life.
+
+use std::path::PathBuf;
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use kube::config::{KubeConfigOptions, Kubeconfig};
+use sandbox::images::ImageLayout;
+use sandbox::{Home, Info, State};
+use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+
+pub const PROGRAM: &str = env!("CARGO_BIN_EXE_sandbox-fixture");
+pub const CONTEXT: &str = "sandbox-test";
+pub const DEADLINE: Duration = Duration::from_secs(30);
+
+pub struct Sandbox {
+    pub home: Home,
+    dir: tempfile::TempDir,
+    pub daemon: Child,
+}
+
+/// Polls until there is something, as a user would look again.
+pub async fn soon<T, F: Future<Output = Option<T>>>(what: &str, mut look: impl FnMut() -> F) -> T {
+    let deadline = Instant::now() + DEADLINE;
+    loop {
+        if let Some(found) = look().await {
+            return found;
+        }
+        assert!(Instant::now() < deadline, "in time: {what}");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+pub fn start_daemon(home: &Home, port: u16) -> Child {
+    home.create().unwrap();
+    let log = std::fs::File::options().create(true).append(true).open(home.log()).unwrap();
+    Command::new(PROGRAM)
+        .arg("serve")
+        .arg(home.dir())
+        .args([CONTEXT, &port.to_string()])
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(log)
+        .spawn()
+        .unwrap()
+}
+
+impl Sandbox {
+    /// Starts one and waits until it is ready.
+    pub async fn start() -> Sandbox {
+        let dir = tempfile::tempdir().unwrap();
+        let home = Home::new(dir.path().join("home"));
+        let daemon = start_daemon(&home, 0);
+        let sandbox = Sandbox { home, dir, daemon };
+        sandbox.running().await;
+        sandbox
+    }
+
+    pub async fn running(&self) -> Info {
+        soon("the sandbox is running", || async {
+            match sandbox::state(&self.home).unwrap() {
+                State::Running(info) => Some(info),
+                _ => None,
+            }
+        })
+        .await
+    }
+
+    pub async fn client(&self) -> kube::Client {
+        let config = Kubeconfig::read_from(self.home.kubeconfig()).unwrap();
+        let options = KubeConfigOptions { context: Some(CONTEXT.into()), ..KubeConfigOptions::default() };
+        let config = kube::Config::from_custom_kubeconfig(config, &options).await.unwrap();
+        kube::Client::try_from(config).unwrap()
+    }
+
+    /// Puts the fixture's web server into the image store.
+    pub fn import_web(&self) {
+        let layout = ImageLayout {
+            files: vec![(PathBuf::from(PROGRAM), "web".into())],
+            entrypoint: vec!["{root}/web".into(), "web".into()],
+            ..ImageLayout::default()
+        };
+        self.home.images().unwrap().import("web:1", &layout).unwrap();
+    }
+
+    pub fn kubectl_command(&self, args: &[&str]) -> Command {
+        let mut command = Command::new("kubectl");
+        command.arg("--kubeconfig").arg(self.home.kubeconfig()).args(args).env("HOME", self.dir.path());
+        command
+    }
+
+    /// Runs kubectl, which must succeed, and gives back what it printed.
+    pub async fn kubectl(&self, args: &[&str]) -> String {
+        let output = self.kubectl_output(args, None).await;
+        let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        assert!(output.status.success(), "kubectl {args:?}: {}\n{out}{err}", output.status);
+        out.into_owned()
+    }
+
+    pub async fn kubectl_output(&self, args: &[&str], input: Option<&str>) -> Output {
+        let mut command = self.kubectl_command(args);
+        let input = input.map(str::to_string);
+        tokio::task::spawn_blocking(move || {
+            command.stdin(if input.is_some() { Stdio::piped() } else { Stdio::null() });
+            command.stdout(Stdio::piped()).stderr(Stdio::piped());
+            let mut child = command.spawn().unwrap_or_else(|e| {
+                panic!("this test needs kubectl (https://kubernetes.io/docs/tasks/tools/): {e}")
+            });
+            if let (Some(mut stdin), Some(input)) = (child.stdin.take(), input) {
+                std::io::Write::write_all(&mut stdin, input.as_bytes()).unwrap();
+            }
+            child.wait_with_output().unwrap()
+        })
+        .await
+        .unwrap()
+    }
+
+    pub async fn apply(&self, objects: &[Value]) {
+        let manifest = manifest(objects);
+        let output = self.kubectl_output(&["apply", "--server-side", "-f", "-"], Some(&manifest)).await;
+        let err = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "apply {manifest}: {err}\n{}", self.log());
+    }
+
+    /// Enables the ingress and waits until it admits Ingresses.
+    pub async fn ingress(&self) -> Info {
+        let info = self.running().await;
+        sandbox::addons::enable_ingress(&self.client().await, &info.entry).await.unwrap();
+        let rollout = [
+            "-n",
+            "ingress-nginx",
+            "rollout",
+            "status",
+            "deployment/ingress-nginx-controller",
+            "--timeout=30s",
+        ];
+        self.kubectl(&rollout).await;
+        info
+    }
+
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(self.home.log()).unwrap_or_default()
+    }
+
+    /// The processes that belong to this sandbox, by its folder's name in their command line or environment.
+    pub fn processes(&self) -> Vec<String> {
+        let flags = if cfg!(target_os = "linux") { "axeww" } else { "-axEww" };
+        let output = Command::new("ps").args([flags, "-o", "pid=,command="]).output().unwrap();
+        let marker = self.home.dir().to_string_lossy().into_owned();
+        String::from_utf8_lossy(&output.stdout)
+            .lines()
+            .filter(|line| {
+                line.contains(&marker) && line.contains("sandbox-fixture") | line.contains("/web web")
+            })
+            .map(|line| line.chars().take(120).collect())
+            .collect()
+    }
+}
+
+impl Drop for Sandbox {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("--- sandbox.log\n{}", self.log());
+        }
+        let pid = rustix::process::Pid::from_child(&self.daemon);
+        if matches!(self.daemon.try_wait(), Ok(None)) {
+            let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
+        }
+        let _ = self.daemon.wait();
+    }
+}
+
+/// A Deployment, Service and Ingress of the fixture's web server for host `web.local`.
+pub fn web(version: &str, replicas: u32, marker: &str) -> [Value; 3] {
+    let labels = json!({"app": "web"});
+    let probe = |period: u32| json!({"httpGet": {"path": "/ready", "port": "http"}, "periodSeconds": period});
+    let objects = json!([
+        {"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "web", "namespace": "default"}, "spec": {
+            "replicas": replicas,
+            "selector": {"matchLabels": labels},
+            "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": 0, "maxSurge": 1}},
+            "template": {"metadata": {"labels": labels}, "spec": {
+                "terminationGracePeriodSeconds": 5,
+                "containers": [{
+                    "name": "web", "image": "web:1", "imagePullPolicy": "Never",
+                    "env": [
+                        {"name": "VERSION", "value": version},
+                        {"name": "MARKER", "value": marker},
+                        {"name": "POD_NAME", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}},
+                    ],
+                    "ports": [{"name": "http", "containerPort": 8000}],
+                    "resources": {"requests": {"cpu": "10m", "memory": "16Mi"}},
+                    "readinessProbe": probe(1),
+                    "lifecycle": {"preStop": {"sleep": {"seconds": 1}}},
+                }],
+            }},
+        }},
+        {"apiVersion": "v1", "kind": "Service", "metadata": {"name": "web", "namespace": "default"}, "spec": {
+            "selector": labels, "ports": [{"name": "http", "port": 80, "targetPort": "http"}]}},
+        {"apiVersion": "networking.k8s.io/v1", "kind": "Ingress",
+            "metadata": {"name": "web", "namespace": "default"}, "spec": {
+            "ingressClassName": "nginx",
+            "rules": [{"host": "web.local", "http": {"paths": [{"path": "/", "pathType": "Prefix",
+                "backend": {"service": {"name": "web", "port": {"name": "http"}}}}]}}]}},
+    ]);
+    serde_json::from_value(objects).unwrap()
+}
+
+/// Objects as kubectl reads them.
+pub fn manifest(objects: &[Value]) -> String {
+    objects.iter().map(|object| format!("{object}\n")).collect()
+}
+
+/// One request by a connection of its own: status and body, or what went wrong.
+pub async fn ask(entry: &str, method: &str, host: &str, id: &str) -> Result<(u16, String), String> {
+    let address = entry.trim_start_matches("http://");
+    let body = if method == "POST" { "content-length: 4\r\n\r\nbody" } else { "\r\n" };
+    let request =
+        format!("{method} /x HTTP/1.1\r\nhost: {host}\r\nx-request-id: {id}\r\nconnection: close\r\n{body}");
+    let exchange = async {
+        let mut stream = TcpStream::connect(address).await?;
+        stream.write_all(request.as_bytes()).await?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await?;
+        Ok::<_, std::io::Error>(answer)
+    };
+    let answer = exchange.await.map_err(|e| format!("{id}: {e}"))?;
+    let status = answer.split(' ').nth(1).and_then(|status| status.parse().ok());
+    let body = answer.split_once("\r\n\r\n").map(|(_, body)| body.to_string());
+    status.zip(body).ok_or_else(|| format!("{id}: no answer: {answer:?}"))
+}
