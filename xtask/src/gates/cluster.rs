@@ -50,13 +50,20 @@ pub(super) enum Readyz {
 pub async fn wait(cx: &Cx, client: &Client, namespace: &str, after: &[SpanId]) -> Result<Done<()>> {
     let spec =
         Gate { name: "cluster", deadline: DEADLINE, after, look: evidence::kubectl("get nodes,pods -A") };
-    let snapshot = Snapshot { namespace: namespace.to_owned(), ..Snapshot::default() };
-    let verdicts = watch::verdicts(client, snapshot, feeds(client, namespace), |s, clock| judge(s, clock));
-    super::wait(cx, spec, verdicts, async || {
+    super::wait(cx, spec, verdicts(client, namespace), async || {
         evidence::collect(client, evidence::About { namespace: "kube-system", ..evidence::About::default() })
             .await
     })
     .await
+}
+
+/// Verdicts on the cluster as it changes.
+pub(super) fn verdicts(
+    client: &Client,
+    namespace: &str,
+) -> impl futures::Stream<Item = Result<Verdict>> + use<> {
+    let snapshot = Snapshot { namespace: namespace.to_owned(), ..Snapshot::default() };
+    watch::verdicts(client, snapshot, feeds(client, namespace), |s, clock| judge(s, clock))
 }
 
 /// One look.

@@ -75,7 +75,7 @@ fn closed(verdict: Verdict<RolledOut>) -> Verdict {
 }
 
 /// First the rollout, and as long as that stands, the webhook.
-fn verdicts<'w>(
+pub(super) fn verdicts<'w>(
     client: &'w Client,
     ingress: &'w Ingress,
     namespace: &'w str,

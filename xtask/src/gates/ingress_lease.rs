@@ -62,11 +62,7 @@ impl Snapshot {
 pub async fn wait(cx: &Cx, client: &Client, after: &[SpanId]) -> Result<Done<String>> {
     let look = evidence::kubectl(&format!("-n {NAMESPACE} get lease/{LEASE} -o yaml"));
     let spec = Gate { name: "ingress-lease", deadline: DEADLINE, after, look };
-    let verdicts = watch::verdicts(client, Snapshot::default(), feeds(client), |s, clock| {
-        s.note(clock);
-        judge(s, clock)
-    });
-    super::wait(cx, spec, verdicts, async || {
+    super::wait(cx, spec, verdicts(client), async || {
         let about = evidence::About {
             namespace: NAMESPACE,
             deployment: Some("ingress-nginx-controller"),
@@ -76,6 +72,14 @@ pub async fn wait(cx: &Cx, client: &Client, after: &[SpanId]) -> Result<Done<Str
         evidence::collect(client, about).await
     })
     .await
+}
+
+/// Verdicts on the lease as it changes.
+pub(super) fn verdicts(client: &Client) -> impl futures::Stream<Item = Result<Verdict<String>>> + use<> {
+    watch::verdicts(client, Snapshot::default(), feeds(client), |s, clock| {
+        s.note(clock);
+        judge(s, clock)
+    })
 }
 
 /// One look.

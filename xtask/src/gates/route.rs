@@ -38,13 +38,13 @@ pub async fn wait(
     namespace: &str,
     after: &[SpanId],
 ) -> Result<Done<()>> {
-    let url = url(entry)?;
+    let probe = Probe::new(entry, host)?;
+    let url = &probe.url;
     let look = format!(
         "curl -i -H 'Host: {host}' {url}; {}",
         evidence::kubectl(&format!("-n {namespace} get ingress,endpointslices"))
     );
     let spec = Gate { name: "route", deadline: DEADLINE, after, look };
-    let probe = Probe::new(url, host)?;
     super::wait(cx, spec, verdicts(&probe, client, namespace), async || {
         let about = evidence::About { namespace, ..evidence::About::default() };
         let mut bundle = evidence::collect(client, about).await;
@@ -60,7 +60,7 @@ pub async fn wait(
 /// # Errors
 /// An entry that is no URL.
 pub async fn look(client: &Client, namespace: &str, entry: &str, host: &str) -> Result<Verdict> {
-    let probe = Probe::new(url(entry)?, host)?;
+    let probe = Probe::new(entry, host)?;
     let mut streak = Streak::default();
     loop {
         let answer = probe.ask().await;
@@ -82,14 +82,15 @@ fn url(entry: &str) -> Result<reqwest::Url> {
 }
 
 /// Asks the entry.
-struct Probe {
+pub(super) struct Probe {
     http: reqwest::Client,
     url: reqwest::Url,
     host: String,
 }
 
 impl Probe {
-    fn new(url: reqwest::Url, host: &str) -> Result<Probe> {
+    pub(super) fn new(entry: &str, host: &str) -> Result<Probe> {
+        let url = url(entry)?;
         let http = reqwest::Client::builder()
             // Each answer by a connection of its own: a kept one stays with an nginx worker from before a reload.
             .pool_max_idle_per_host(0)
@@ -195,7 +196,7 @@ pub(super) fn judge(streak: &Streak, host: &str) -> Verdict {
     }
 }
 
-fn verdicts<'w>(
+pub(super) fn verdicts<'w>(
     probe: &'w Probe,
     client: &'w Client,
     namespace: &'w str,

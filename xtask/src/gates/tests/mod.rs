@@ -1,9 +1,9 @@
 //! The gates' rules, case by case, and their drivers against an API server whose controllers the tests play.
 
-//mod api;
+mod api;
 mod autoscaler;
 mod cluster;
-//mod drivers;
+mod drivers;
 mod ingress;
 mod objects;
 mod rollout;
