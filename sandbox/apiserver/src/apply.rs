@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde_json::{Map, Value, json};
 
+use crate::defaults;
 use crate::fields::{self, FieldPath, FieldSet};
 use crate::kinds::Kind;
 use crate::managed::{self, Entry};
@@ -43,8 +44,14 @@ pub(crate) fn merge(
     let mine = entries.iter().position(|entry| entry.is(&options.manager, "Apply", subresource));
     let before = mine.map(|index| entries[index].fields.clone()).unwrap_or_default();
 
-    let differs =
-        |path: &FieldPath| !managed::is_item(path) && fields::get(live, path) != fields::get(&config, path);
+    let mut merged = live.clone();
+    merge_fields(kind, &mut merged, &config, status);
+    // What defaulting puts back is no change: a reference applied without its default apiVersion, say.
+    let mut completed = merged.clone();
+    defaults::apply(kind, &mut completed);
+    let differs = |path: &FieldPath| {
+        !managed::is_item(path) && fields::get(live, path) != fields::get(&completed, path)
+    };
     let overruled: FieldSet = wanted.iter().filter(|path| differs(path)).cloned().collect();
     let mut conflicts: Vec<(usize, FieldPath)> = Vec::new();
     for (index, entry) in entries.iter().enumerate().filter(|(index, _)| Some(*index) != mine) {
@@ -57,8 +64,6 @@ pub(crate) fn merge(
         entries[*index].fields.remove(path);
     }
 
-    let mut merged = live.clone();
-    merge_fields(kind, &mut merged, &config, status);
     let others: FieldSet = entries
         .iter()
         .enumerate()

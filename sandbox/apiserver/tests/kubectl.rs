@@ -250,3 +250,28 @@ async fn typed_commands() -> Result {
     );
     Ok(())
 }
+
+/// A reference whose default the server filled in is still the one applied.
+#[tokio::test]
+async fn server_side_apply_takes_over_from_client_side_apply() -> Result {
+    let server = Server::start().await?;
+    if server.kubectl().is_none() {
+        return Ok(());
+    }
+    let mut object = deployment(2);
+    object["spec"]["template"]["spec"]["containers"][0]["env"] =
+        json!([{"name": "IP", "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}}]);
+    let manifest = server.manifest("d.json", &object)?;
+    server.run(&format!("apply -f {manifest}")).await?;
+    for _ in 0..2 {
+        let applied = server.run(&format!("apply --server-side -f {manifest}")).await?;
+        assert_eq!(applied.trim(), "deployment.apps/web serverside-applied");
+    }
+    let managers = server
+        .run("get deploy web --show-managed-fields -o jsonpath={.metadata.managedFields[*].manager}")
+        .await?;
+    let managers: std::collections::BTreeSet<&str> = managers.split(' ').collect();
+    assert_eq!(managers.into_iter().collect::<Vec<_>>(), ["kubectl", "kubectl-last-applied"]);
+    assert_eq!(server.run("get deploy web -o jsonpath={.metadata.generation}").await?, "1");
+    Ok(())
+}
