@@ -10,12 +10,12 @@ use k8s_openapi::api::core::v1::{Event, Node, Pod};
 use kube::api::{ListParams, LogParams};
 use kube::{Api, Client};
 
-use super::condition::{AsCondition, one_line};
+use super::condition::{AsCondition, Condition, one_line};
 use super::{pod, watch};
 use crate::failure::Evidence;
 
-/// Time for each question: the API server may be what fails.
-const PATIENCE: Duration = Duration::from_secs(2);
+/// Time for each question: the API server may be what fails, and the bundle as a whole has 5 s.
+const PATIENCE: Duration = Duration::from_millis(1500);
 const WARNINGS: usize = 8;
 const LOG_LINES: i64 = 15;
 /// Pods whose logs are shown; the others fail alike.
@@ -79,7 +79,7 @@ async fn ask<T>(question: impl Future<Output = kube::Result<T>>) -> Result<T, St
     match tokio::time::timeout(PATIENCE, question).await {
         Ok(Ok(answer)) => Ok(answer),
         Ok(Err(error)) => Err(format!("not to be had: {}", watch::reason(&error))),
-        Err(_) => Err(format!("not to be had: no answer within {} s", PATIENCE.as_secs())),
+        Err(_) => Err(format!("not to be had: no answer within {:.1} s", PATIENCE.as_secs_f64())),
     }
 }
 
@@ -215,7 +215,7 @@ fn node_line(node: &Node) -> String {
     let mut bad: Vec<String> = conditions
         .iter()
         .filter(|condition| (condition.name == "Ready") != condition.is_true())
-        .map(|condition| condition.line())
+        .map(Condition::line)
         .collect();
     if node.spec.as_ref().and_then(|spec| spec.unschedulable) == Some(true) {
         bad.push("cordoned".to_owned());

@@ -199,6 +199,7 @@ fn feeds(client: &Client, target: &Rollout) -> Vec<Feed<Snapshot>> {
 /// The Deployment's own selector, as a string.
 async fn selector(client: &Client, target: &Rollout) -> Option<String> {
     let api: Api<Deployment> = Api::namespaced(client.clone(), &target.namespace);
-    let selector = api.get_opt(&target.deployment).await.ok()??.spec?.selector;
+    let get = tokio::time::timeout(Duration::from_secs(1), api.get_opt(&target.deployment));
+    let selector = get.await.ok()?.ok()??.spec?.selector;
     kube::core::Selector::try_from(selector).ok().map(|selector| selector.to_string())
 }

@@ -204,14 +204,22 @@ pub(super) fn verdicts<'w>(
     struct State {
         streak: Streak,
         pause: Duration,
+        was_bad: bool,
         explained: Option<(String, String)>,
     }
-    let state = State { streak: Streak::default(), pause: Duration::ZERO, explained: None };
+    let state = State { streak: Streak::default(), pause: Duration::ZERO, was_bad: false, explained: None };
     futures::stream::unfold(state, move |mut state| async move {
-        tokio::time::sleep(state.pause).await;
-        state.streak.take(&probe.ask().await);
-        state.pause = if state.streak.bad.is_some() { AFTER_BAD } else { AFTER_GOOD };
-        let mut verdict = judge(&state.streak, &probe.host);
+        let mut verdict = loop {
+            tokio::time::sleep(state.pause).await;
+            state.streak.take(&probe.ask().await);
+            state.was_bad |= state.streak.bad.is_some();
+            state.pause = if state.streak.bad.is_some() { AFTER_BAD } else { AFTER_GOOD };
+            let verdict = judge(&state.streak, &probe.host);
+            // A route that is good from the first answer was open already, and needs no line before the last.
+            if state.was_bad || !matches!(verdict, Verdict::Closed(_)) {
+                break verdict;
+            }
+        };
         // What the API knows about it is asked once for each kind of answer.
         if let (Verdict::Closed(line), Some(bad)) = (&mut verdict, &state.streak.bad) {
             let known = state.explained.take().filter(|(about, _)| about == bad);

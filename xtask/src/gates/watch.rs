@@ -63,17 +63,16 @@ impl<S: 'static> Feed<S> {
             failures: 0,
         };
         let news = futures::stream::unfold(source, move |mut source| async move {
-            let news =
-                match source.next().await {
-                    Seen::All(all) => News::Synced(Box::new(move |s: &mut S| *slot(s) = all) as Change<S>),
-                    Seen::One(object) => News::Changed(Box::new(move |s: &mut S| {
-                        drop(slot(s).insert(object.name_any(), *object))
-                    }) as _),
-                    Seen::Gone(name) => {
-                        News::Changed(Box::new(move |s: &mut S| drop(slot(s).remove(&name))) as _)
-                    }
-                    Seen::Lost(why) => News::Lost(why),
-                };
+            let news = match source.next().await {
+                Seen::All(all) => News::Synced(Box::new(move |s: &mut S| *slot(s) = all) as Change<S>),
+                Seen::One(object) => News::Changed(Box::new(move |s: &mut S| {
+                    drop(slot(s).insert(object.name_any(), *object));
+                }) as _),
+                Seen::Gone(name) => {
+                    News::Changed(Box::new(move |s: &mut S| drop(slot(s).remove(&name))) as _)
+                }
+                Seen::Lost(why) => News::Lost(why),
+            };
             Some((news, source))
         });
         Feed { what, required: true, news: news.boxed() }
@@ -340,7 +339,7 @@ where
                 }
                 // It resumes by itself, or lists anew where the version is gone.
                 Some(Err(watcher::Error::WatchFailed(_) | watcher::Error::WatchError(_))) => {
-                    self.failures += 1
+                    self.failures += 1;
                 }
                 // It would try the same again; a list finds out what was missed meanwhile.
                 Some(Err(error)) => return self.lost(reason(&error)),

