@@ -38,18 +38,18 @@ pub struct Shared {
         global = true,
         value_enum,
         default_value = "auto",
-        env = "XTASK_CLUSTER",
+        env = "XTASK_CLUSTER", hide_env_values = true,
         help_heading = "Shared options"
     )]
     pub cluster: ClusterChoice,
     /// Name of the minikube profile, or of the sandbox.
-    #[arg(long, global = true, default_value = "minikube", env = "XTASK_PROFILE", value_parser = name, help_heading = "Shared options")]
+    #[arg(long, global = true, default_value = "minikube", env = "XTASK_PROFILE", hide_env_values = true, value_parser = name, help_heading = "Shared options")]
     pub profile: String,
     /// Namespace that the app lives in; made if it is missing.
     #[arg(long, global = true, default_value = "default", value_parser = name, help_heading = "Shared options")]
     pub namespace: String,
     /// Loopback port of the sandbox's ingress; 0 takes any free one.
-    #[arg(long, global = true, default_value_t = 8080, env = "XTASK_PORT", help_heading = "Shared options")]
+    #[arg(long, global = true, default_value_t = 8080, env = "XTASK_PORT", hide_env_values = true, help_heading = "Shared options")]
     pub port: u16,
     /// Time for the whole command, such as 90s or 10m.
     #[arg(long, global = true, value_parser = duration, help_heading = "Shared options")]

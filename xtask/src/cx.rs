@@ -10,7 +10,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::cli::Shared;
 use crate::failure::{Attach as _, Cancelled, Exit};
-use crate::output::{Output, Span};
+use crate::output::{Output, Span, State};
+use crate::pipeline::SpanId;
 
 /// One run of one command.
 pub struct Cx {
@@ -167,7 +168,7 @@ impl Cx {
     fn unfinished(&self) -> Vec<String> {
         self.spans()
             .iter()
-            .filter(|span| matches!(span.state, crate::output::State::Start | crate::output::State::Failed))
+            .filter(|span| matches!(span.state, State::Start | State::Failed))
             .map(|span| span.name.clone())
             .collect()
     }
@@ -175,6 +176,11 @@ impl Cx {
     /// The steps and gates so far.
     pub fn spans(&self) -> MutexGuard<'_, Vec<Span>> {
         self.spans.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether a step or gate found its condition true at the first look.
+    pub fn was_already(&self, id: SpanId) -> bool {
+        self.spans().get(id.0).is_some_and(|span| span.state == State::Already)
     }
 
     /// A path as a person in the workspace would write it.

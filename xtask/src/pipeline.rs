@@ -22,7 +22,7 @@ pub struct Done<T> {
 
 /// A step's or gate's place in the run.
 #[derive(Clone, Copy, Debug)]
-pub struct SpanId(usize);
+pub struct SpanId(pub(crate) usize);
 
 impl<T> Deref for Done<T> {
     type Target = T;

@@ -317,9 +317,12 @@ impl<'cx> Child<'cx> {
         self.kill();
     }
 
+    /// It ended by itself. What it left running on purpose, such as a virtual machine that `minikube start`
+    /// brought up, goes on.
     fn ended(&mut self) {
-        // A child that has ended may leave others of its group running; they are nobody's now.
-        self.kill();
+        if let Some(group) = self.group.take() {
+            self.cx.leash.release(group.as_raw_nonzero().get());
+        }
     }
 
     fn kill(&mut self) {

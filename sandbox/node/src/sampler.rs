@@ -16,7 +16,7 @@ use crate::pod::{Group, PodHandle, Slot, slots};
 use crate::{PodUsage, Sample, Usage};
 
 /// CPU use is the mean over at most this: short enough to follow a load test, long enough for the system's 10 ms ticks.
-const WINDOW: Duration = Duration::from_secs(10);
+const WINDOW: Duration = Duration::from_secs(2);
 
 /// The latest samples.
 #[derive(Default)]

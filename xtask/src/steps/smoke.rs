@@ -75,7 +75,9 @@ pub async fn run(
                 Ok((pod, prediction)) => {
                     let percent = prediction.confidence * 100.0;
                     let how = format!("{pod}: health as contracted, {} {percent:.2} %", prediction.class_name);
-                    return Ok(Outcome::Did(prediction, how));
+                    // The pods that answered before answer still.
+                    let nothing_new = !after.is_empty() && after.iter().all(|id| cx.was_already(*id));
+                    return Ok(if nothing_new { Outcome::Already(prediction, how) } else { Outcome::Did(prediction, how) });
                 }
                 Err(error) if attempt < ATTEMPTS && error.is::<Tunnel>() => {
                     step.warn(format!("attempt {attempt}: {}", crate::failure::paragraph(&error)));
