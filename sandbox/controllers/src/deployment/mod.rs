@@ -247,8 +247,10 @@ fn sum_replicas(sets: &[Arc<ReplicaSet>]) -> i32 {
     sets.iter().map(|set| set_replicas(set)).sum()
 }
 
+/// How many available pods a set has and keeps. Its status may still count some that it was already told to delete.
 fn available(set: &ReplicaSet) -> i32 {
-    set.status.as_ref().and_then(|status| status.available_replicas).unwrap_or_default()
+    let counted = set.status.as_ref().and_then(|status| status.available_replicas).unwrap_or_default();
+    counted.min(set_replicas(set))
 }
 
 /// A number, or a percentage of `total`. What is malformed counts as none; the API server refuses it.

@@ -37,10 +37,9 @@ async fn a_pod_without_room_waits_and_is_bound_when_there_is_some() {
     world.create::<Pod>(pod("first", "6Gi")).await;
     world.until("the first bound", |pods: &[Pod]| is_bound(pods, "first")).await;
     world.create::<Pod>(pod("second", "6Gi")).await;
-    let pods =
-        world.until("the second waiting", |pods: &[Pod]| waits_because(pods, "second").is_some()).await;
+    world.until("the second waiting", |pods: &[Pod]| waits_because(pods, "second").is_some()).await;
     let why = "0/1 nodes are available: 1 Insufficient memory. preemption: 0/1 nodes are available: 1 No preemption victims found for incoming pod.";
-    assert_eq!(waits_because(&pods, "second"), Some(why));
+    world.until("the second waiting", |pods: &[Pod]| waits_because(pods, "second") == Some(why)).await;
     let told = |events: &[Event]| {
         events.iter().any(|event| {
             event.reason.as_deref() == Some("FailedScheduling") && event.message.as_deref() == Some(why)
@@ -57,23 +56,14 @@ async fn a_pod_without_room_waits_and_is_bound_when_there_is_some() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_cordoned_node_takes_no_pods() {
-    let world = World::start().await;
-    let nodes: Api<Node> = Api::all(world.client.clone());
-    let cordon = |cordoned: bool| Patch::Merge(json!({"spec": {"unschedulable": cordoned}}));
-    nodes.patch(NODE, &PatchParams::default(), &cordon(true)).await.unwrap();
+    let world = World::start_with_node(json!({"unschedulable": true})).await;
     world.create::<Pod>(pod("first", "1Gi")).await;
-    let pods = world.until("it waits", |pods: &[Pod]| {
-        // The scheduler may have seen the pod before the cordon, but not the other way round.
-        waits_because(pods, "first").is_some() || is_bound(pods, "first")
-    });
-    let pods = pods.await;
-    if let Some(why) = waits_because(&pods, "first") {
-        assert!(
-            why.starts_with("0/1 nodes are available: 1 node(s) were unschedulable. preemption:"),
-            "{why}"
-        );
-    }
-    nodes.patch(NODE, &PatchParams::default(), &cordon(false)).await.unwrap();
+    let why = "0/1 nodes are available: 1 node(s) were unschedulable. \
+               preemption: 0/1 nodes are available: 1 Preemption is not helpful for scheduling.";
+    world.until("it waits", |pods: &[Pod]| waits_because(pods, "first") == Some(why)).await;
+    let nodes: Api<Node> = Api::all(world.client.clone());
+    let uncordon = Patch::Merge(json!({"spec": {"unschedulable": false}}));
+    nodes.patch(NODE, &PatchParams::default(), &uncordon).await.unwrap();
     world.until("it is bound", |pods: &[Pod]| is_bound(pods, "first")).await;
 }
 
@@ -83,9 +73,9 @@ async fn a_node_selector_is_obeyed() {
     let mut picky = pod("picky", "1Gi");
     picky["spec"]["nodeSelector"] = json!({"disk": "fast"});
     world.create::<Pod>(picky).await;
-    let pods = world.until("it waits", |pods: &[Pod]| waits_because(pods, "picky").is_some()).await;
-    let why = waits_because(&pods, "picky").unwrap();
-    assert!(why.contains("1 node(s) didn't match Pod's node affinity/selector"), "{why}");
+    let why = "1 node(s) didn't match Pod's node affinity/selector";
+    let waits = |pods: &[Pod]| waits_because(pods, "picky").is_some_and(|message| message.contains(why));
+    world.until("it waits", waits).await;
     let nodes: Api<Node> = Api::all(world.client.clone());
     let label = Patch::Merge(json!({"metadata": {"labels": {"disk": "fast"}}}));
     nodes.patch(NODE, &PatchParams::default(), &label).await.unwrap();

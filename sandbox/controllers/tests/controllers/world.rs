@@ -35,6 +35,11 @@ pub(crate) struct World {
 impl World {
     /// With one ready node that has room for ten pods of 1Gi.
     pub(crate) async fn start() -> Self {
+        Self::start_with_node(json!({})).await
+    }
+
+    /// With a node of this spec.
+    pub(crate) async fn start_with_node(spec: serde_json::Value) -> Self {
         let server = ApiServer::new("token".to_owned());
         let client = server.client();
         let usage = Arc::new(FakeUsage::default());
@@ -43,16 +48,16 @@ impl World {
         tokio::spawn(sandbox_controllers::run(client.clone(), shutdown.clone()));
         tokio::spawn(shutdown.clone().run_until_cancelled_owned(play_node(client.clone(), usage.clone())));
         let world = Self { client, usage, _shutdown: shutdown.drop_guard() };
-        world.add_node("10Gi").await;
+        world.add_node(spec).await;
         world
     }
 
-    async fn add_node(&self, memory: &str) {
+    async fn add_node(&self, spec: serde_json::Value) {
         let nodes: Api<Node> = Api::all(self.client.clone());
         let node = serde_json::from_value(json!({
-            "apiVersion": "v1", "kind": "Node", "metadata": {"name": NODE},
+            "apiVersion": "v1", "kind": "Node", "metadata": {"name": NODE}, "spec": spec,
             "status": {
-                "allocatable": {"cpu": "8", "memory": memory, "pods": "110"},
+                "allocatable": {"cpu": "8", "memory": "10Gi", "pods": "110"},
                 "conditions": [{"type": "Ready", "status": "True"}],
             },
         }))
