@@ -5,6 +5,7 @@
 mod autoscaler;
 mod endpoints;
 mod garbage;
+mod manifests;
 mod replicas;
 mod rollout;
 mod scheduling;
