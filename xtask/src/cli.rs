@@ -38,7 +38,8 @@ pub struct Shared {
         global = true,
         value_enum,
         default_value = "auto",
-        env = "XTASK_CLUSTER", hide_env_values = true,
+        env = "XTASK_CLUSTER",
+        hide_env_values = true,
         help_heading = "Shared options"
     )]
     pub cluster: ClusterChoice,
@@ -49,7 +50,14 @@ pub struct Shared {
     #[arg(long, global = true, default_value = "default", value_parser = name, help_heading = "Shared options")]
     pub namespace: String,
     /// Loopback port of the sandbox's ingress; 0 takes any free one.
-    #[arg(long, global = true, default_value_t = 8080, env = "XTASK_PORT", hide_env_values = true, help_heading = "Shared options")]
+    #[arg(
+        long,
+        global = true,
+        default_value_t = 8080,
+        env = "XTASK_PORT",
+        hide_env_values = true,
+        help_heading = "Shared options"
+    )]
     pub port: u16,
     /// Time for the whole command, such as 90s or 10m.
     #[arg(long, global = true, value_parser = duration, help_heading = "Shared options")]

@@ -34,7 +34,7 @@ fn bad_arguments_are_usage_errors() {
     for (args, word) in [
         (&["fly"][..], "fly"),
         (&["up", "--timeout", "soon"], "`soon` is no duration"),
-        (&["up", "--timeout", "-5s"], "-5s"),
+        (&["up", "--timeout=-5s"], "`-5s` is negative"),
         (&["up", "--namespace", "No_Such"], "use lower-case letters"),
         (&["up", "--profile", "../elsewhere"], "use lower-case letters"),
         (&["up", "--port", "70000"], "70000"),

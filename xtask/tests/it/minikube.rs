@@ -93,7 +93,7 @@ fn up_runs_the_exact_commands_in_order_and_no_step_before_its_gate() {
 }
 
 /// Starts and ends as the summary tells them.
-pub fn assert_order(summary: &serde_json::Value) {
+pub(crate) fn assert_order(summary: &serde_json::Value) {
     let spans = summary["steps"].as_array().expect("steps");
     // A step and its gate may share a name: the step's start, the gate's end.
     let at = |name: &str, last: bool| {

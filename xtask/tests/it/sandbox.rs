@@ -133,7 +133,9 @@ fn port_forward(world: &World) {
         .spawn()
         .expect("kubectl");
     let mut line = String::new();
-    BufReader::new(child.stdout.take().expect("stdout")).read_line(&mut line).expect("kubectl's first line");
+    // Kept open: kubectl prints a second line, and would die of a closed pipe.
+    let mut stdout = BufReader::new(child.stdout.take().expect("stdout"));
+    stdout.read_line(&mut line).expect("kubectl's first line");
     let port = line
         .split("127.0.0.1:")
         .nth(1)

@@ -10,24 +10,24 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 
 /// A profile that no other test uses; what runs under it ends with the test.
-pub struct World {
-    pub profile: String,
-    pub root: PathBuf,
+pub(crate) struct World {
+    pub(crate) profile: String,
+    pub(crate) root: PathBuf,
     env: BTreeMap<String, String>,
     scratch: tempfile::TempDir,
 }
 
 /// How a run of the tool ended.
-pub struct Ran {
-    pub code: i32,
-    pub stdout: String,
-    pub stderr: String,
-    pub took: Duration,
+pub(crate) struct Ran {
+    pub(crate) code: i32,
+    pub(crate) stdout: String,
+    pub(crate) stderr: String,
+    pub(crate) took: Duration,
 }
 
 impl World {
     /// A sandbox, not started.
-    pub fn sandbox() -> World {
+    pub(crate) fn sandbox() -> World {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let profile = format!("it-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::SeqCst));
         let env = [
@@ -42,7 +42,7 @@ impl World {
     }
 
     /// Stand-ins for minikube and docker on PATH, a sandbox behind them.
-    pub fn minikube() -> World {
+    pub(crate) fn minikube() -> World {
         let mut world = World::sandbox();
         let stand_ins = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/stand-ins");
         let path = std::env::var("PATH").unwrap_or_default();
@@ -54,22 +54,22 @@ impl World {
         world
     }
 
-    pub fn set(&mut self, name: &str, value: impl ToString) {
+    pub(crate) fn set(&mut self, name: &str, value: impl ToString) {
         self.env.insert(name.to_owned(), value.to_string());
     }
 
     /// A folder that goes with the test.
-    pub fn scratch(&self) -> &Path {
+    pub(crate) fn scratch(&self) -> &Path {
         self.scratch.path()
     }
 
     /// Where the sandbox keeps its state.
-    pub fn home(&self) -> PathBuf {
+    pub(crate) fn home(&self) -> PathBuf {
         target().join("xtask/sandbox").join(&self.profile)
     }
 
     /// Replaces the workspace by a copy of its outside, whose manifests may be changed: the app is the real one.
-    pub fn own_workspace(&mut self) -> PathBuf {
+    pub(crate) fn own_workspace(&mut self) -> PathBuf {
         let root = self.scratch().join("workspace");
         std::fs::create_dir_all(root.join("kubernetes")).expect("making the workspace");
         for name in ["Cargo.toml", "Cargo.lock"] {
@@ -88,7 +88,7 @@ impl World {
     }
 
     /// The tool's command line, ready to be started.
-    pub fn command(&self, args: &[&str]) -> Command {
+    pub(crate) fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_xtask"));
         command.args(args).current_dir(&self.root).envs(&self.env).stdin(Stdio::null());
         // What the developer's shell has set must not decide how a test goes.
@@ -101,7 +101,7 @@ impl World {
     }
 
     /// Runs the tool to its end.
-    pub fn run(&self, args: &[&str]) -> Ran {
+    pub(crate) fn run(&self, args: &[&str]) -> Ran {
         if args.first().is_some_and(|first| *first == "up" || *first == "redeploy") {
             weights_once();
         }
@@ -111,14 +111,14 @@ impl World {
     }
 
     /// Runs it and expects it to end well.
-    pub fn run_ok(&self, args: &[&str]) -> Ran {
+    pub(crate) fn run_ok(&self, args: &[&str]) -> Ran {
         let ran = self.run(args);
         assert_eq!(ran.code, 0, "{args:?}\n--- stdout\n{}\n--- stderr\n{}", ran.stdout, ran.stderr);
         ran
     }
 
     /// Each call of a stand-in, in order: the command line, and what of the environment matters.
-    pub fn calls(&self) -> Vec<(String, String)> {
+    pub(crate) fn calls(&self) -> Vec<(String, String)> {
         let log = std::fs::read_to_string(self.scratch().join("calls.log")).unwrap_or_default();
         log.lines()
             .filter_map(|line| {
@@ -130,7 +130,7 @@ impl World {
     }
 
     /// kubectl, pinned to this cluster.
-    pub fn kubectl(&self, args: &[&str]) -> Ran {
+    pub(crate) fn kubectl(&self, args: &[&str]) -> Ran {
         let kubeconfig = self.run_ok(&["kubeconfig"]).stdout;
         let began = Instant::now();
         let output = Command::new("kubectl")
@@ -144,7 +144,7 @@ impl World {
     }
 
     /// Processes that carry this test's profile or scratch folder in their command line or environment.
-    pub fn processes(&self) -> Vec<String> {
+    pub(crate) fn processes(&self) -> Vec<String> {
         let output = Command::new("ps").args(["axeww", "-o", "pid=,command="]).output().expect("running ps");
         let text = String::from_utf8_lossy(&output.stdout).into_owned();
         let scratch = self.scratch().display().to_string();
@@ -187,12 +187,12 @@ impl Ran {
     }
 
     /// The JSON objects of `--output json`.
-    pub fn events(&self) -> Vec<Value> {
+    pub(crate) fn events(&self) -> Vec<Value> {
         self.stdout.lines().map(|line| serde_json::from_str(line).expect(line)).collect()
     }
 
     /// The last of them.
-    pub fn summary(&self) -> Value {
+    pub(crate) fn summary(&self) -> Value {
         let last = self.events().pop().unwrap_or_else(|| panic!("no output; stderr: {}", self.stderr));
         assert_eq!(last["event"], "summary");
         last
@@ -200,7 +200,7 @@ impl Ran {
 }
 
 /// Waits for a condition of the outside world.
-pub fn eventually(what: &str, deadline: Duration, mut condition: impl FnMut() -> bool) {
+pub(crate) fn eventually(what: &str, deadline: Duration, mut condition: impl FnMut() -> bool) {
     let until = Instant::now() + deadline;
     while !condition() {
         assert!(Instant::now() < until, "not within {deadline:?}: {what}");
@@ -214,7 +214,7 @@ fn workspace() -> PathBuf {
 }
 
 /// Cargo's target folder, as the tool finds it.
-pub fn target() -> PathBuf {
+pub(crate) fn target() -> PathBuf {
     std::env::var_os("CARGO_TARGET_DIR")
         .map_or_else(|| workspace().join("target"), |dir| workspace().join(dir))
 }
