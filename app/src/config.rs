@@ -9,6 +9,9 @@ use anyhow::{Result, anyhow, ensure};
 use crate::engine::EngineKind;
 use crate::log;
 
+/// A few seconds' work for one pod: more would only wait until its deadline.
+const DEFAULT_QUEUE_SIZE: NonZeroUsize = NonZeroUsize::MIN.saturating_add(31);
+
 /// Everything that can be set, from the environment.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -48,12 +51,7 @@ impl Config {
             model_dir: lookup("MODEL_DIR").map_or_else(|| PathBuf::from("model"), PathBuf::from),
             engine: parse(&lookup, "MODEL_ENGINE", "auto, rten or onnxruntime", EngineKind::Auto)?,
             threads: parse(&lookup, "MODEL_THREADS", "a positive number", cpus)?,
-            queue_size: parse(
-                &lookup,
-                "QUEUE_SIZE",
-                "a positive number",
-                const { NonZeroUsize::new(32).unwrap() },
-            )?,
+            queue_size: parse(&lookup, "QUEUE_SIZE", "a positive number", DEFAULT_QUEUE_SIZE)?,
             request_timeout: seconds(&lookup, "REQUEST_TIMEOUT_SECONDS", 30.0)?,
             drain_delay: seconds(&lookup, "DRAIN_DELAY_SECONDS", 0.0)?,
             log_format: parse(&lookup, "LOG_FORMAT", "json or human", log::Format::default())?,

@@ -22,10 +22,18 @@ pub(crate) async fn drained(app: &App, mut signals: Signals) {
         _ = signals.terminate.recv() => "SIGTERM",
         _ = signals.interrupt.recv() => "SIGINT",
     };
+    let delay = app.config.drain_delay;
+    if delay.is_zero() {
+        app.lifecycle.drain();
+    } else {
+        app.lifecycle.leave();
+    }
+    // After the change: whoever reads the line sees it already in force.
     tracing::info!(signal = name, accepted = app.lifecycle.accepted(), "draining");
-    app.lifecycle.leave();
-    tokio::time::sleep(app.config.drain_delay).await;
-    app.lifecycle.drain();
+    if !delay.is_zero() {
+        tokio::time::sleep(delay).await;
+        app.lifecycle.drain();
+    }
     // Each accepted prediction ends by its own deadline, so this does too.
     app.lifecycle.idle().await;
 }
