@@ -40,9 +40,7 @@ pub enum FetchError {
         reason: String,
     },
     /// The host answered, but not with the file.
-    #[error(
-        "{url} answered HTTP {status}\nhint: is the address still right? `cargo xtask weights generate` does without"
-    )]
+    #[error("{url} answered HTTP {status}")]
     Status {
         /// What was asked for.
         url: String,
@@ -51,9 +49,8 @@ pub enum FetchError {
     },
     /// The file came whole and is not the pinned one. Nothing of it was kept.
     #[error(
-        "{url} is not the pinned file: expected {expected}, got {got}\n\
-         hint: something between here and there changed it (a proxy, a login page); run `cargo xtask weights fetch` again, \
-         or do without: `cargo xtask weights generate`"
+        "{url} is not the pinned file: expected {expected}, got {got}; something between here and there changed it \
+         (a proxy, a login page)"
     )]
     Mismatch {
         /// What was asked for.

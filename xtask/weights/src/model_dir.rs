@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io::Write as _;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 
 use anyhow::{Context as _, Result, bail};
@@ -13,8 +14,6 @@ use crate::{Preset, sha256_hex};
 pub const MODEL_FILE: &str = "model.onnx";
 /// File name of the [`Manifest`].
 pub const MANIFEST_FILE: &str = "manifest.json";
-
-const HINT: &str = "hint: `cargo xtask weights fetch` or `cargo xtask weights generate` makes it anew";
 
 /// What `manifest.json` says of the `model.onnx` beside it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -58,26 +57,26 @@ impl Manifest {
 
 /// Checks that `dir` is a whole model folder: both files there, `model.onnx` of the size and SHA-256 in the manifest.
 ///
-/// The error says what is wrong and which command mends it.
+/// The error says what is wrong, on which file; its caller knows which command mends it.
 pub fn verify(dir: &Path) -> Result<Manifest> {
     let path = dir.join(MANIFEST_FILE);
-    let text = fs::read(&path).with_context(|| format!("read {}\n{HINT}", path.display()))?;
+    let text = fs::read(&path).with_context(|| format!("read {}", path.display()))?;
     let manifest: Manifest =
-        serde_json::from_slice(&text).with_context(|| format!("parse {} as JSON\n{HINT}", path.display()))?;
+        serde_json::from_slice(&text).with_context(|| format!("parse {} as JSON", path.display()))?;
     let path = dir.join(MODEL_FILE);
-    let onnx = fs::read(&path).with_context(|| format!("read {}\n{HINT}", path.display()))?;
+    let onnx = fs::read(&path).with_context(|| format!("read {}", path.display()))?;
     let (size, path) = (onnx.len() as u64, path.display());
     if size != manifest.size_bytes {
-        bail!("{path} is damaged: expected {} bytes, got {size}\n{HINT}", manifest.size_bytes);
+        bail!("{path} is damaged: expected {} bytes, got {size}", manifest.size_bytes);
     }
     let sha256 = sha256_hex(&onnx);
     if sha256 != manifest.sha256 {
-        bail!("{path} is damaged: expected sha256 {}, got {sha256}\n{HINT}", manifest.sha256);
+        bail!("{path} is damaged: expected sha256 {}, got {sha256}", manifest.sha256);
     }
     Ok(manifest)
 }
 
-/// Writes both files into a temporary folder beside `dir`, then swaps it in.
+/// Writes both files, read-only, into a temporary folder beside `dir`, then swaps it in.
 pub(crate) fn install(dir: &Path, onnx: &[u8], manifest: &Manifest) -> Result<()> {
     let parent = dir.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     fs::create_dir_all(parent).with_context(|| format!("create folder {}", parent.display()))?;
@@ -88,12 +87,15 @@ pub(crate) fn install(dir: &Path, onnx: &[u8], manifest: &Manifest) -> Result<()
     let new = staging.path().join("new");
     let write = || -> Result<()> {
         fs::create_dir(&new)?;
-        let mut file = fs::File::create(new.join(MODEL_FILE))?;
-        file.write_all(onnx)?;
-        file.sync_all()?;
         let mut text = serde_json::to_string_pretty(manifest)?;
         text.push('\n');
-        fs::write(new.join(MANIFEST_FILE), text)?;
+        for (name, contents) in [(MODEL_FILE, onnx), (MANIFEST_FILE, text.as_bytes())] {
+            // Nobody writes to it again: an image store may hard-link it.
+            let mut file =
+                fs::OpenOptions::new().write(true).create_new(true).mode(0o444).open(new.join(name))?;
+            file.write_all(contents)?;
+            file.sync_all()?;
+        }
         Ok(())
     };
     write().with_context(|| format!("write the model to {}", new.display()))?;
