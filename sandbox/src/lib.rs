@@ -11,7 +11,7 @@ mod home;
 mod ingress;
 mod kubelet;
 mod lifecycle;
-mod machine;
+pub mod machine;
 
 /// The image store, and what an image is made of.
 pub mod images {

@@ -3,13 +3,17 @@
 use anyhow::{Context as _, Result};
 
 /// CPUs that this process may use.
-pub(crate) fn cpus() -> u32 {
+#[must_use]
+pub fn cpus() -> u32 {
     std::thread::available_parallelism().ok().and_then(|n| u32::try_from(n.get()).ok()).unwrap_or(1)
 }
 
 /// Memory of the machine, or of the cgroup that we are in if that is less.
+///
+/// # Errors
+/// When the system does not say.
 #[cfg(target_os = "linux")]
-pub(crate) fn memory_bytes() -> Result<u64> {
+pub fn memory_bytes() -> Result<u64> {
     let text = std::fs::read_to_string("/proc/meminfo").context("read /proc/meminfo")?;
     let total = meminfo_total_bytes(&text).context("find MemTotal in /proc/meminfo")?;
     let limit = std::fs::read_to_string("/sys/fs/cgroup/memory.max").ok();
@@ -24,8 +28,11 @@ fn meminfo_total_bytes(text: &str) -> Option<u64> {
 }
 
 /// Memory of the machine.
+///
+/// # Errors
+/// When the system does not say.
 #[cfg(not(target_os = "linux"))]
-pub(crate) fn memory_bytes() -> Result<u64> {
+pub fn memory_bytes() -> Result<u64> {
     let output = std::process::Command::new("sysctl").args(["-n", "hw.memsize"]).output();
     let output = output.context("run sysctl -n hw.memsize")?;
     String::from_utf8_lossy(&output.stdout).trim().parse().context("read what sysctl -n hw.memsize says")

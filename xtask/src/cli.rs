@@ -104,6 +104,8 @@ pub enum Command {
     Smoke,
     /// Show what is ready and what is not, gate by gate; changes nothing.
     Status,
+    /// Look for all that is wrong on this machine, each with what mends it; changes nothing.
+    Doctor,
     /// Remove what `up` made.
     Down {
         /// Delete the minikube profile too.

@@ -4,6 +4,7 @@
 pub mod cli;
 pub mod clusters;
 pub mod cx;
+pub mod doctor;
 pub mod down;
 pub mod failure;
 pub mod gates;

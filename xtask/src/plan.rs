@@ -47,7 +47,11 @@ pub async fn run(cx: &Cx, command: &Command) -> Result<Summary> {
         Command::Smoke => vec![smoke()],
         Command::Down { delete } => down(&choice.kind, &manifests, *delete),
         Command::Weights { .. } => vec![weights(cx)],
-        Command::Status | Command::Logs { .. } | Command::Kubeconfig | Command::Sandbox { .. } => {
+        Command::Status
+        | Command::Doctor
+        | Command::Logs { .. }
+        | Command::Kubeconfig
+        | Command::Sandbox { .. } => {
             vec![Planned::new(
                 "look",
                 vec!["reads from the cluster and changes nothing, with or without --dry-run".to_owned()],

@@ -11,7 +11,7 @@ use crate::cx::Cx;
 use crate::failure::{Exit, exit_of};
 use crate::output::{self, Output};
 use crate::summary::Summary;
-use crate::{clusters, down, kubeconfig, logs, plan, redeploy, smoke, status, up, weights};
+use crate::{clusters, doctor, down, kubeconfig, logs, plan, redeploy, smoke, status, up, weights};
 
 /// Runs the command and says how the process shall end.
 pub fn main(cli: Cli) -> Exit {
@@ -76,7 +76,11 @@ fn recorded(command: &Command) -> Option<&'static str> {
         Command::Smoke => Some("smoke"),
         Command::Down { .. } => Some("down"),
         Command::Weights { .. } => Some("weights"),
-        Command::Status | Command::Logs { .. } | Command::Kubeconfig | Command::Sandbox { .. } => None,
+        Command::Status
+        | Command::Doctor
+        | Command::Logs { .. }
+        | Command::Kubeconfig
+        | Command::Sandbox { .. } => None,
     }
 }
 
@@ -86,6 +90,7 @@ async fn dispatch(cx: &Cx, command: Command) -> Result<Summary> {
         Command::Redeploy => redeploy::run(cx).await,
         Command::Smoke => smoke::run(cx).await,
         Command::Status => status::run(cx).await,
+        Command::Doctor => doctor::run(cx).await,
         Command::Down { delete } => down::run(cx, delete).await,
         Command::Logs { follow, tail } => logs::run(cx, follow, tail).await,
         Command::Kubeconfig => kubeconfig::run(cx).await,

@@ -12,7 +12,7 @@ use kube::Api;
 use serde::Deserialize;
 use xshell::cmd;
 
-use super::{Cluster, Kind, Plan, Problem};
+use super::{Cluster, Kind, Plan, Problem, Size};
 use crate::cx::Cx;
 use crate::failure::{Attach as _, Exit};
 use crate::gates;
@@ -74,6 +74,11 @@ struct Profile {
 struct ProfileConfig {
     #[serde(default)]
     nodes: Vec<serde_json::Value>,
+    /// In MiB.
+    #[serde(default)]
+    memory: u64,
+    #[serde(default, rename = "CPUs")]
+    cpus: u32,
     kubernetes_config: KubernetesConfig,
 }
 
@@ -177,6 +182,19 @@ impl Minikube {
             }
         }
         Ok(problems)
+    }
+
+    /// The size that the profile was made with, where it is there and says so.
+    pub(super) async fn size(&self, cx: &Cx) -> Result<Option<Size>> {
+        if which::which("minikube").is_err() {
+            return Ok(None);
+        }
+        let config = self.profile(cx).await?.map(|profile| profile.config);
+        Ok(config.filter(|config| config.memory > 0 && config.cpus > 0).map(|config| Size {
+            of: format!("the profile `{}`", self.profile),
+            memory_bytes: config.memory << 20,
+            cpus: config.cpus,
+        }))
     }
 
     pub(super) async fn ensure_running(&self, cx: &Cx, step: &Running<'_>) -> Result<Outcome<Cluster>> {

@@ -85,6 +85,24 @@ impl Kind {
         }
     }
 
+    /// How large its node is, or would be, while it does not run.
+    ///
+    /// # Errors
+    /// When the machine can't be asked, or the run is told to stop.
+    pub async fn size(&self, cx: &Cx) -> Result<Size> {
+        let machine = || -> Result<Size> {
+            Ok(Size {
+                of: "this machine".to_owned(),
+                memory_bytes: ::sandbox::machine::memory_bytes()?,
+                cpus: ::sandbox::machine::cpus(),
+            })
+        };
+        match self {
+            Kind::Minikube(minikube) => Ok(minikube.size(cx).await?.unwrap_or(machine()?)),
+            Kind::Sandbox(_) => machine(),
+        }
+    }
+
     /// Starts it, or finds it running.
     ///
     /// # Errors
@@ -211,6 +229,16 @@ pub struct Plan {
     pub metrics: Vec<String>,
     /// The image.
     pub image: Vec<String>,
+}
+
+/// What a node has to give.
+pub struct Size {
+    /// Whose size this is.
+    pub of: String,
+    /// Its memory.
+    pub memory_bytes: u64,
+    /// Its CPUs.
+    pub cpus: u32,
 }
 
 /// Something that is wrong on this machine, and the command or change that mends it.

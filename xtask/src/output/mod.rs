@@ -136,6 +136,8 @@ impl Output {
         match result {
             Ok(fields) => summary.extend(fields.clone()),
             Err(error) => {
+                // What a command has to tell even when it ends badly.
+                summary.extend(attached::<Map<String, Value>>(error).cloned().unwrap_or_default());
                 summary.insert("error".into(), paragraph(error).into());
                 if let Some(Hint(hint)) = attached(error) {
                     summary.insert("hint".into(), hint.as_str().into());

@@ -1,0 +1,227 @@
+//! `cargo xtask doctor`: everything that is wrong on this machine, all at once, each with what mends it.
+//!
+//! What would keep `up` from running is the same list that the preflight refuses by ([`crate::clusters::Problem`]);
+//! the rest are warnings.
+
+use std::fmt::Write as _;
+
+use anyhow::{Result, anyhow};
+use serde::Serialize;
+use serde_json::json;
+
+use crate::cli::Format;
+use crate::clusters::{self, Choice, Cluster, Problem};
+use crate::cx::Cx;
+use crate::failure::{Attach as _, Exit, Hint, attached, paragraph};
+use crate::manifests::{self, Manifests};
+use crate::summary::Summary;
+
+mod capacity;
+mod leftovers;
+mod settings;
+mod tools;
+
+/// How bad a finding is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Level {
+    /// As it should be.
+    Ok,
+    /// It may surprise, and keeps nothing from running.
+    Warning,
+    /// `up` can't run on the chosen cluster.
+    Fatal,
+}
+
+/// One thing that was looked at.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Finding {
+    /// What was looked at, in a word.
+    pub check: &'static str,
+    /// How bad it is.
+    pub level: Level,
+    /// What is so.
+    pub what: String,
+    /// What mends it; empty where nothing has to be.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub cure: String,
+}
+
+impl Finding {
+    fn ok(check: &'static str, what: impl Into<String>) -> Finding {
+        Finding { check, level: Level::Ok, what: what.into(), cure: String::new() }
+    }
+
+    fn warning(check: &'static str, what: impl Into<String>, cure: impl Into<String>) -> Finding {
+        Finding { check, level: Level::Warning, what: what.into(), cure: cure.into() }
+    }
+
+    fn fatal(check: &'static str, what: impl Into<String>, cure: impl Into<String>) -> Finding {
+        Finding { check, level: Level::Fatal, what: what.into(), cure: cure.into() }
+    }
+}
+
+/// Looks at everything and changes nothing.
+///
+/// # Errors
+/// Exit code 10 where something would keep `up` from running, with all that was found.
+pub async fn run(cx: &Cx) -> Result<Summary> {
+    let choice = clusters::choose(cx).await?;
+    let findings = cx.unless_stopped(look(cx, &choice)).await?;
+    if cx.shared.output == Format::Human {
+        cx.output.data(table(&findings).trim_end());
+    }
+    let fatal = findings.iter().filter(|finding| finding.level == Level::Fatal).count();
+    let summary: Summary =
+        [("cluster".to_owned(), choice.kind.name().into()), ("findings".to_owned(), json!(findings))]
+            .into_iter()
+            .collect();
+    if fatal == 0 {
+        return Ok(summary);
+    }
+    let problems = if fatal == 1 { "a problem".to_owned() } else { format!("{fatal} problems") };
+    Err(anyhow!("{problems} would keep `cargo xtask up` from running on the {}", choice.kind.name()))
+        .attach(summary)
+        .exit(Exit::Preflight)
+}
+
+async fn look(cx: &Cx, choice: &Choice) -> Result<Vec<Finding>> {
+    let (running, trouble) = match running(cx, choice).await {
+        Ok(running) => (running, None),
+        Err(why) => (None, Some(why)),
+    };
+    let manifests = manifests::read(&cx.root.join("kubernetes"));
+    let mut findings = tools::look(cx, choice).await?;
+    findings.extend(cluster(choice, running.as_ref(), trouble, choice.kind.problems(cx).await?));
+    match &manifests {
+        Ok(manifests) => {
+            findings.extend(capacity::look(cx, choice, running.as_ref(), manifests).await?);
+            findings.push(Finding::ok("manifests", objects(manifests)));
+        }
+        Err(error) => {
+            let cure = attached::<Hint>(error).map(|hint| hint.0.clone()).unwrap_or_default();
+            findings.push(Finding::fatal("manifests", paragraph(error), cure));
+        }
+    }
+    findings.push(capacity::disk(cx));
+    findings.push(weights(cx).await);
+    findings.extend(leftovers::sandboxes(cx));
+    findings.extend(leftovers::contexts(cx, choice, running.is_some()));
+    findings.extend(settings::builder(cx).await);
+    findings.extend(settings::environment(|name| std::env::var(name).ok()));
+    Ok(findings)
+}
+
+/// The cluster, if it runs and can be spoken to.
+async fn running(cx: &Cx, choice: &Choice) -> Result<Option<Cluster>, String> {
+    match tokio::time::timeout(tools::PATIENCE, choice.kind.find(cx)).await {
+        Ok(Ok(cluster)) => Ok(cluster),
+        Ok(Err(error)) => Err(paragraph(&error)),
+        Err(_) => Err(format!("no answer within {} s", tools::PATIENCE.as_secs())),
+    }
+}
+
+/// What the preflight would refuse, or that it would refuse nothing.
+fn cluster(
+    choice: &Choice,
+    running: Option<&Cluster>,
+    trouble: Option<String>,
+    problems: Vec<Problem>,
+) -> Vec<Finding> {
+    let mut findings: Vec<Finding> =
+        problems.into_iter().map(|problem| Finding::fatal("cluster", problem.what, problem.cure)).collect();
+    let name = choice.kind.name();
+    if findings.is_empty() {
+        let state = match running {
+            Some(cluster) => format!("runs, entry {}", cluster.entry),
+            None => "can be started".to_owned(),
+        };
+        findings.push(Finding::ok("cluster", format!("{name} ({}): {state}", choice.why)));
+    }
+    if let Some(why) = trouble {
+        let cure = format!("`cargo xtask down --cluster {name}`, then `cargo xtask up --cluster {name}`");
+        findings.push(Finding::warning("cluster", format!("{name} can't be spoken to: {why}"), cure));
+    }
+    findings
+}
+
+fn objects(manifests: &Manifests) -> String {
+    format!("{} objects in kubernetes/", manifests.objects.len())
+}
+
+async fn weights(cx: &Cx) -> Finding {
+    let dir = crate::steps::weights::dir(cx);
+    if !dir.exists() {
+        return Finding::ok("weights", "none yet; `up` fetches them, or makes seeded ones without a network");
+    }
+    match crate::steps::weights::verify(&dir).await {
+        Ok(manifest) if manifest.seeded.is_some() => Finding::warning(
+            "weights",
+            crate::steps::weights::describe(&manifest),
+            "`cargo xtask weights fetch` gets trained ones",
+        ),
+        Ok(manifest) => Finding::ok("weights", crate::steps::weights::describe(&manifest)),
+        Err(error) => {
+            let cure = attached::<Hint>(&error).map(|hint| hint.0.clone()).unwrap_or_default();
+            // The error carries the library's own hint on a line below.
+            let what = paragraph(&error).lines().next().unwrap_or_default().to_owned();
+            Finding::fatal("weights", what, cure)
+        }
+    }
+}
+
+fn table(findings: &[Finding]) -> String {
+    let mut text = String::new();
+    for Finding { check, level, what, cure } in findings {
+        let mark = match level {
+            Level::Ok => "✓",
+            Level::Warning => "!",
+            Level::Fatal => "✗",
+        };
+        let _ = writeln!(text, "{mark} {check:<12} {what}");
+        if !cure.is_empty() {
+            let _ = writeln!(text, "  {:<12} → {cure}", "");
+        }
+    }
+    let count = |level| findings.iter().filter(|finding| finding.level == level).count();
+    let _ = writeln!(
+        text,
+        "\n{} ok, {} to know of, {} to mend first",
+        count(Level::Ok),
+        count(Level::Warning),
+        count(Level::Fatal)
+    );
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn findings_read_well() {
+        let findings = [
+            Finding::ok("rustc", "1.95.0"),
+            Finding::warning("builder", "`docker buildx` uses the builder `lab`", "nothing has to be done"),
+            Finding::fatal("cluster", "no `minikube` on PATH", "install it, or use --cluster sandbox"),
+        ];
+        insta::assert_snapshot!(table(&findings), @r"
+        ✓ rustc        1.95.0
+        ! builder      `docker buildx` uses the builder `lab`
+                       → nothing has to be done
+        ✗ cluster      no `minikube` on PATH
+                       → install it, or use --cluster sandbox
+
+        1 ok, 1 to know of, 1 to mend first
+        ");
+    }
+
+    #[test]
+    fn findings_are_data() {
+        let finding = Finding::warning("memory", "room for 7 of 10 pods", "give the node more");
+        insta::assert_snapshot!(
+            json!([finding, Finding::ok("rustc", "1.95.0")]),
+            @r#"[{"check":"memory","cure":"give the node more","level":"warning","what":"room for 7 of 10 pods"},{"check":"rustc","level":"ok","what":"1.95.0"}]"#
+        );
+    }
+}
