@@ -21,6 +21,8 @@ pub struct Config {
     pub model_dir: PathBuf,
     /// `MODEL_ENGINE`: auto, rten or onnxruntime.
     pub engine: EngineKind,
+    /// `ORT_DYLIB_PATH`: ONNX Runtime's shared library; default: looked for beside the binary and in `MODEL_DIR`.
+    pub onnxruntime_library: Option<PathBuf>,
     /// `MODEL_THREADS`: threads of one forward pass; default: the CPUs this process may use, by quota too.
     pub threads: NonZeroUsize,
     /// `QUEUE_SIZE`: predictions accepted at a time, the running one included; default 32. More are answered 429.
@@ -50,6 +52,7 @@ impl Config {
             listen: SocketAddr::new(host, parse(&lookup, "PORT", "a port number", 8000)?),
             model_dir: lookup("MODEL_DIR").map_or_else(|| PathBuf::from("model"), PathBuf::from),
             engine: parse(&lookup, "MODEL_ENGINE", "auto, rten or onnxruntime", EngineKind::Auto)?,
+            onnxruntime_library: lookup("ORT_DYLIB_PATH").map(PathBuf::from),
             threads: parse(&lookup, "MODEL_THREADS", "a positive number", cpus)?,
             queue_size: parse(&lookup, "QUEUE_SIZE", "a positive number", DEFAULT_QUEUE_SIZE)?,
             request_timeout: seconds(&lookup, "REQUEST_TIMEOUT_SECONDS", 30.0)?,

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use crate::config::Config;
-use crate::engine::{self, Engine};
+use crate::engine::{self, Engine, EngineKind};
 use crate::labels;
 
 /// Said wherever predictions are: the weights were drawn, not trained.
@@ -56,10 +56,17 @@ impl Model {
                 "load the model from {dir}\nhint: `cargo xtask weights fetch` makes such a folder, MODEL_DIR names it"
             )
         };
-        Model::open(dir, config.engine, config.threads).with_context(context)
+        let library = config.onnxruntime_library.as_deref();
+        Model::open(dir, config.engine, library, config.threads).with_context(context)
     }
 
-    fn open(dir: &Path, kind: engine::EngineKind, threads: NonZeroUsize) -> Result<Model> {
+    /// Loads the folder `dir` into an engine, and warms it up. `library`: ONNX Runtime's, if it is not to be looked for.
+    pub fn open(
+        dir: &Path,
+        kind: EngineKind,
+        library: Option<&Path>,
+        threads: NonZeroUsize,
+    ) -> Result<Model> {
         let path = dir.join("manifest.json");
         let text = std::fs::read(&path).with_context(|| format!("read {}", path.display()))?;
         let manifest: Manifest =
@@ -74,10 +81,25 @@ impl Model {
         if size != manifest.size_bytes {
             bail!("{} is damaged: expected {} bytes, got {size}", path.display(), manifest.size_bytes);
         }
-        let mut engine = engine::open(kind, &path, threads)?;
+        let mut engine = engine::open(kind, &path, library, threads)?;
         let logits = engine.run(vec![0.0; 3 * 224 * 224]).context("warm up")?;
         ensure!(logits.len() == labels::COUNT, "expected {} classes, got {}", labels::COUNT, logits.len());
         Ok(Model { manifest, engine, threads: threads.get() })
+    }
+
+    /// The answer for one prepared picture: `tensor` is [3, 224, 224] in row-major order, the answer one logit per class.
+    pub fn run(&mut self, tensor: Vec<f32>) -> Result<Vec<f32>> {
+        self.engine.run(tensor)
+    }
+
+    /// Which engine runs it.
+    pub fn engine_name(&self) -> &'static str {
+        self.engine.name()
+    }
+
+    /// How pictures are prepared for it.
+    pub fn preset(&self) -> &Preset {
+        &self.manifest.preset
     }
 
     /// Whether the predictions mean nothing.

@@ -1,12 +1,13 @@
 //! What runs the graph. rten is always there; others plug in beside it.
 
+mod onnxruntime;
 mod rten;
 
 use std::num::NonZeroUsize;
 use std::path::Path;
 use std::str::FromStr;
 
-use anyhow::{Result, bail};
+use anyhow::{Context as _, Result};
 
 /// Loaded weights, ready to run on one picture at a time.
 pub(crate) trait Engine: Send {
@@ -40,12 +41,25 @@ impl FromStr for EngineKind {
     }
 }
 
-/// Loads the graph in `path`.
-pub(crate) fn open(kind: EngineKind, path: &Path, threads: NonZeroUsize) -> Result<Box<dyn Engine>> {
+/// Loads the graph in `path`. `library`: ONNX Runtime's, if it is not to be looked for.
+pub(crate) fn open(
+    kind: EngineKind,
+    path: &Path,
+    library: Option<&Path>,
+    threads: NonZeroUsize,
+) -> Result<Box<dyn Engine>> {
+    let with_rten = || -> Result<Box<dyn Engine>> { Ok(Box::new(rten::Rten::open(path, threads)?)) };
+    let with_onnxruntime = || -> Result<Box<dyn Engine>> {
+        Ok(Box::new(onnxruntime::OnnxRuntime::open(path, library, threads)?))
+    };
     match kind {
-        EngineKind::Auto | EngineKind::Rten => Ok(Box::new(rten::Rten::open(path, threads)?)),
-        EngineKind::OnnxRuntime => {
-            bail!("this build has no ONNX Runtime\nhint: MODEL_ENGINE=auto or rten")
-        }
+        EngineKind::Rten => with_rten(),
+        EngineKind::OnnxRuntime => with_onnxruntime().context(
+            "MODEL_ENGINE=onnxruntime\nhint: MODEL_ENGINE=rten needs no library, auto takes what is there",
+        ),
+        EngineKind::Auto => with_onnxruntime().or_else(|reason| {
+            tracing::info!(reason = format!("{reason:#}"), "no ONNX Runtime here, rten it is");
+            with_rten()
+        }),
     }
 }
