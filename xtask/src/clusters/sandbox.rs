@@ -13,7 +13,7 @@ use crate::cx::Cx;
 use crate::failure::{Attach as _, Cancelled, Evidence};
 use crate::pipeline::{Outcome, Running};
 use crate::proc;
-use crate::steps::image::{self, ImageRef, Recipe};
+use crate::steps::image::{self, ImageRef, Linkage, Recipe};
 
 /// How long the daemon may take until its API answers.
 const START_DEADLINE: Duration = Duration::from_secs(20);
@@ -145,7 +145,7 @@ impl Sandbox {
             let already = format!("{reference} is built from these very inputs");
             return Ok(Outcome::Already(ImageRef { reference, image_id: image.id.to_string() }, already));
         }
-        let binary = image::compile(cx, step).await?;
+        let binary = image::compile(cx, step, Linkage::Host).await?;
         step.at("importing the image");
         let model = recipe.model_dir.clone();
         let (tag, layout) = (reference.clone(), image::layout(&binary, &model));
@@ -182,7 +182,7 @@ impl Sandbox {
             ],
             metrics: vec!["server-side apply: APIService v1beta1.metrics.k8s.io".to_owned()],
             image: vec![
-                image::compile_command()?.to_string(),
+                image::compile_command(Linkage::Host)?.to_string(),
                 "import into the sandbox's image store".to_owned(),
             ],
         })
@@ -200,7 +200,7 @@ fn said(changed: bool, did: &str, already: &str) -> Outcome<()> {
 pub async fn process(command: SandboxProcess) -> Result<Option<String>> {
     let exe = std::env::current_exe().context("finding this program's own file")?;
     match command {
-        SandboxProcess::Serve { home, context, ingress_port } => {
+        SandboxProcess::Serve { home, context, ingress_port, faults } => {
             let prefix = |word: &str| vec![exe.clone().into(), "sandbox".into(), word.into()];
             let options = sandbox::Options {
                 home: Home::new(home),
@@ -208,6 +208,7 @@ pub async fn process(command: SandboxProcess) -> Result<Option<String>> {
                 ingress_port,
                 ingress_argv: prefix("ingress"),
                 leash_argv: prefix("leash"),
+                faults,
             };
             sandbox::serve(options).await?;
         }
@@ -226,6 +227,20 @@ pub async fn process(command: SandboxProcess) -> Result<Option<String>> {
                 "metrics-server" => sandbox::addons::enable_metrics(&client).await?,
                 other => bail!("there is no addon `{other}`; there are ingress and metrics-server"),
             };
+        }
+        SandboxProcess::Fault { home, fault } => {
+            let State::Running(info) = sandbox::state(&Home::new(home))? else {
+                bail!("no sandbox runs there")
+            };
+            let client = super::client(&info.kubeconfig, &info.context).await?;
+            let (method, body) = match fault.as_str() {
+                "list" => (http::Method::GET, String::new()),
+                "clear" => (http::Method::DELETE, String::new()),
+                fault => (http::Method::POST, fault.to_owned()),
+            };
+            let request = http::Request::builder().method(method).uri("/sandbox/faults");
+            let request = request.body(body.into_bytes()).context("asking for a fault")?;
+            return Ok(Some(client.request_text(request).await.context("asking the sandbox for a fault")?));
         }
         SandboxProcess::Import { home, tag, folder } => {
             let layout = image::layout(&folder.join(image::REPOSITORY), &folder.join("model"));

@@ -102,28 +102,41 @@ fn sources(dir: &Path, found: &mut Vec<PathBuf>) -> Result<()> {
     Ok(())
 }
 
+/// How the app's binary is linked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Linkage {
+    /// As usual on this machine, where it is also run.
+    Host,
+    /// With everything in it, for an image that holds nothing else: linked to this machine's glibc, it would not
+    /// start where that is older.
+    Static,
+}
+
 /// The command that compiles the app on this machine.
 ///
 /// # Errors
 /// When there is no current folder.
-pub fn compile_command() -> Result<Command> {
+pub fn compile_command(linkage: Linkage) -> Result<Command> {
     let sh = proc::shell()?;
     // Cargo itself runs this tool and says by which path; without it, the one on PATH.
     let cargo = std::env::var_os("CARGO").map_or_else(|| PathBuf::from("cargo"), PathBuf::from);
-    Ok(cmd!(sh, "{cargo} build --release --locked --package {PACKAGE}").into())
+    // `rustc`, since its last arguments reach the binary alone: all below it is compiled once for both linkages.
+    let build = cmd!(sh, "{cargo} rustc --release --locked --package {PACKAGE} --bin {PACKAGE}");
+    Ok(match linkage {
+        Linkage::Host => build,
+        Linkage::Static => build.args(["--", "-Ctarget-feature=+crt-static"]),
+    }
+    .into())
 }
 
 /// Compiles the app on this machine. Returns the binary.
 ///
 /// # Errors
 /// When the build fails.
-pub async fn compile(cx: &Cx, step: &Running<'_>) -> Result<PathBuf> {
+pub async fn compile(cx: &Cx, step: &Running<'_>, linkage: Linkage) -> Result<PathBuf> {
     step.at("compiling the app");
-    let command = compile_command()?.current_dir(&cx.root);
-    proc::run(cx, step, command)
-        .await
-        .context("compiling the app")
-        .hint("the compiler's own words are above")?;
+    let command = compile_command(linkage)?.current_dir(&cx.root);
+    proc::run(cx, step, command).await.context("compiling the app").hint("the compiler's own words are above")?;
     let binary = cx.target.join("release").join(PACKAGE);
     ensure!(binary.is_file(), "the build succeeded, but there is no {}", binary.display());
     Ok(binary)
@@ -150,7 +163,7 @@ const HOST_IS_NODE: bool = cfg!(target_os = "linux");
 /// # Errors
 /// When there is no current folder.
 pub fn stage_plan() -> Result<Vec<String>> {
-    Ok(if HOST_IS_NODE { vec![compile_command()?.to_string()] } else { Vec::new() })
+    Ok(if HOST_IS_NODE { vec![compile_command(Linkage::Static)?.to_string()] } else { Vec::new() })
 }
 
 /// Lays out a folder that `docker build` takes: the binary compiled here where the node can run it, else the
@@ -162,7 +175,7 @@ pub async fn stage(cx: &Cx, step: &Running<'_>, recipe: &Recipe, folder: &Path) 
     let mut files: Vec<(PathBuf, PathBuf)> = Vec::new();
     let app = cx.root.join(APP);
     if HOST_IS_NODE {
-        files.push((compile(cx, step).await?, PACKAGE.into()));
+        files.push((compile(cx, step, Linkage::Static).await?, PACKAGE.into()));
         files.push((app.join("Dockerfile.host"), "Dockerfile".into()));
     } else {
         files.push((app.join("Dockerfile"), "Dockerfile".into()));
