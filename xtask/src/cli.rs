@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use crate::load::args::LoadArgs;
+
 const EXIT_CODES: &str = "\
 Exit codes:
     0  done
@@ -104,6 +106,15 @@ pub enum Command {
     Smoke,
     /// Show what is ready and what is not, gate by gate; changes nothing.
     Status,
+    /// Send load once every gate is open, and explain what failed.
+    Load(LoadArgs),
+    /// Say why requests of a recorded run failed; needs no cluster.
+    Explain {
+        /// The run: its name or folder; the newest load run without it.
+        run: Option<String>,
+        /// The request: its id, or how that begins.
+        request: Option<String>,
+    },
     /// Look for all that is wrong on this machine, each with what mends it; changes nothing.
     Doctor,
     /// Remove what `up` made.
@@ -172,6 +183,17 @@ pub enum SandboxProcess {
         /// Loopback port of the ingress; 0 takes any.
         #[arg(long)]
         ingress_port: u16,
+        /// Offer the test-only API of faults.
+        #[arg(long, env = "XTASK_SANDBOX_FAULTS")]
+        faults: bool,
+    },
+    /// Does something wrong on purpose, for tests; the sandbox must have been started with faults allowed.
+    Fault {
+        /// The sandbox's state folder.
+        #[arg(long)]
+        home: PathBuf,
+        /// One fault as JSON, or `clear`, or `list`; see `sandbox/apiserver/src/faults.rs`.
+        fault: String,
     },
     /// The ingress controller's pod.
     Ingress {
@@ -217,7 +239,7 @@ pub enum SandboxProcess {
 }
 
 /// A duration as people write it: `90s`, `10m`, `1h 30m`, or a bare number of seconds.
-fn duration(text: &str) -> Result<Duration, String> {
+pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     if let Ok(seconds) = text.parse::<u64>() {
         return Ok(Duration::from_secs(seconds));
     }

@@ -68,6 +68,11 @@ impl Running<'_> {
         self.cx.output.event(&Event { kind: Kind::Warning, ..self.event(State::Wait, detail.into()) });
     }
 
+    /// How far long work has come, in one line.
+    pub fn progress(&self, detail: impl Into<String>) {
+        self.cx.output.event(&Event { kind: Kind::Progress, ..self.event(State::Wait, detail.into()) });
+    }
+
     /// The name of the step or gate.
     pub fn name(&self) -> &'static str {
         self.name

@@ -10,6 +10,8 @@ use crate::cli::{Command, Format};
 use crate::clusters::{self, Kind};
 use crate::cx::Cx;
 use crate::gates;
+use crate::load::READY_DEADLINE;
+use crate::load::args::LoadArgs;
 use crate::manifests::Manifests;
 use crate::steps::apply::FIELD_MANAGER;
 use crate::steps::image::REPOSITORY;
@@ -45,9 +47,11 @@ pub async fn run(cx: &Cx, command: &Command) -> Result<Summary> {
         Command::Up => up(cx, &choice.kind, &manifests)?,
         Command::Redeploy => redeploy(cx, &choice.kind, &manifests)?,
         Command::Smoke => vec![smoke()],
+        Command::Load(args) => load(cx, args, &manifests)?,
         Command::Down { delete } => down(&choice.kind, &manifests, *delete),
         Command::Weights { .. } => vec![weights(cx)],
         Command::Status
+        | Command::Explain { .. }
         | Command::Doctor
         | Command::Logs { .. }
         | Command::Kubeconfig
@@ -202,6 +206,40 @@ fn smoke() -> Planned {
             format!("POST /predict with {PICTURE}: 5 ranked predictions"),
         ],
     )
+}
+
+fn load(cx: &Cx, args: &LoadArgs, manifests: &Manifests) -> Result<Vec<Planned>> {
+    let plan = args.plan()?;
+    let namespace = &cx.shared.namespace;
+    let mut gates = Planned::new("gates", vec!["every gate of `up`, at the same time".to_owned()]);
+    for (name, opens_when, deadline) in [
+        ("cluster", "as in `up`", gates::cluster::DEADLINE),
+        ("ingress-lease", "as in `up`", gates::ingress_lease::DEADLINE),
+        ("ingress-controller", "as in `up`", gates::ingress_controller::DEADLINE),
+        ("metrics", "as in `up`", gates::metrics::DEADLINE),
+        ("rollout", "as in `up`, whatever image is deployed", gates::rollout::DEADLINE),
+        ("route", "5 consecutive 200s", gates::route::DEADLINE),
+        ("autoscaler", "ScalingActive, and a current value for each metric", gates::autoscaler::DEADLINE),
+    ] {
+        gates = gates.gate(name, opens_when, deadline);
+    }
+    let watch = Planned::new(
+        "witness",
+        vec![
+            format!("watch pods, ReplicaSets, endpoints and events in {namespace}; follow the app's logs"),
+            "follow the access log of every ingress controller pod".to_owned(),
+        ],
+    )
+    .gate("attribution", "a canary request is found in the access log by its id", READY_DEADLINE);
+    let send = vec![
+        format!("POST /predict with {PICTURE} by the entry, Host: {}: {}", manifests.host(), plan.line()),
+        format!(
+            "thresholds: {}",
+            args.threshold.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+        ),
+        "explain each failure".to_owned(),
+    ];
+    Ok(vec![gates, watch, Planned::new("load", send)])
 }
 
 fn down(kind: &Kind, manifests: &Manifests, delete: bool) -> Vec<Planned> {

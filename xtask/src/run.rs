@@ -11,7 +11,9 @@ use crate::cx::Cx;
 use crate::failure::{Exit, exit_of};
 use crate::output::{self, Output};
 use crate::summary::Summary;
-use crate::{clusters, doctor, down, kubeconfig, logs, plan, redeploy, smoke, status, up, weights};
+use crate::{
+    clusters, doctor, down, explain, kubeconfig, load, logs, plan, redeploy, smoke, status, up, weights,
+};
 
 /// Runs the command and says how the process shall end.
 pub fn main(cli: Cli) -> Exit {
@@ -74,9 +76,11 @@ fn recorded(command: &Command) -> Option<&'static str> {
         Command::Up => Some("up"),
         Command::Redeploy => Some("redeploy"),
         Command::Smoke => Some("smoke"),
+        Command::Load(_) => Some("load"),
         Command::Down { .. } => Some("down"),
         Command::Weights { .. } => Some("weights"),
         Command::Status
+        | Command::Explain { .. }
         | Command::Doctor
         | Command::Logs { .. }
         | Command::Kubeconfig
@@ -90,6 +94,8 @@ async fn dispatch(cx: &Cx, command: Command) -> Result<Summary> {
         Command::Redeploy => redeploy::run(cx).await,
         Command::Smoke => smoke::run(cx).await,
         Command::Status => status::run(cx).await,
+        Command::Load(args) => load::run(cx, &args).await,
+        Command::Explain { run, request } => explain::run(cx, run.as_deref(), request.as_deref()),
         Command::Doctor => doctor::run(cx).await,
         Command::Down { delete } => down::run(cx, delete).await,
         Command::Logs { follow, tail } => logs::run(cx, follow, tail).await,

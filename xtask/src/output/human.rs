@@ -33,8 +33,9 @@ impl Human {
     pub(super) fn event(&mut self, event: &Event) {
         match (event.kind, event.state) {
             (Kind::Warning, _) => self.note(&format!("warning: {}: {}", event.name, event.detail)),
+            (Kind::Progress, _) => self.progress(event),
             (Kind::Step | Kind::Gate, State::Start) => self.start(event),
-            (_, State::Start | State::Wait) => self.wait(event),
+            (_, State::Wait) => self.wait(event),
             (_, State::Done | State::Already | State::Failed) => self.end(event),
         }
     }
@@ -61,6 +62,13 @@ impl Human {
         } else if running.last_wait.elapsed() >= PLAIN_WAIT_EVERY {
             running.last_wait = Instant::now();
             self.note(&format!("… {} {:>5.1} s  {}{left}", label(event), event.seconds, event.detail));
+        }
+    }
+
+    fn progress(&self, event: &Event) {
+        match self.running.get(&event.name).and_then(|running| running.bar.as_ref()) {
+            Some(bar) => bar.set_message(event.detail.clone()),
+            None => self.note(&event.detail),
         }
     }
 

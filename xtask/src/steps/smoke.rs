@@ -172,7 +172,7 @@ async fn exchange(
         .with_context(|| format!("{method} {path}: no answer within {} s", ANSWER_DEADLINE.as_secs()))?
 }
 
-fn multipart(picture: &Bytes) -> (String, Bytes) {
+pub(crate) fn multipart(picture: &Bytes) -> (String, Bytes) {
     const BOUNDARY: &str = "xtask-smoke-5f0c2d7b9a";
     let mut body = format!(
         "--{BOUNDARY}\r\nContent-Disposition: form-data; name=\"file\"; filename=\"sample.jpg\"\r\n\

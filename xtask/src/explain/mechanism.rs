@@ -1,0 +1,154 @@
+//! The ways in which requests fail, and what prevents each.
+
+use serde::Serialize;
+
+/// A way to fail.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Mechanism {
+    /// The connection never came to the proxy.
+    NeverReachedProxy,
+    /// The proxy ended in the middle.
+    ProxyEnded,
+    /// The proxy did not know the route.
+    RouteNotSynced,
+    /// The proxy itself refused the request.
+    RefusedByProxy,
+    /// The service had no ready pod.
+    NoEndpoint,
+    /// The pod got requests before it listened.
+    NotListeningYet,
+    /// The pod listened, but its model was not loaded.
+    NotReadyYet,
+    /// The pod closed before the proxy had stopped sending.
+    ShutdownRace,
+    /// The pod was killed before its last request was answered.
+    GraceTooShort,
+    /// The pod was deleted without any grace.
+    ForcedDeletion,
+    /// The container was killed for its memory.
+    OutOfMemory,
+    /// The liveness probe had the container restarted.
+    LivenessRestart,
+    /// The container ended by itself.
+    Crash,
+    /// The pod closed an idle connection while the proxy used it.
+    KeepAliveRace,
+    /// The pod did not answer the proxy in time.
+    UpstreamTimeout,
+    /// We did not wait longer.
+    ClientTimeout,
+    /// The app refused more work.
+    BackPressure,
+    /// The app failed, by its own word.
+    ApplicationError,
+    /// The app refused the request as wrong.
+    RequestRefused,
+    /// Every sender was busy.
+    SendersBusy,
+    /// The run ended before.
+    RunEnded,
+    /// No evidence decides it.
+    Unexplained,
+}
+
+impl Mechanism {
+    /// As it is written in JSON.
+    pub fn name(self) -> String {
+        serde_json::to_value(self).ok().and_then(|name| Some(name.as_str()?.to_owned())).unwrap_or_default()
+    }
+
+    /// In a few words.
+    pub fn title(self) -> &'static str {
+        match self {
+            Mechanism::NeverReachedProxy => "never reached the proxy",
+            Mechanism::ProxyEnded => "the proxy ended in the middle of the request",
+            Mechanism::RouteNotSynced => "the proxy did not know the route",
+            Mechanism::RefusedByProxy => "the proxy itself refused the request",
+            Mechanism::NoEndpoint => "the service had no ready pod",
+            Mechanism::NotListeningYet => "the pod got the request before it listened",
+            Mechanism::NotReadyYet => "the pod got the request before its model was loaded",
+            Mechanism::ShutdownRace => "shutdown race: the pod closed before the proxy had stopped sending",
+            Mechanism::GraceTooShort => "the pod was killed at the end of its grace, before it had answered",
+            Mechanism::ForcedDeletion => "the pod was deleted without grace",
+            Mechanism::OutOfMemory => "out of memory: the container was killed at its limit",
+            Mechanism::LivenessRestart => "the liveness probe had the container restarted",
+            Mechanism::Crash => "the container crashed",
+            Mechanism::KeepAliveRace => {
+                "keep-alive race: the pod closed an idle connection as it was used again"
+            }
+            Mechanism::UpstreamTimeout => "the pod did not answer the proxy in time",
+            Mechanism::ClientTimeout => "we gave up waiting",
+            Mechanism::BackPressure => "back-pressure: the app refused more work",
+            Mechanism::ApplicationError => "the application failed, by its own word",
+            Mechanism::RequestRefused => "the application refused the request as wrong",
+            Mechanism::SendersBusy => "not sent in time: every sender was busy",
+            Mechanism::RunEnded => "not sent: the run ended before",
+            Mechanism::Unexplained => "UNEXPLAINED",
+        }
+    }
+
+    /// The change that prevents it.
+    pub fn fix(self) -> &'static str {
+        match self {
+            Mechanism::NeverReachedProxy => {
+                "wait for the gates `ingress-controller` and `route` (`cargo xtask load` does); run 2 controller replicas \
+                 with maxUnavailable 0"
+            }
+            Mechanism::ProxyEnded => {
+                "give the ingress controller a second replica, and terminationGracePeriodSeconds above the slowest request"
+            }
+            Mechanism::RouteNotSynced => {
+                "wait for the gate `route` before sending; check host and path in kubernetes/70-ingress.yaml"
+            }
+            Mechanism::RefusedByProxy => {
+                "kubernetes/70-ingress.yaml: nginx.ingress.kubernetes.io/proxy-body-size, for 413; else mend the request"
+            }
+            Mechanism::NoEndpoint => {
+                "kubernetes/30-deployment.yaml: rollingUpdate.maxUnavailable 0, readinessProbe.failureThreshold above a busy \
+                 moment; kubernetes/40-hpa.yaml: minReplicas 2 or more; wait for the gate `rollout`"
+            }
+            Mechanism::NotListeningYet | Mechanism::NotReadyYet => {
+                "kubernetes/30-deployment.yaml: startupProbe on /health with failureThreshold x periodSeconds above the \
+                 slowest start (90 s), and a readinessProbe on /health"
+            }
+            Mechanism::ShutdownRace => {
+                "kubernetes/30-deployment.yaml: lifecycle.preStop.sleep.seconds longer than the removal of an endpoint \
+                 takes to reach the proxy (5), then drain on SIGTERM"
+            }
+            Mechanism::GraceTooShort => {
+                "kubernetes/30-deployment.yaml: terminationGracePeriodSeconds at least preStop + the slowest request + a \
+                 margin (45)"
+            }
+            Mechanism::ForcedDeletion => {
+                "delete pods with their grace (no --force, no --grace-period=0); a node that dies needs a client that retries"
+            }
+            Mechanism::OutOfMemory => {
+                "kubernetes/30-deployment.yaml: resources.limits.memory above the peak, or less work at a time"
+            }
+            Mechanism::LivenessRestart => {
+                "kubernetes/30-deployment.yaml: livenessProbe.failureThreshold x periodSeconds and timeoutSeconds above the \
+                 longest busy moment"
+            }
+            Mechanism::Crash => "mend the crash: `kubectl logs --previous` of that pod has its last words",
+            Mechanism::KeepAliveRace => {
+                "the app's keep-alive must outlast the proxy's (upstream-keepalive-timeout, 60 s): 75 s or more"
+            }
+            Mechanism::UpstreamTimeout => {
+                "kubernetes/70-ingress.yaml: nginx.ingress.kubernetes.io/proxy-read-timeout above the app's own deadline; \
+                 kubernetes/40-hpa.yaml: more replicas"
+            }
+            Mechanism::ClientTimeout => {
+                "more replicas (kubernetes/40-hpa.yaml) or less load; --request-timeout if the answer may take longer"
+            }
+            Mechanism::BackPressure => {
+                "kubernetes/40-hpa.yaml: more replicas, or clients that wait for Retry-After and send again"
+            }
+            Mechanism::ApplicationError => "mend the app; its own words are quoted",
+            Mechanism::RequestRefused => "mend the request; the app's own words are quoted",
+            Mechanism::SendersBusy => "a higher --concurrency, or a server that answers sooner",
+            Mechanism::RunEnded => "a longer --duration, or fewer --requests",
+            Mechanism::Unexplained => "collect what is named as missing, and run again",
+        }
+    }
+}

@@ -1,0 +1,149 @@
+//! Failures before any pod was asked: the connection, the proxy, the service without endpoints.
+
+use jiff::SignedDuration;
+
+use super::judge::{Failure, Test, Verdict, clock, test};
+use super::mechanism::Mechanism;
+use super::timeline::PodStory;
+use crate::gates::ingress_lease::NAMESPACE as INGRESS_NAMESPACE;
+
+/// How much later than the broken connection the end of the proxy may be told.
+const TOLD_LATER: SignedDuration = SignedDuration::from_secs(2);
+
+/// The client has no answer, or half of one.
+pub(super) fn socket_error(failure: &Failure<'_>) -> Verdict {
+    let error = failure.record.error.as_deref().unwrap_or("no answer");
+    let controllers = controllers(failure);
+    let ended = controller_that_ended(failure);
+    let refused = error.to_ascii_lowercase().contains("refused");
+    let ready = controllers.iter().filter(|pod| pod.at(failure.end).is_some_and(|state| state.ready)).count();
+    let logged = failure.access.is_some();
+    let no_line =
+        || format!("no access log ({} recorded) has the id {}", failure.case.access_logs, failure.record.id);
+    let standing = || format!("{ready} of {} ingress controller pods were Ready", controllers.len());
+    let tests = vec![
+        (
+            Mechanism::ProxyEnded,
+            match &ended {
+                Some(line) if !refused => Test::Holds(vec![line.clone()]),
+                Some(_) => Test::Fails("the connection was never made".to_owned()),
+                None => Test::Fails("no ingress controller pod ended or was told to end then".to_owned()),
+            },
+        ),
+        (
+            Mechanism::NeverReachedProxy,
+            test(
+                !logged && (refused || (ready == 0 && !controllers.is_empty())),
+                || [vec![no_line(), standing()], ended.clone().into_iter().collect()].concat(),
+                if logged {
+                    "the access log has it"
+                } else {
+                    "an ingress controller was Ready, and the connection was made"
+                },
+            ),
+        ),
+    ];
+    let missing = vec![
+        "an end or a restart of the ingress controller at that time".to_owned(),
+        if logged { "why the answer did not arrive".to_owned() } else { no_line() },
+    ];
+    failure.first(tests, missing)
+}
+
+/// We did not wait longer.
+pub(super) fn timeout(failure: &Failure<'_>) -> Verdict {
+    match failure.access {
+        Some(access) => {
+            let met = access.attempts.last();
+            let pod = met.and_then(|met| failure.case.timeline.pod_at(&met.address, failure.sent));
+            let mut evidence = Vec::new();
+            if let (Some(met), Some(pod)) = (met, pod) {
+                evidence.push(format!("{} had it ({})", pod.name, met.address));
+            }
+            evidence.extend(failure.app.iter().map(|line| format!("{} logs: {}", line.pod, line.line)));
+            let mut verdict = failure.verdict(Mechanism::ClientTimeout, evidence);
+            verdict.pod = pod.map(|pod| pod.name.clone()).or(verdict.pod);
+            verdict.rejected.push((
+                Mechanism::NeverReachedProxy,
+                format!("the proxy logged it, with status {}", access.status),
+            ));
+            verdict
+        }
+        None => {
+            let ended = controller_that_ended(failure);
+            let tests = vec![(
+                Mechanism::ProxyEnded,
+                ended.map_or_else(
+                    || Test::Fails("no ingress controller pod ended then".to_owned()),
+                    |line| Test::Holds(vec![line]),
+                ),
+            )];
+            let missing = vec![format!(
+                "the access-log line with the id {} ({} logs were recorded)",
+                failure.record.id, failure.case.access_logs
+            )];
+            failure.first(tests, missing)
+        }
+    }
+}
+
+/// 503, and no pod was asked.
+pub(super) fn no_endpoint(failure: &Failure<'_>) -> Verdict {
+    let timeline = &failure.case.timeline;
+    let mut evidence = vec!["the upstream's address is `-`: the proxy knew no ready endpoint".to_owned()];
+    let ours = timeline.pods.iter().filter(|pod| pod.namespace == failure.case.meta.namespace);
+    let alive: Vec<_> = ours
+        .filter(|pod| pod.states.first().is_some_and(|first| first.at <= failure.end))
+        .filter(|pod| pod.gone.is_none_or(|gone| gone > failure.sent))
+        .collect();
+    if alive.is_empty() {
+        evidence.push("there was no pod of the app".to_owned());
+    }
+    evidence.extend(alive.iter().take(10).map(|pod| standing(pod, failure)));
+    let since = SignedDuration::from_secs(30);
+    let warnings = timeline.events.iter().filter(|event| {
+        event.at <= failure.end
+            && event.at >= failure.sent - since
+            && matches!(event.reason.as_str(), "Unhealthy" | "BackOff" | "Killing" | "FailedScheduling")
+    });
+    evidence.extend(
+        warnings.take(5).map(|e| format!("event {} {} {}: {}", clock(e.at), e.reason, e.about, e.message)),
+    );
+    let mut verdict = failure.verdict(Mechanism::NoEndpoint, evidence);
+    verdict.rejected.push((Mechanism::BackPressure, "no pod was asked, so none refused".to_owned()));
+    verdict
+}
+
+fn standing(pod: &PodStory, failure: &Failure<'_>) -> String {
+    let name = &pod.name;
+    let state = pod.at(failure.end);
+    match state {
+        _ if pod.was_ending(failure.end) => super::upstream::ending_line(pod, failure.end),
+        Some(state) if state.ready => format!("{name} was Ready since before, the proxy did not know it yet"),
+        Some(state) if state.running_since.is_some() => super::upstream::starting_line(pod, failure.end),
+        _ => match pod.exits.iter().rev().find(|exit| exit.at <= failure.end) {
+            Some(exit) => format!("{name}: not running, {}", super::upstream::exit_line(pod, exit)),
+            None => format!("{name}: no container was running yet"),
+        },
+    }
+}
+
+fn controllers<'c>(failure: &Failure<'c>) -> Vec<&'c PodStory> {
+    let pods = failure.case.timeline.pods.iter();
+    pods.filter(|pod| pod.namespace == INGRESS_NAMESPACE)
+        .filter(|pod| pod.states.first().is_some_and(|first| first.at <= failure.end))
+        .filter(|pod| pod.gone.is_none_or(|gone| gone + TOLD_LATER > failure.sent))
+        .collect()
+}
+
+/// The controller pod that ended while the request was under way, in words.
+fn controller_that_ended(failure: &Failure<'_>) -> Option<String> {
+    controllers(failure).into_iter().find_map(|pod| {
+        let soon = failure.end + TOLD_LATER;
+        if let Some((told, _)) = pod.told_to_end.filter(|(told, _)| *told <= soon) {
+            return Some(format!("ingress controller {}: told to end at {}", pod.name, clock(told)));
+        }
+        let exit = pod.exits.iter().find(|exit| exit.at >= failure.sent - TOLD_LATER && exit.at <= soon)?;
+        Some(format!("ingress controller {}", super::upstream::exit_line(pod, exit)))
+    })
+}

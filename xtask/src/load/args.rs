@@ -1,0 +1,117 @@
+//! The options of `cargo xtask load`.
+
+use std::time::Duration;
+
+use anyhow::{Result, anyhow};
+use clap::Args;
+
+use super::generator::Plan;
+use super::schedule::{Pace, Schedule};
+use super::threshold::Threshold;
+use crate::cli::duration;
+use crate::failure::{Attach as _, Exit};
+
+/// Requests, where nothing else is said.
+const REQUESTS: u64 = 50;
+/// Senders of a closed loop.
+const CLOSED_CONCURRENCY: usize = 10;
+/// Senders of an open loop: enough that the server's slowness does not thin out the load.
+const OPEN_CONCURRENCY: usize = 256;
+
+/// What to send, how, and what must come of it.
+#[derive(Args, Clone, Debug)]
+pub struct LoadArgs {
+    /// Requests to send; 50 unless --rate or --duration says otherwise.
+    #[arg(long, short = 'n', value_parser = clap::value_parser!(u64).range(1..))]
+    pub requests: Option<u64>,
+    /// Requests under way at a time: 10, or at most 256 with --rate.
+    #[arg(long, short = 'c', value_parser = clap::value_parser!(u64).range(1..=65536))]
+    pub concurrency: Option<u64>,
+    /// Requests a second, due whatever the server does (open loop); without it each sender waits for its answer.
+    #[arg(long, value_parser = rate)]
+    pub rate: Option<f64>,
+    /// How long; with --rate the time at the full rate, 10 s unless --requests is given.
+    #[arg(long, value_parser = duration)]
+    pub duration: Option<Duration>,
+    /// The rate climbs from nothing in this time, before --duration begins.
+    #[arg(long, value_parser = duration, requires = "rate", default_value = "0")]
+    pub ramp_up: Duration,
+    /// The rate falls to nothing in this time, after --duration.
+    #[arg(long, value_parser = duration, requires = "rate", default_value = "0")]
+    pub ramp_down: Duration,
+    /// How long an answer may take.
+    #[arg(long, value_parser = duration, default_value = "30s")]
+    pub request_timeout: Duration,
+    /// What must be so at the end, such as 'p99<800ms', 'failed<=0', 'unexplained==0'; may be repeated.
+    #[arg(long, default_value = "failed<=0")]
+    pub threshold: Vec<Threshold>,
+}
+
+impl LoadArgs {
+    /// The plan that they ask for.
+    ///
+    /// # Errors
+    /// When they contradict each other; exit code 2.
+    pub fn plan(&self) -> Result<Plan> {
+        if self.request_timeout.is_zero() {
+            return Err(anyhow!("--request-timeout 0 leaves no time for an answer")).exit(Exit::Usage);
+        }
+        if self.duration.is_some_and(|duration| duration.is_zero()) {
+            return Err(anyhow!("--duration 0 leaves no time to send anything")).exit(Exit::Usage);
+        }
+        let (pace, requests, duration, concurrency) = match self.rate {
+            None => {
+                let requests = self.requests.or_else(|| self.duration.is_none().then_some(REQUESTS));
+                (Pace::Closed, requests, self.duration, CLOSED_CONCURRENCY)
+            }
+            Some(rate) => {
+                let default = self.requests.is_none().then_some(Duration::from_secs(10));
+                let pace = Pace::Open { rate, ramp_up: self.ramp_up, ramp_down: self.ramp_down };
+                (pace, self.requests, self.duration.or(default), OPEN_CONCURRENCY)
+            }
+        };
+        let schedule = Schedule { pace, requests, duration };
+        if schedule.total() == Some(0) {
+            return Err(anyhow!("at that rate not one request is due in that time"))
+                .hint("raise --rate or --duration")
+                .exit(Exit::Usage);
+        }
+        let asked = self.concurrency.and_then(|n| usize::try_from(n).ok());
+        let most = schedule.total().and_then(|n| usize::try_from(n).ok()).unwrap_or(usize::MAX);
+        let concurrency = asked.unwrap_or(concurrency).min(most);
+        Ok(Plan { schedule, concurrency, request_timeout: self.request_timeout })
+    }
+}
+
+impl Plan {
+    /// The plan in one line.
+    pub fn line(&self) -> String {
+        let Schedule { pace, requests, duration } = self.schedule;
+        let requests = requests.map(|n| format!("{n} requests")).into_iter();
+        let seconds = |name: &str, time: Duration| format!("{name} {} s", time.as_secs_f64());
+        let duration = duration.map(|time| seconds("for", time));
+        let mut parts: Vec<String> = requests.chain(duration).collect();
+        match pace {
+            Pace::Closed => parts.push(format!("{} at a time", self.concurrency)),
+            Pace::Open { rate, ramp_up, ramp_down } => {
+                parts.push(format!("{rate}/s"));
+                let ramps = [("ramp-up", ramp_up), ("ramp-down", ramp_down)];
+                parts.extend(
+                    ramps.into_iter().filter(|(_, t)| !t.is_zero()).map(|(name, t)| seconds(name, t)),
+                );
+                parts.push(format!("at most {} at a time", self.concurrency));
+            }
+        }
+        parts.join(", ")
+    }
+}
+
+fn rate(text: &str) -> Result<f64, String> {
+    let number = text.strip_suffix("/s").unwrap_or(text);
+    let rate: f64 = number.parse().map_err(|_| format!("`{text}` is no number of requests a second"))?;
+    if rate.is_finite() && rate > 0.0 && rate <= 1_000_000.0 {
+        Ok(rate)
+    } else {
+        Err(format!("`{text}` can't be kept; give more than 0 and at most 1000000"))
+    }
+}

@@ -1,0 +1,220 @@
+//! The client: HTTP/1.1 over connections that are kept and used again, each driven by the task that uses it, so that no
+//! answer waits for another task to be scheduled.
+
+use std::future::poll_fn;
+use std::net::SocketAddr;
+use std::pin::{Pin, pin};
+use std::sync::{Mutex, PoisonError};
+use std::task::Poll;
+
+use anyhow::{Context as _, Result, anyhow, bail};
+use bytes::Bytes;
+use http::header::{CONTENT_TYPE, HOST, HeaderValue, USER_AGENT};
+use http::{Method, Request, Response, Uri};
+use http_body_util::{BodyExt as _, Full};
+use hyper::body::Incoming;
+use hyper::client::conn::http1::{self, SendRequest};
+use hyper_util::rt::TokioIo;
+use tokio::net::TcpStream;
+
+use crate::gates::watch::reason;
+
+/// How much of an answer that is no success is kept.
+const MOST_OF_AN_ERROR: usize = 400;
+/// How the requests of a run call themselves, for whoever reads the logs.
+pub const AGENT: &str = concat!("xtask-load/", env!("CARGO_PKG_VERSION"));
+
+/// What is sent, and where.
+#[derive(Clone, Debug)]
+pub struct Target {
+    address: SocketAddr,
+    host: HeaderValue,
+    method: Method,
+    uri: Uri,
+    content: Option<(HeaderValue, Bytes)>,
+}
+
+impl Target {
+    /// `GET path` at the entry, a base URL without TLS, for `host`.
+    ///
+    /// # Errors
+    /// When the entry is no such URL, or its name does not resolve.
+    pub async fn get(entry: &str, host: &str, path: &str) -> Result<Target> {
+        let base: Uri = entry.parse().with_context(|| format!("reading the entry `{entry}` as a URL"))?;
+        if base.scheme_str() != Some("http") {
+            bail!("the entry `{entry}` is no http:// URL, and the load generator speaks nothing else");
+        }
+        let name = base.host().unwrap_or_default().trim_matches(['[', ']']);
+        let address = tokio::net::lookup_host((name, base.port_u16().unwrap_or(80)))
+            .await
+            .with_context(|| format!("resolving the entry `{entry}`"))?
+            .next()
+            .ok_or_else(|| anyhow!("the entry `{entry}` has no address"))?;
+        Ok(Target {
+            address,
+            host: HeaderValue::from_str(host).with_context(|| format!("`{host}` is no host"))?,
+            method: Method::GET,
+            uri: path.parse().with_context(|| format!("`{path}` is no path"))?,
+            content: None,
+        })
+    }
+
+    /// The same place, with a body to POST.
+    #[must_use]
+    pub fn posting(self, content_type: HeaderValue, body: Bytes) -> Target {
+        Target { method: Method::POST, content: Some((content_type, body)), ..self }
+    }
+
+    /// Where it goes: method and path.
+    pub fn line(&self) -> String {
+        format!("{} {}", self.method, self.uri)
+    }
+
+    fn request(&self, id: &str) -> Request<Full<Bytes>> {
+        let body = self.content.as_ref().map(|(_, body)| body.clone()).unwrap_or_default();
+        let mut request = Request::new(Full::new(body));
+        *request.method_mut() = self.method.clone();
+        *request.uri_mut() = self.uri.clone();
+        let headers = request.headers_mut();
+        headers.insert(HOST, self.host.clone());
+        headers.insert(USER_AGENT, HeaderValue::from_static(AGENT));
+        if let Some((kind, _)) = &self.content {
+            headers.insert(CONTENT_TYPE, kind.clone());
+        }
+        if let Ok(id) = HeaderValue::from_str(id) {
+            headers.insert("x-request-id", id);
+        }
+        request
+    }
+}
+
+/// A whole answer.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Answer {
+    /// Its status.
+    pub status: u16,
+    /// The pod that says it answered.
+    pub served_by: Option<String>,
+    /// How it begins, where it is no success.
+    pub beginning: Option<String>,
+}
+
+type Driver = Pin<Box<http1::Connection<TokioIo<TcpStream>, Full<Bytes>>>>;
+
+struct Connection {
+    sender: SendRequest<Full<Bytes>>,
+    /// None once the connection has ended.
+    driver: Option<Driver>,
+}
+
+/// The connections that no request is on, the last used on top.
+#[derive(Default)]
+pub struct Pool {
+    idle: Mutex<Vec<Connection>>,
+}
+
+impl Pool {
+    /// Sends one request and waits for the whole answer.
+    ///
+    /// # Errors
+    /// When the connection is refused or breaks; the innermost cause, in the system's words.
+    pub async fn ask(&self, target: &Target, id: &str) -> Result<Answer, String> {
+        let mut request = target.request(id);
+        loop {
+            let mut connection = match self.idle().await {
+                Some(connection) => connection,
+                None => Connection::open(target.address).await?,
+            };
+            match connection.send(request).await {
+                Ok(response) => {
+                    let answer = connection.read(response).await?;
+                    self.lock().push(connection);
+                    return Ok(answer);
+                }
+                // A kept connection that the other side closed; not a byte of ours was written.
+                Err((_, Some(unsent))) => request = *unsent,
+                Err((why, None)) => return Err(why),
+            }
+        }
+    }
+
+    /// A kept connection that still stands.
+    async fn idle(&self) -> Option<Connection> {
+        loop {
+            let mut connection = self.lock().pop()?;
+            if connection.is_ready().await {
+                return Some(connection);
+            }
+        }
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Vec<Connection>> {
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Connection {
+    async fn open(address: SocketAddr) -> Result<Connection, String> {
+        let stream = TcpStream::connect(address).await.map_err(|error| error.to_string())?;
+        // An answer must not wait for a full packet.
+        let _ = stream.set_nodelay(true);
+        let (sender, driver) =
+            http1::handshake(TokioIo::new(stream)).await.map_err(|error| reason(&error))?;
+        Ok(Connection { sender, driver: Some(Box::pin(driver)) })
+    }
+
+    async fn is_ready(&mut self) -> bool {
+        let Connection { sender, driver } = self;
+        drive(driver, sender.ready()).await.is_ok()
+    }
+
+    async fn send(
+        &mut self,
+        request: Request<Full<Bytes>>,
+    ) -> Result<Response<Incoming>, (String, Option<Box<Request<Full<Bytes>>>>)> {
+        let Connection { sender, driver } = self;
+        drive(driver, sender.try_send_request(request)).await.map_err(|mut error| {
+            let unsent = error.take_message().map(Box::new);
+            (reason(error.error()), unsent)
+        })
+    }
+
+    async fn read(&mut self, response: Response<Incoming>) -> Result<Answer, String> {
+        let (head, mut body) = response.into_parts();
+        let mut beginning = (!head.status.is_success()).then(Vec::new);
+        let reading = async {
+            while let Some(frame) = body.frame().await {
+                let frame = frame.map_err(|error| reason(&error))?;
+                if let (Some(kept), Some(data)) = (&mut beginning, frame.data_ref()) {
+                    kept.extend(data.iter().take(MOST_OF_AN_ERROR - kept.len()));
+                }
+            }
+            Ok::<_, String>(())
+        };
+        drive(&mut self.driver, reading).await?;
+        let text = |name: &str| Some(head.headers.get(name)?.to_str().ok()?.to_owned());
+        Ok(Answer {
+            status: head.status.as_u16(),
+            served_by: text("x-served-by"),
+            beginning: beginning.map(|kept| String::from_utf8_lossy(&kept).trim().to_owned()),
+        })
+    }
+}
+
+/// Does `work`, which waits for the connection, and the connection's own work.
+async fn drive<T>(driver: &mut Option<Driver>, work: impl Future<Output = T>) -> T {
+    let mut work = pin!(work);
+    poll_fn(|cx| {
+        if let Poll::Ready(done) = work.as_mut().poll(cx) {
+            return Poll::Ready(done);
+        }
+        if let Some(running) = driver
+            && running.as_mut().poll(cx).is_ready()
+        {
+            // How it ended is told to whoever waits for an answer.
+            *driver = None;
+        }
+        work.as_mut().poll(cx)
+    })
+    .await
+}

@@ -1,0 +1,189 @@
+//! The generator: as many senders as requests may be under way at a time. Each takes the next request of the schedule,
+//! waits until it is due, sends it and waits for its end. A request that is due while all are busy is sent late, and its
+//! latency is counted from when it was due.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result};
+use tokio_util::sync::CancellationToken;
+
+use super::client::{Pool, Target};
+use super::record::{Outcome, Record};
+use super::schedule::{Due, Schedule};
+use super::tally::Book;
+
+/// After a stop, requests that are under way get this long.
+const LAST_ANSWERS: Duration = Duration::from_secs(2);
+
+/// What is to be sent, and how.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// When.
+    pub schedule: Schedule,
+    /// Requests under way at a time, at most.
+    pub concurrency: usize,
+    /// How long an answer may take.
+    pub request_timeout: Duration,
+}
+
+/// How a run went, beside its books.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Finished {
+    /// Requests that the books must hold.
+    pub scheduled: u64,
+    /// From the first moment to the last answer.
+    pub took: Duration,
+    /// The share of this machine's cores that this process used, 0 to 1.
+    pub own_cpu: f64,
+}
+
+/// What all senders share.
+struct Run {
+    target: Target,
+    plan: Plan,
+    pool: Pool,
+    book: Arc<Book>,
+    stop: CancellationToken,
+    began: Instant,
+    next: AtomicU64,
+}
+
+/// Runs the plan to its end, or until `stop`; all times count from `began`, which is now.
+///
+/// # Errors
+/// When the books can't be kept.
+pub async fn run(
+    target: Target,
+    plan: Plan,
+    book: Arc<Book>,
+    stop: CancellationToken,
+    began: Instant,
+) -> Result<Finished> {
+    let cpu_before = cpu_time();
+    let senders = plan.concurrency;
+    let run =
+        Arc::new(Run { target, plan, pool: Pool::default(), book, stop, began, next: AtomicU64::new(0) });
+    let senders: Vec<_> = (0..senders).map(|_| tokio::spawn(send_all(Arc::clone(&run)))).collect();
+    for sender in senders {
+        sender.await.context("running a sender")?;
+    }
+    let took = run.began.elapsed();
+    let cores = std::thread::available_parallelism().map_or(1, usize::from) as f64;
+    let own_cpu = cpu_time().saturating_sub(cpu_before).as_secs_f64() / (took.as_secs_f64() * cores);
+    let taken = run.next.load(Ordering::SeqCst);
+    let scheduled = run.plan.schedule.total().unwrap_or(taken);
+    for n in taken.min(scheduled)..scheduled {
+        run.give_up(n, Outcome::Unsent);
+    }
+    run.book.close(scheduled)?;
+    Ok(Finished { scheduled, took, own_cpu })
+}
+
+async fn send_all(run: Arc<Run>) {
+    let schedule = &run.plan.schedule;
+    let end = schedule.end().map(|end| run.began + end);
+    let is_over = || run.stop.is_cancelled() || end.is_some_and(|end| Instant::now() >= end);
+    while !is_over() {
+        let free = Instant::now();
+        let n = run.next.fetch_add(1, Ordering::SeqCst);
+        let due = match schedule.due(n) {
+            Due::Never => return,
+            Due::Now => free,
+            Due::At(after) => run.began + after,
+        };
+        if due > free {
+            tokio::select! {
+                () = tokio::time::sleep_until(due.into()) => {}
+                () = run.stop.cancelled() => {}
+            }
+        }
+        if run.stop.is_cancelled() {
+            run.give_up(n, Outcome::Unsent);
+        } else if due.elapsed() >= run.plan.request_timeout {
+            run.give_up(n, Outcome::Dropped);
+        } else if matches!(schedule.due(n), Due::At(_)) && is_over() {
+            run.give_up(n, Outcome::Unsent);
+        } else {
+            run.send(n, due, free).await;
+        }
+    }
+}
+
+impl Run {
+    async fn send(&self, n: u64, due: Instant, free: Instant) {
+        let id = uuid::Uuid::new_v4().simple().to_string();
+        let sent = Instant::now();
+        let stopped = async {
+            self.stop.cancelled().await;
+            tokio::time::sleep(LAST_ANSWERS).await;
+        };
+        let answer = tokio::select! {
+            biased;
+            answer = self.pool.ask(&self.target, &id) => Some(answer),
+            () = tokio::time::sleep(self.plan.request_timeout) => None,
+            () = stopped => Some(Err("given up: the run was stopped".to_owned())),
+        };
+        let mut record = Record {
+            n,
+            id,
+            outcome: Outcome::Timeout,
+            due_us: self.since(due),
+            sent_us: Some(self.since(sent)),
+            end_us: self.since(Instant::now()),
+            status: None,
+            served_by: None,
+            error: None,
+        };
+        match answer {
+            None => {
+                let seconds = self.plan.request_timeout.as_secs_f64();
+                record.error = Some(format!("no complete answer within {seconds} s"));
+            }
+            Some(Err(why)) => {
+                record.outcome = Outcome::SocketError;
+                record.error = Some(why);
+            }
+            Some(Ok(answer)) => {
+                let is_success = (200..300).contains(&answer.status);
+                record.outcome = if is_success { Outcome::Ok } else { Outcome::HttpError };
+                record.status = Some(answer.status);
+                record.served_by = answer.served_by;
+                record.error = answer.beginning;
+            }
+        }
+        self.book.take(&record, Some(sent.saturating_duration_since(due.max(free))));
+    }
+
+    /// Takes a request into the books that was never sent.
+    fn give_up(&self, n: u64, outcome: Outcome) {
+        let now = self.since(Instant::now());
+        let due_us = match self.plan.schedule.due(n) {
+            Due::At(due) => due.as_micros() as u64,
+            Due::Now | Due::Never => now,
+        };
+        let record = Record {
+            n,
+            id: uuid::Uuid::new_v4().simple().to_string(),
+            outcome,
+            due_us,
+            sent_us: None,
+            end_us: now,
+            status: None,
+            served_by: None,
+            error: None,
+        };
+        self.book.take(&record, None);
+    }
+
+    fn since(&self, at: Instant) -> u64 {
+        at.saturating_duration_since(self.began).as_micros() as u64
+    }
+}
+
+/// CPU time that this process has used.
+fn cpu_time() -> Duration {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
+    Duration::new(time.tv_sec.try_into().unwrap_or_default(), time.tv_nsec.try_into().unwrap_or_default())
+}

@@ -1,0 +1,305 @@
+//! `cargo xtask load`: every gate first, then the load, with a witness who sees what becomes of each request; then the
+//! books, the thresholds, and why what failed did.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, anyhow};
+use bytes::Bytes;
+use http::HeaderValue;
+use jiff::Timestamp;
+use serde_json::{Value, json};
+use tokio_util::sync::CancellationToken;
+
+use crate::cli::Format;
+use crate::clusters::{self, Cluster};
+use crate::cx::Cx;
+use crate::explain::{self, Verdict};
+use crate::failure::{Attach as _, Cancelled, Exit};
+use crate::manifests::Manifests;
+use crate::pipeline::{Outcome, Running, SpanId, step};
+use crate::steps::smoke::PICTURE;
+use crate::summary::{Summary, entry};
+
+pub mod args;
+pub mod client;
+pub mod generator;
+pub mod meta;
+mod ready;
+pub mod record;
+pub mod report;
+pub mod schedule;
+pub mod tally;
+pub mod threshold;
+pub mod witness;
+
+use args::LoadArgs;
+use client::{Pool, Target};
+use generator::{Finished, Plan};
+use meta::{End, Meta};
+use tally::Book;
+use threshold::Figures;
+use witness::Witness;
+
+pub use ready::DEADLINE as READY_DEADLINE;
+
+/// The records' file in the run's folder.
+pub const RECORDS: &str = "records.jsonl";
+/// Senders that were free and let a request wait longer than this are no instrument.
+const MOST_LAG_MS: f64 = 100.0;
+/// The same as a share of the median latency: what is slow itself is not blurred by a slow start.
+const MOST_LAG_SHARE: f64 = 0.1;
+/// Above this share of all cores the generator measures itself.
+const MOST_OWN_CPU: f64 = 0.9;
+/// Failures that are spelled out in the JSON summary; the run's folder has all.
+const MOST_FAILURES: usize = 1000;
+
+/// Passes the gates, sends the load, and explains what failed.
+///
+/// # Errors
+/// When a gate fails; a threshold fails (exit code 40); the generator could not keep up (41).
+pub async fn run(cx: &Cx, args: &LoadArgs) -> Result<Summary> {
+    let plan = args.plan()?;
+    let choice = clusters::choose(cx).await?;
+    cx.output.note(&format!("{}: {}", choice.kind.name(), choice.why));
+    let cluster = choice.kind.expect(cx).await?;
+    let manifests = crate::manifests::read(&cx.root.join("kubernetes"))?;
+    let dir = cx.run_dir.clone().context("the run has no folder")?;
+    let target = target(cx, &cluster, &manifests).await?;
+
+    let gates = ready::gates(cx, &cluster, &manifests).await?;
+    let selector = manifests.pod_selector();
+    let witness = Witness::start(&cluster.client, &cx.shared.namespace, &selector, &dir).await?;
+    let canary = Target::get(&cluster.entry, manifests.host(), "/health").await?;
+    let attributable = ready::canary(cx, &witness, &canary, &gates).await?;
+
+    let mut meta = Meta {
+        began: Timestamp::now(),
+        entry: cluster.entry.clone(),
+        host: manifests.host().to_owned(),
+        request: target.line(),
+        namespace: cx.shared.namespace.clone(),
+        plan: plan.line(),
+        marks: Vec::new(),
+        end: None,
+    };
+    let book = Arc::new(Book::open(Some(&dir.join(RECORDS)))?);
+    let finished = send(cx, &plan, target, &book, &mut meta, &dir, &[attributable.id]).await?;
+    let gaps = close(cx, witness, &canary, &book).await?;
+    let end = end(&book, &finished, gaps);
+    meta.end = Some(end.clone());
+    meta.write(&dir)?;
+    let verdicts = explain::explain_run(&dir)?;
+    report(cx, args, &plan, &meta, &book, &verdicts, entry(&cluster, &manifests), &end)
+}
+
+/// The picture, posted by the real entry.
+async fn target(cx: &Cx, cluster: &Cluster, manifests: &Manifests) -> Result<Target> {
+    let picture = cx.root.join(PICTURE);
+    let picture =
+        std::fs::read(&picture).with_context(|| format!("reading the picture {}", picture.display()))?;
+    let (content_type, body) = crate::steps::smoke::multipart(&Bytes::from(picture));
+    let content_type = HeaderValue::from_str(&content_type).context("naming the body's type")?;
+    Ok(Target::get(&cluster.entry, manifests.host(), "/predict").await?.posting(content_type, body))
+}
+
+/// Sends the load, and says how far it is.
+async fn send(
+    cx: &Cx,
+    plan: &Plan,
+    target: Target,
+    book: &Arc<Book>,
+    meta: &mut Meta,
+    dir: &Path,
+    after: &[SpanId],
+) -> Result<Finished> {
+    let finished = step(cx, "load", after, async |step| {
+        meta.began = Timestamp::now();
+        let began = Instant::now();
+        meta.write(dir)?;
+        let stop = CancellationToken::new();
+        let sending = generator::run(target, plan.clone(), Arc::clone(book), stop.clone(), began);
+        let mut sending = std::pin::pin!(sending);
+        let mut told = Told::default();
+        let finished = loop {
+            tokio::select! {
+                finished = &mut sending => break finished?,
+                () = cx.stopped(), if !stop.is_cancelled() => stop.cancel(),
+                () = tokio::time::sleep(Duration::from_millis(100)) => {
+                    told.tell(cx, step, book, plan.schedule.total());
+                }
+            }
+        };
+        told.tell(cx, step, book, plan.schedule.total());
+        let buckets = book.tally().buckets;
+        if stop.is_cancelled() {
+            step.warn(format!("stopped; {}", report::progress(buckets, plan.schedule.total())));
+            return Err(Cancelled.into());
+        }
+        let how = format!(
+            "{} of {} ok, {:.1} s, {}",
+            buckets.ok,
+            finished.scheduled,
+            finished.took.as_secs_f64(),
+            plan.line()
+        );
+        Ok(Outcome::Did(finished, how))
+    })
+    .await?;
+    Ok(*finished)
+}
+
+/// What of the progress was told.
+#[derive(Default)]
+struct Told {
+    tenths: u64,
+    seconds: u64,
+}
+
+impl Told {
+    /// A line at each tenth of the requests, or every ten seconds.
+    fn tell(&mut self, cx: &Cx, step: &Running<'_>, book: &Book, total: Option<u64>) {
+        let buckets = book.tally().buckets;
+        let line = report::progress(buckets, total);
+        let tenths = total.map_or(0, |total| buckets.sum() * 10 / total.max(1));
+        let seconds = step.elapsed().as_secs() / 10;
+        if tenths > self.tenths || seconds > self.seconds {
+            step.progress(line);
+        } else if cx.shared.output == Format::Human {
+            step.at(line);
+        }
+        (self.tenths, self.seconds) = (tenths, seconds);
+    }
+}
+
+/// Waits until the access log has caught up with the last request, and ends the witness.
+async fn close(cx: &Cx, witness: Witness, canary: &Target, book: &Book) -> Result<Vec<String>> {
+    let mut caught_up = false;
+    let any_failed = book.tally().buckets.failed() > 0;
+    if any_failed {
+        let pool = Pool::default();
+        let until = Instant::now() + Duration::from_secs(10);
+        while !caught_up && Instant::now() < until && !cx.is_stopped() {
+            caught_up = matches!(ready::look(&witness, canary, &pool).await, crate::gates::Verdict::Open(..));
+            // Endings of pods are told a moment after the connections broke.
+            tokio::time::sleep(Duration::from_secs(1)).await;
+        }
+    }
+    let mut gaps = witness.finish()?;
+    if any_failed && !caught_up {
+        gaps.push("the access log did not catch up within 10 s after the last request".to_owned());
+    }
+    Ok(gaps)
+}
+
+fn end(book: &Book, finished: &Finished, gaps: Vec<String>) -> End {
+    let tally = book.tally();
+    End {
+        scheduled: finished.scheduled,
+        buckets: tally.buckets,
+        latency_ms: tally.from_due(),
+        sent_latency_ms: tally.from_sent(),
+        lag_ms: tally.lag(),
+        seconds: finished.took.as_secs_f64(),
+        own_cpu: finished.own_cpu,
+        gaps,
+    }
+}
+
+/// Why the run says nothing about the server; none if it does.
+pub fn invalid(end: &End) -> Option<String> {
+    let lag = end.lag_ms.p99;
+    if lag > MOST_LAG_MS && lag > end.sent_latency_ms.p50 * MOST_LAG_SHARE {
+        return Some(format!(
+            "the generator sent requests up to {lag:.0} ms (p99) later than it should have; its own lateness is in the \
+             figures"
+        ));
+    }
+    if end.own_cpu > MOST_OWN_CPU {
+        return Some(format!(
+            "the generator itself used {:.0} % of this machine's CPU, and measured itself",
+            end.own_cpu * 100.0
+        ));
+    }
+    None
+}
+
+#[allow(clippy::too_many_arguments)]
+fn report(
+    cx: &Cx,
+    args: &LoadArgs,
+    plan: &Plan,
+    meta: &Meta,
+    book: &Book,
+    verdicts: &[Verdict],
+    mut summary: Summary,
+    end: &End,
+) -> Result<Summary> {
+    let errors = book.tally().errors.clone();
+    if cx.shared.output == Format::Human {
+        cx.output.data(&report::summary(plan, &meta.request, end, &errors));
+        if !verdicts.is_empty() {
+            cx.output.data(&format!("\n{}", explain::text(verdicts)));
+        }
+        for gap in &end.gaps {
+            cx.output.note(&format!("warning: not seen: {gap}"));
+        }
+    }
+    let unexplained = verdicts.iter().filter(|verdict| verdict.is_unexplained()).count() as u64;
+    let throughput = end.buckets.ok as f64 / end.seconds.max(1e-9);
+    let figures = Figures {
+        buckets: end.buckets,
+        due: end.latency_ms,
+        sent: end.sent_latency_ms,
+        throughput,
+        unexplained,
+    };
+    let judged: Vec<_> =
+        args.threshold.iter().map(|threshold| (threshold, threshold.judge(&figures))).collect();
+    let fields = [
+        ("scheduled", json!(end.scheduled)),
+        ("buckets", json!(end.buckets)),
+        ("latency_ms", json!(end.latency_ms)),
+        ("sent_latency_ms", json!(end.sent_latency_ms)),
+        ("success_rate", json!(end.buckets.ok as f64 * 100.0 / end.scheduled.max(1) as f64)),
+        ("throughput", json!(throughput)),
+        ("errors", json!(errors)),
+        ("seconds", json!(end.seconds)),
+        ("generator", json!({"lag_ms": end.lag_ms, "own_cpu": end.own_cpu, "valid": invalid(end).is_none()})),
+        ("plan", json!(meta.plan)),
+        ("unexplained", json!(unexplained)),
+        ("failures", verdicts.iter().take(MOST_FAILURES).map(Verdict::json).collect()),
+        (
+            "thresholds",
+            judged
+                .iter()
+                .map(|(threshold, (value, met))| json!({"threshold": threshold.to_string(), "value": value, "met": met}))
+                .collect::<Value>(),
+        ),
+        ("gaps", json!(end.gaps)),
+        ("run", json!(cx.run_dir)),
+    ];
+    summary.extend(fields.into_iter().map(|(name, value)| (name.to_owned(), value)));
+
+    if let Some(why) = invalid(end) {
+        return Err(anyhow!("this run is invalid: {why}"))
+            .attach(summary)
+            .hint("lower --rate or --concurrency, or run the generator on a machine with cores to spare")
+            .exit(Exit::InvalidRun);
+    }
+    let missed: Vec<String> = judged
+        .iter()
+        .filter(|(_, (_, met))| !met)
+        .map(|(threshold, (value, _))| {
+            format!("{threshold} (measured {}{})", (value * 10.0).round() / 10.0, threshold.unit())
+        })
+        .collect();
+    if !missed.is_empty() {
+        return Err(anyhow!("not met: {}", missed.join(", ")))
+            .attach(summary)
+            .hint("`cargo xtask explain` says again why each request failed, from the records of this run")
+            .exit(Exit::Threshold);
+    }
+    Ok(summary)
+}

@@ -1,0 +1,296 @@
+//! The books of a run: each scheduled request in exactly one bucket, and where the time went.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{BufWriter, Write as _};
+use std::path::Path;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail};
+use hdrhistogram::Histogram;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use super::record::{Outcome, Record};
+
+/// Longer waits than an hour are counted as an hour.
+const LONGEST_US: u64 = 3_600_000_000;
+/// Failed requests that are kept in memory with all their fields; the file has the others.
+const MOST_FAILURES: usize = 10_000;
+
+/// How the scheduled requests ended; the buckets add up to what was scheduled.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Buckets {
+    /// Complete answers, 200 to 299.
+    pub ok: u64,
+    /// Complete answers with any other status.
+    pub http_error: u64,
+    /// No answer, or half of one.
+    pub socket_error: u64,
+    /// None in time.
+    pub timeout: u64,
+    /// Due while every sender was busy, and given up.
+    pub dropped: u64,
+    /// Not sent before the end.
+    pub unsent: u64,
+}
+
+impl Buckets {
+    /// All of them.
+    pub fn sum(&self) -> u64 {
+        self.ok + self.failed()
+    }
+
+    /// All but the successes.
+    pub fn failed(&self) -> u64 {
+        self.http_error + self.socket_error + self.timeout + self.dropped + self.unsent
+    }
+
+    fn count(&mut self, outcome: Outcome) {
+        *match outcome {
+            Outcome::Ok => &mut self.ok,
+            Outcome::HttpError => &mut self.http_error,
+            Outcome::SocketError => &mut self.socket_error,
+            Outcome::Timeout => &mut self.timeout,
+            Outcome::Dropped => &mut self.dropped,
+            Outcome::Unsent => &mut self.unsent,
+        } += 1;
+    }
+}
+
+/// Percentiles, in milliseconds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Latency {
+    /// The least.
+    pub min: f64,
+    /// The mean.
+    pub mean: f64,
+    /// Half are below.
+    pub p50: f64,
+    /// 90 % are below.
+    pub p90: f64,
+    /// 95 % are below.
+    pub p95: f64,
+    /// 99 % are below.
+    pub p99: f64,
+    /// 99.9 % are below.
+    #[serde(rename = "p99.9")]
+    pub p999: f64,
+    /// The most.
+    pub max: f64,
+}
+
+/// What is counted while a run goes on, in memory that does not grow with it.
+pub struct Tally {
+    /// How requests ended.
+    pub buckets: Buckets,
+    /// How many failed in which way: `502`, `timeout`, or the socket's error.
+    pub errors: BTreeMap<String, u64>,
+    /// The first failures, whole.
+    pub failures: Vec<Record>,
+    due: Histogram<u64>,
+    sent: Histogram<u64>,
+    lag: Histogram<u64>,
+}
+
+impl Tally {
+    fn new() -> Result<Tally> {
+        let histogram = || Histogram::new_with_bounds(1, LONGEST_US, 3).context("making a histogram");
+        Ok(Tally {
+            buckets: Buckets::default(),
+            errors: BTreeMap::new(),
+            failures: Vec::new(),
+            due: histogram()?,
+            sent: histogram()?,
+            lag: histogram()?,
+        })
+    }
+
+    /// From the moment a request was due; successes and, with the time waited, timeouts. Quick errors would flatter.
+    pub fn from_due(&self) -> Latency {
+        latency(&self.due)
+    }
+
+    /// From the moment it was sent.
+    pub fn from_sent(&self) -> Latency {
+        latency(&self.sent)
+    }
+
+    /// How much later requests were sent than they could have been.
+    pub fn lag(&self) -> Latency {
+        latency(&self.lag)
+    }
+
+    fn take(&mut self, record: &Record) {
+        self.buckets.count(record.outcome);
+        if let (Outcome::Ok | Outcome::Timeout, Some(sent)) = (record.outcome, record.sent_us) {
+            self.due.saturating_record(record.end_us.saturating_sub(record.due_us).max(1));
+            self.sent.saturating_record(record.end_us.saturating_sub(sent).max(1));
+        }
+        if record.is_failure() {
+            *self.errors.entry(error_code(record)).or_default() += 1;
+            if self.failures.len() < MOST_FAILURES {
+                self.failures.push(record.clone());
+            }
+        }
+    }
+}
+
+/// The failure in one word or two, to be counted by.
+pub fn error_code(record: &Record) -> String {
+    match (record.outcome, record.status) {
+        (Outcome::HttpError, Some(status)) => status.to_string(),
+        (Outcome::SocketError, _) => {
+            let error = record.error.as_deref().unwrap_or("socket error");
+            // `Connection refused (os error 111)`: the number differs between systems.
+            error.split(" (os error").next().unwrap_or(error).to_owned()
+        }
+        (outcome, _) => json!(outcome).as_str().unwrap_or_default().to_owned(),
+    }
+}
+
+fn latency(histogram: &Histogram<u64>) -> Latency {
+    if histogram.is_empty() {
+        return Latency::default();
+    }
+    // A tenth of a microsecond is noise.
+    let ms = |us: f64| (us / 100.0).round() / 10.0;
+    let at = |quantile| ms(histogram.value_at_quantile(quantile) as f64);
+    Latency {
+        min: ms(histogram.min() as f64),
+        mean: ms(histogram.mean()),
+        p50: at(0.5),
+        p90: at(0.9),
+        p95: at(0.95),
+        p99: at(0.99),
+        p999: at(0.999),
+        max: ms(histogram.max() as f64),
+    }
+}
+
+/// Takes every request's end: into the tally, and to disk.
+pub struct Book {
+    tally: Mutex<Tally>,
+    file: Mutex<Option<BufWriter<File>>>,
+    broken: Mutex<Option<std::io::Error>>,
+}
+
+impl Book {
+    /// Records go to `path`, where there is one.
+    ///
+    /// # Errors
+    /// When the file can't be made.
+    pub fn open(path: Option<&Path>) -> Result<Book> {
+        let open = |path: &Path| File::create(path).with_context(|| format!("creating {}", path.display()));
+        let file = path.map(open).transpose()?;
+        let file = file.map(|file| BufWriter::with_capacity(256 * 1024, file));
+        Ok(Book { tally: Mutex::new(Tally::new()?), file: Mutex::new(file), broken: Mutex::new(None) })
+    }
+
+    /// Takes one end; `lag` is how much later it was sent than it could have been.
+    pub fn take(&self, record: &Record, lag: Option<Duration>) {
+        let mut line = serde_json::to_vec(record).unwrap_or_default();
+        line.push(b'\n');
+        if let Some(file) = lock(&self.file).as_mut()
+            && let Err(error) = file.write_all(&line)
+        {
+            lock(&self.broken).get_or_insert(error);
+        }
+        let mut tally = lock(&self.tally);
+        tally.take(record);
+        if let Some(lag) = lag {
+            tally.lag.saturating_record((lag.as_micros() as u64).max(1));
+        }
+    }
+
+    /// The books as they stand.
+    pub fn tally(&self) -> MutexGuard<'_, Tally> {
+        lock(&self.tally)
+    }
+
+    /// Closes the books: what was written is on disk, and each of the `scheduled` requests is in one bucket.
+    ///
+    /// # Errors
+    /// When the file could not be written, or the sum is wrong, which would be a fault of this tool.
+    pub fn close(&self, scheduled: u64) -> Result<()> {
+        if let Some(file) = lock(&self.file).as_mut() {
+            file.flush().context("writing the records")?;
+        }
+        if let Some(error) = lock(&self.broken).take() {
+            return Err(error).context("writing the records");
+        }
+        let buckets = self.tally().buckets;
+        if buckets.sum() != scheduled {
+            bail!("the books do not balance: {scheduled} scheduled, {} accounted for", json!(buckets));
+        }
+        Ok(())
+    }
+}
+
+impl From<Latency> for Value {
+    fn from(latency: Latency) -> Value {
+        json!(latency)
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn record(n: u64, outcome: Outcome) -> Record {
+        Record {
+            n,
+            id: format!("{n:032x}"),
+            outcome,
+            due_us: 0,
+            sent_us: Some(1000),
+            end_us: 5000,
+            status: (outcome == Outcome::HttpError).then_some(502),
+            served_by: None,
+            error: None,
+        }
+    }
+
+    #[test]
+    fn each_request_is_in_one_bucket_and_the_sum_is_checked() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("records.jsonl");
+        let book = Book::open(Some(&path)).unwrap();
+        let outcomes = [
+            Outcome::Ok,
+            Outcome::HttpError,
+            Outcome::SocketError,
+            Outcome::Timeout,
+            Outcome::Dropped,
+            Outcome::Unsent,
+        ];
+        for (n, outcome) in outcomes.into_iter().enumerate() {
+            book.take(&record(n as u64, outcome), None);
+        }
+        assert_eq!(
+            book.tally().buckets,
+            Buckets { ok: 1, http_error: 1, socket_error: 1, timeout: 1, dropped: 1, unsent: 1 }
+        );
+        book.close(6).unwrap();
+        assert!(book.close(7).is_err());
+        let kept = std::fs::read_to_string(path).unwrap();
+        let kept: Vec<Record> = kept.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        assert_eq!(kept.len(), 6);
+        assert_eq!(kept[1], record(1, Outcome::HttpError));
+        assert_eq!(book.tally().errors["502"], 1);
+    }
+
+    #[test]
+    fn errors_do_not_flatter_the_latency() {
+        let book = Book::open(None).unwrap();
+        book.take(&record(0, Outcome::Ok), None);
+        book.take(&Record { end_us: 1001, ..record(1, Outcome::HttpError) }, None);
+        let (due, sent) = (book.tally().from_due(), book.tally().from_sent());
+        assert!((due.min - 5.0).abs() < 0.01 && (sent.min - 4.0).abs() < 0.01, "{due:?} {sent:?}");
+    }
+}

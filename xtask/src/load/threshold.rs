@@ -1,0 +1,236 @@
+//! Conditions that a run must meet, as `p99<800ms`, `failed<=0` or `unexplained==0`.
+
+use std::fmt;
+use std::str::FromStr;
+
+use super::tally::{Buckets, Latency};
+
+/// One condition.
+#[derive(Clone, Debug)]
+pub struct Threshold {
+    text: String,
+    metric: Metric,
+    op: Op,
+    limit: f64,
+}
+
+/// What is compared.
+#[derive(Clone, Copy, Debug)]
+enum Metric {
+    /// Milliseconds, from the moment the request was due.
+    Due(fn(&Latency) -> f64),
+    /// Milliseconds, from the moment it was sent.
+    Sent(fn(&Latency) -> f64),
+    /// Requests.
+    Count(fn(&Figures) -> u64),
+    /// Percent of the scheduled requests.
+    SuccessRate,
+    /// Answers a second, successes only.
+    Throughput,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Op {
+    Less,
+    AtMost,
+    More,
+    AtLeast,
+    Equal,
+    Unequal,
+}
+
+/// What a run came to, as thresholds see it.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Figures {
+    /// How the requests ended.
+    pub buckets: Buckets,
+    /// From the moment each was due.
+    pub due: Latency,
+    /// From the moment each was sent.
+    pub sent: Latency,
+    /// Successes a second.
+    pub throughput: f64,
+    /// Failures whose cause was not found.
+    pub unexplained: u64,
+}
+
+impl Threshold {
+    /// What was measured, and whether that is within the limit.
+    pub fn judge(&self, figures: &Figures) -> (f64, bool) {
+        let value = match self.metric {
+            Metric::Due(pick) => pick(&figures.due),
+            Metric::Sent(pick) => pick(&figures.sent),
+            Metric::Count(pick) => pick(figures) as f64,
+            Metric::SuccessRate => figures.buckets.ok as f64 * 100.0 / figures.buckets.sum().max(1) as f64,
+            Metric::Throughput => figures.throughput,
+        };
+        let met = match self.op {
+            Op::Less => value < self.limit,
+            Op::AtMost => value <= self.limit,
+            Op::More => value > self.limit,
+            Op::AtLeast => value >= self.limit,
+            Op::Equal => (value - self.limit).abs() < 1e-9,
+            Op::Unequal => (value - self.limit).abs() >= 1e-9,
+        };
+        // Without one answer there is no latency to praise.
+        let nothing = matches!(self.metric, Metric::Due(_) | Metric::Sent(_)) && figures.due.max == 0.0;
+        (value, met && !nothing)
+    }
+
+    /// The unit of what is measured.
+    pub fn unit(&self) -> &'static str {
+        match self.metric {
+            Metric::Due(_) | Metric::Sent(_) => " ms",
+            Metric::Count(_) => "",
+            Metric::SuccessRate => " %",
+            Metric::Throughput => "/s",
+        }
+    }
+}
+
+impl fmt::Display for Threshold {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+/// The names of what can be compared, for messages.
+const METRICS: &str = "min, mean, p50, p90, p95, p99, p99.9, max (from the due time; `sent.p99` from the sending), \
+     ok, failed, http_error, socket_error, timeout, dropped, unsent, unexplained, success_rate, throughput";
+
+impl FromStr for Threshold {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Threshold, String> {
+        let at = text.find(['<', '>', '=', '!']).ok_or_else(|| {
+            format!("`{text}` compares nothing; write p99<800ms, failed<=0 or success_rate>=99.9%")
+        })?;
+        let (name, rest) = text.split_at(at);
+        let ops = [
+            ("<=", Op::AtMost),
+            (">=", Op::AtLeast),
+            ("==", Op::Equal),
+            ("!=", Op::Unequal),
+            ("<", Op::Less),
+            (">", Op::More),
+        ];
+        let (sign, op) = ops
+            .into_iter()
+            .find(|(sign, _)| rest.starts_with(sign))
+            .ok_or_else(|| format!("`{text}`: compare with <, <=, >, >=, == or !="))?;
+        let metric = metric(name.trim()).ok_or_else(|| {
+            format!("`{text}`: there is no `{}` to compare; there are {METRICS}", name.trim())
+        })?;
+        let limit = limit(rest[sign.len()..].trim(), metric).map_err(|why| format!("`{text}`: {why}"))?;
+        Ok(Threshold { text: text.to_owned(), metric, op, limit })
+    }
+}
+
+fn metric(name: &str) -> Option<Metric> {
+    let count = |pick: fn(&Figures) -> u64| Some(Metric::Count(pick));
+    match name {
+        "ok" => count(|f| f.buckets.ok),
+        "failed" => count(|f| f.buckets.failed()),
+        "http_error" => count(|f| f.buckets.http_error),
+        "socket_error" => count(|f| f.buckets.socket_error),
+        "timeout" => count(|f| f.buckets.timeout),
+        "dropped" => count(|f| f.buckets.dropped),
+        "unsent" => count(|f| f.buckets.unsent),
+        "unexplained" => count(|f| f.unexplained),
+        "success_rate" => Some(Metric::SuccessRate),
+        "throughput" => Some(Metric::Throughput),
+        _ => match name.strip_prefix("sent.") {
+            Some(name) => percentile(name).map(Metric::Sent),
+            None => percentile(name).map(Metric::Due),
+        },
+    }
+}
+
+fn percentile(name: &str) -> Option<fn(&Latency) -> f64> {
+    Some(match name {
+        "min" => |l| l.min,
+        "mean" => |l| l.mean,
+        "p50" => |l| l.p50,
+        "p90" => |l| l.p90,
+        "p95" => |l| l.p95,
+        "p99" => |l| l.p99,
+        "p99.9" => |l| l.p999,
+        "max" => |l| l.max,
+        _ => return None,
+    })
+}
+
+fn limit(text: &str, metric: Metric) -> Result<f64, String> {
+    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic() || c == '%' || c == '/').trim_end();
+    let unit = text[digits.len()..].trim();
+    let number: f64 = digits.parse().map_err(|_| format!("`{text}` is no number"))?;
+    if !number.is_finite() || number < 0.0 {
+        return Err(format!("`{text}` can't be reached"));
+    }
+    match (metric, unit) {
+        (Metric::Due(_) | Metric::Sent(_), "us") => Ok(number / 1000.0),
+        (Metric::Due(_) | Metric::Sent(_), "ms") => Ok(number),
+        (Metric::Due(_) | Metric::Sent(_), "s") => Ok(number * 1000.0),
+        (Metric::Due(_) | Metric::Sent(_), _) => Err("a latency needs its unit: us, ms or s".to_owned()),
+        (Metric::SuccessRate, "" | "%") | (Metric::Throughput, "" | "/s") | (Metric::Count(_), "") => {
+            Ok(number)
+        }
+        (_, unit) => Err(format!("`{unit}` is no unit of it")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn figures() -> Figures {
+        let due = Latency { p99: 799.9, max: 2000.0, ..Latency::default() };
+        let sent = Latency { p99: 20.0, max: 30.0, ..Latency::default() };
+        let buckets = Buckets { ok: 999, http_error: 1, ..Buckets::default() };
+        Figures { buckets, due, sent, throughput: 50.0, unexplained: 0 }
+    }
+
+    #[test]
+    fn conditions_are_met_or_not() {
+        let met = |text: &str| text.parse::<Threshold>().expect(text).judge(&figures()).1;
+        for text in [
+            "p99<800ms",
+            "p99 <= 0.8s",
+            "sent.p99<25000us",
+            "failed<=1",
+            "unexplained==0",
+            "success_rate>=99.9%",
+            "http_error!=0",
+            "throughput>49",
+            "max==2s",
+        ] {
+            assert!(met(text), "{text}");
+        }
+        for text in ["p99<799ms", "failed<=0", "ok>=1000", "success_rate>99.9", "timeout>0"] {
+            assert!(!met(text), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_latency_without_answers_meets_nothing() {
+        let threshold: Threshold = "p99<800ms".parse().unwrap();
+        assert!(!threshold.judge(&Figures::default()).1);
+    }
+
+    #[test]
+    fn nonsense_is_refused_with_the_reason() {
+        for (text, why) in [
+            ("p99", "compares nothing"),
+            ("p98<1ms", "there is no `p98`"),
+            ("p99<800", "needs its unit"),
+            ("failed<=x", "no number"),
+            ("failed<=1ms", "no unit"),
+            ("failed=0", "compare with"),
+            ("p99<-1ms", "can't be reached"),
+            ("", "compares nothing"),
+        ] {
+            let error = text.parse::<Threshold>().expect_err(text);
+            assert!(error.contains(why), "{text}: {error}");
+        }
+    }
+}

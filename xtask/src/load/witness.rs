@@ -1,0 +1,339 @@
+//! The witness: from before the first request until after the last it keeps what the cluster does, so that a failure can
+//! be explained when the pod it met is long gone. Everything goes to the run's folder as it comes:
+//!
+//! - `logs/ingress/POD.log`: the access log, each line behind the node's timestamp
+//! - `logs/app/POD.log`: the app's log, likewise
+//! - `timeline.jsonl`: pods, ReplicaSets, endpoints and events, one object a change
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::fmt::Debug;
+use std::fs::File;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, anyhow};
+use futures::{AsyncBufReadExt as _, FutureExt as _, StreamExt as _, TryStreamExt as _};
+use jiff::Timestamp;
+use k8s_openapi::api::apps::v1::ReplicaSet;
+use k8s_openapi::api::core::v1::{Event, Pod};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use kube::api::LogParams;
+use kube::runtime::{WatchStreamExt as _, watcher};
+use kube::{Api, Client, Resource, ResourceExt as _};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use tokio::sync::oneshot;
+use tokio::task::JoinSet;
+
+use crate::gates::ingress_lease::{CONTROLLER_PODS, NAMESPACE as INGRESS_NAMESPACE};
+use crate::gates::watch::reason;
+
+/// The first lists must be there by then.
+const SYNC_DEADLINE: Duration = Duration::from_secs(10);
+/// A log stream that ended while its container runs is taken up again after this.
+const RESUME_AFTER: Duration = Duration::from_millis(200);
+/// What was in the logs shortly before the run gives the first lines a context.
+const SECONDS_BEFORE: i64 = 10;
+
+/// One line of the timeline: an object as it was seen.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Seen {
+    /// When we saw it, by this machine's clock.
+    pub at: Timestamp,
+    /// Its kind.
+    pub kind: String,
+    /// Whether it was gone then; the object is as it was last.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub gone: bool,
+    /// The object.
+    pub object: Value,
+}
+
+/// Watches while it lives.
+pub struct Witness {
+    shared: Arc<Shared>,
+    watches: JoinSet<()>,
+}
+
+struct Shared {
+    client: Client,
+    logs: PathBuf,
+    timeline: Mutex<File>,
+    /// Runs of containers: each is followed once, and for as long as it is among those that run.
+    followed: Mutex<BTreeSet<String>>,
+    running: Mutex<BTreeMap<String, Vec<String>>>,
+    followers: Mutex<JoinSet<()>>,
+    /// Requests that someone waits to see in the access log.
+    wanted: Mutex<HashMap<String, oneshot::Sender<String>>>,
+    /// What the witness did not get to see.
+    gaps: Mutex<Vec<String>>,
+}
+
+impl Witness {
+    /// Watches the app's namespace and the ingress controller; back when everything was listed once.
+    ///
+    /// # Errors
+    /// When the folder can't be written, or the API does not answer.
+    pub async fn start(client: &Client, namespace: &str, selector: &str, dir: &Path) -> Result<Witness> {
+        let logs = dir.join("logs");
+        for role in ["ingress", "app"] {
+            let folder = logs.join(role);
+            std::fs::create_dir_all(&folder).with_context(|| format!("making {}", folder.display()))?;
+        }
+        let timeline = dir.join("timeline.jsonl");
+        let shared = Arc::new(Shared {
+            client: client.clone(),
+            logs,
+            timeline: Mutex::new(
+                File::create(&timeline).with_context(|| format!("creating {}", timeline.display()))?,
+            ),
+            followed: Mutex::default(),
+            running: Mutex::default(),
+            followers: Mutex::new(JoinSet::new()),
+            wanted: Mutex::default(),
+            gaps: Mutex::default(),
+        });
+        let mut watches = JoinSet::new();
+        let mut synced = Vec::new();
+        let all = watcher::Config::default;
+        let mut add = |(work, listed): (futures::future::BoxFuture<'static, ()>, oneshot::Receiver<()>)| {
+            watches.spawn(work);
+            synced.push(listed);
+        };
+        let app = || Api::<Pod>::namespaced(client.clone(), namespace);
+        add(watch(&shared, app(), all().labels(selector), |shared, pod, is_first| {
+            follow(shared, "app", pod, is_first);
+        }));
+        let controllers = Api::<Pod>::namespaced(client.clone(), INGRESS_NAMESPACE);
+        add(watch(&shared, controllers, all().labels(CONTROLLER_PODS), |shared, pod, is_first| {
+            follow(shared, "ingress", pod, is_first);
+        }));
+        let nothing_more = |_: &Arc<Shared>, _: &_, _| {};
+        add(watch(&shared, Api::<ReplicaSet>::namespaced(client.clone(), namespace), all(), |_, _, _| {}));
+        add(watch(&shared, Api::<EndpointSlice>::namespaced(client.clone(), namespace), all(), |_, _, _| {}));
+        add(watch(&shared, Api::<Event>::namespaced(client.clone(), namespace), all(), nothing_more));
+        add(watch(&shared, Api::<Event>::namespaced(client.clone(), INGRESS_NAMESPACE), all(), nothing_more));
+        let listed = futures::future::try_join_all(synced);
+        tokio::time::timeout(SYNC_DEADLINE, listed)
+            .await
+            .map_err(|_| anyhow!("no answer from the API server within {} s", SYNC_DEADLINE.as_secs()))?
+            .context("watching the cluster")?;
+        Ok(Witness { shared, watches })
+    }
+
+    /// A promise that is kept when the access log shows the request `id`: the name of the controller's pod.
+    pub fn expect(&self, id: &str) -> oneshot::Receiver<String> {
+        let (seen, promise) = oneshot::channel();
+        lock(&self.shared.wanted).insert(id.to_owned(), seen);
+        promise
+    }
+
+    /// Ends the watch; says what it did not get to see.
+    ///
+    /// # Errors
+    /// When something could not be written.
+    pub fn finish(mut self) -> Result<Vec<String>> {
+        self.watches.abort_all();
+        lock(&self.shared.followers).abort_all();
+        lock(&self.shared.timeline).flush().context("writing the timeline")?;
+        Ok(lock(&self.shared.gaps).clone())
+    }
+}
+
+impl Drop for Witness {
+    fn drop(&mut self) {
+        lock(&self.shared.followers).abort_all();
+    }
+}
+
+impl Shared {
+    fn note<K: Resource<DynamicType = ()> + Serialize>(&self, object: &K, gone: bool) {
+        let mut value = serde_json::to_value(object).unwrap_or_default();
+        if let Some(metadata) = value.get_mut("metadata").and_then(Value::as_object_mut) {
+            metadata.remove("managedFields");
+        }
+        let seen = Seen { at: Timestamp::now(), kind: K::kind(&()).into_owned(), gone, object: value };
+        let mut line = serde_json::to_vec(&seen).unwrap_or_default();
+        line.push(b'\n');
+        if let Err(error) = lock(&self.timeline).write_all(&line) {
+            self.gap(format!("the timeline could not be written: {error}"));
+        }
+    }
+
+    fn gap(&self, what: String) {
+        let mut gaps = lock(&self.gaps);
+        if gaps.len() < 100 && !gaps.contains(&what) {
+            gaps.push(what);
+        }
+    }
+}
+
+type Heard<K> = fn(&Arc<Shared>, &K, bool);
+
+/// Notes every change of one kind; `also` is told whether the object was there before the run.
+fn watch<K>(
+    shared: &Arc<Shared>,
+    api: Api<K>,
+    selection: watcher::Config,
+    also: Heard<K>,
+) -> (futures::future::BoxFuture<'static, ()>, oneshot::Receiver<()>)
+where
+    K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Serialize + Send + Sync + 'static,
+{
+    let shared = Arc::clone(shared);
+    let (listed, is_listed) = oneshot::channel();
+    let work = async move {
+        let mut listed = Some(listed);
+        let mut known: HashMap<String, K> = HashMap::new();
+        let mut relisted = BTreeSet::new();
+        let mut events = watcher::watcher(api, selection).default_backoff().boxed();
+        while let Some(event) = events.next().await {
+            match event {
+                Ok(watcher::Event::Init) => relisted.clear(),
+                Ok(watcher::Event::InitApply(object)) => {
+                    relisted.insert(object.name_any());
+                    shared.note(&object, false);
+                    also(&shared, &object, listed.is_some());
+                    known.insert(object.name_any(), object);
+                }
+                Ok(watcher::Event::InitDone) => {
+                    // What went while the watch was broken.
+                    known.retain(|name, object| {
+                        let is_there = relisted.contains(name);
+                        if !is_there {
+                            shared.note(object, true);
+                        }
+                        is_there
+                    });
+                    listed.take().map(|listed| listed.send(()));
+                }
+                Ok(watcher::Event::Apply(object)) => {
+                    shared.note(&object, false);
+                    also(&shared, &object, false);
+                    known.insert(object.name_any(), object);
+                }
+                Ok(watcher::Event::Delete(object)) => {
+                    shared.note(&object, true);
+                    lock(&shared.running).remove(&object.uid().unwrap_or_default());
+                    known.remove(&object.name_any());
+                }
+                Err(error) => shared.gap(format!("watch of {}: {}", K::plural(&()), reason(&error))),
+            }
+        }
+    };
+    (work.boxed(), is_listed)
+}
+
+/// Follows the log of each container's run that is new.
+fn follow(shared: &Arc<Shared>, role: &'static str, pod: &Pod, is_first: bool) {
+    let statuses = pod.status.iter().flat_map(|status| status.container_statuses.iter().flatten());
+    let uid = pod.uid().unwrap_or_default();
+    let mut running = Vec::new();
+    for status in statuses {
+        let Some(state) = &status.state else { continue };
+        let run = format!("{uid}/{}/{}", status.name, status.restart_count);
+        if state.running.is_some() {
+            running.push(run.clone());
+        } else if state.terminated.is_none() {
+            continue;
+        }
+        if lock(&shared.followed).insert(run.clone()) {
+            let follower = Follower {
+                shared: Arc::clone(shared),
+                api: Api::namespaced(shared.client.clone(), &pod.namespace().unwrap_or_default()),
+                file: shared.logs.join(role).join(format!("{}.log", pod.name_any())),
+                is_access_log: role == "ingress",
+                pod: pod.name_any(),
+                uid: uid.clone(),
+                container: status.name.clone(),
+                run,
+            };
+            lock(&shared.followers).spawn(follower.work(is_first.then_some(SECONDS_BEFORE)));
+        }
+    }
+    lock(&shared.running).insert(uid, running);
+}
+
+/// Follows one run of one container.
+struct Follower {
+    shared: Arc<Shared>,
+    api: Api<Pod>,
+    file: PathBuf,
+    is_access_log: bool,
+    pod: String,
+    uid: String,
+    container: String,
+    run: String,
+}
+
+impl Follower {
+    async fn work(self, since: Option<i64>) {
+        if let Err(error) = self.read(since).await {
+            self.shared.gap(format!("log of {}: {error:#}", self.pod));
+        }
+    }
+
+    async fn read(&self, mut since: Option<i64>) -> Result<()> {
+        let mut file = File::options()
+            .create(true)
+            .append(true)
+            .open(&self.file)
+            .with_context(|| format!("opening {}", self.file.display()))?;
+        loop {
+            let params = LogParams {
+                container: Some(self.container.clone()),
+                follow: true,
+                timestamps: true,
+                since_seconds: since,
+                ..LogParams::default()
+            };
+            let mut heard = Instant::now();
+            match self.api.log_stream(&self.pod, &params).await {
+                Ok(stream) => {
+                    let mut lines = stream.lines();
+                    // A stream that breaks is taken up again below.
+                    while let Ok(Some(mut line)) = lines.try_next().await {
+                        heard = Instant::now();
+                        if self.is_access_log {
+                            self.tell(&line);
+                        }
+                        line.push('\n');
+                        file.write_all(line.as_bytes()).context("writing the log")?;
+                    }
+                }
+                Err(error) if !self.is_running() => return Err(anyhow!("{}", reason(&error))),
+                Err(_) => {}
+            }
+            if !self.is_running() {
+                return Ok(());
+            }
+            tokio::time::sleep(RESUME_AFTER).await;
+            // Lines that come twice are told apart by their timestamps when they are read.
+            since = Some(i64::try_from(heard.elapsed().as_secs()).unwrap_or(0) + 2);
+        }
+    }
+
+    fn is_running(&self) -> bool {
+        lock(&self.shared.running).get(&self.uid).is_some_and(|runs| runs.contains(&self.run))
+    }
+
+    /// Keeps the promise to whoever waits for this line.
+    fn tell(&self, line: &str) {
+        let mut wanted = lock(&self.shared.wanted);
+        if wanted.is_empty() {
+            return;
+        }
+        if let Some(id) = line.rsplit(' ').next()
+            && let Some(seen) = wanted.remove(id)
+        {
+            let _ = seen.send(self.pod.clone());
+        }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
