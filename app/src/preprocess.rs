@@ -4,7 +4,7 @@ use std::io::Cursor;
 
 use fast_image_resize::images::{Image, ImageRef};
 use fast_image_resize::{FilterType, PixelType, ResizeAlg, ResizeOptions, Resizer};
-use image::{DynamicImage, ImageDecoder as _, ImageFormat, ImageReader, Limits};
+use image::{DynamicImage, ImageBuffer, ImageDecoder as _, ImageFormat, ImageReader, Limits, Pixel};
 
 use crate::error::ApiError;
 pub use crate::model::Preset;
@@ -79,7 +79,23 @@ pub fn decode(file: &[u8]) -> Result<image::RgbImage, Error> {
     if decoder.total_bytes() > MAX_DECODER_BYTES / 2 {
         return Err(Error::Picture(format!("the picture needs {} bytes decoded", decoder.total_bytes())));
     }
-    DynamicImage::from_decoder(decoder).map(DynamicImage::into_rgb8).map_err(broken)
+    match DynamicImage::from_decoder(decoder).map_err(broken)? {
+        DynamicImage::ImageLuma16(deep) => Ok(high_bytes(&deep)),
+        DynamicImage::ImageLumaA16(deep) => Ok(high_bytes(&deep)),
+        DynamicImage::ImageRgb16(deep) => Ok(high_bytes(&deep)),
+        DynamicImage::ImageRgba16(deep) => Ok(high_bytes(&deep)),
+        picture => Ok(picture.into_rgb8()),
+    }
+}
+
+/// 16-bit samples as Pillow makes 8 bits of colour: the high byte, not rounded.
+fn high_bytes<P: Pixel<Subpixel = u16>>(deep: &ImageBuffer<P, Vec<u16>>) -> image::RgbImage {
+    let colour = P::CHANNEL_COUNT >= 3;
+    image::RgbImage::from_fn(deep.width(), deep.height(), |x, y| {
+        let samples = deep.get_pixel(x, y).channels();
+        let byte = |channel: usize| (samples[if colour { channel } else { 0 }] >> 8) as u8;
+        image::Rgb([byte(0), byte(1), byte(2)])
+    })
 }
 
 /// Whether an end-of-image marker follows the first scan (of the picture itself: an EXIF thumbnail's lies in a segment

@@ -4,7 +4,8 @@ use crate::service::{HEALTHY, Service, burst, error_code};
 
 #[tokio::test]
 async fn what_was_accepted_is_answered_and_nothing_new_is_taken() {
-    let mut service = Arc::new(Service::ready(&[("MODEL_THREADS", "1")]).await);
+    let mut service =
+        Arc::new(Service::ready(&[("MODEL_THREADS", "1"), ("REQUEST_TIMEOUT_SECONDS", "300")]).await);
     let answers = burst(&service, 12);
     service.metric("predictions_accepted", "12").await;
     service.terminate();

@@ -3,6 +3,9 @@
 
 mod contract;
 mod drain;
+mod engines;
+#[path = "../model/mod.rs"]
+mod model;
 mod overload;
 mod pictures;
 mod service;

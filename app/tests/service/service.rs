@@ -1,10 +1,9 @@
 //! Starts the binary, and speaks HTTP to it.
 
-use std::fs;
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{ExitStatus, Stdio};
-use std::sync::{Arc, LazyLock};
+use std::sync::Arc;
 use std::time::Duration;
 
 use reqwest::multipart::{Form, Part};
@@ -14,6 +13,8 @@ use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::process::{Child, Command};
 use tokio::sync::watch;
 use tokio::time::timeout;
+
+pub(crate) use crate::model::model_dir;
 
 /// Generous: a machine that builds at the same time is slow.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(60);
@@ -144,21 +145,6 @@ pub(crate) async fn error_code(response: Response) -> (u16, String) {
     assert_eq!(body.as_object().unwrap().len(), 2, "{body}");
     assert!(body["error"]["message"].as_str().is_some_and(|message| !message.is_empty()), "{body}");
     (status, body["error"]["code"].as_str().unwrap().to_owned())
-}
-
-/// Seeded weights, made once and shared by all tests, whichever process they run in.
-pub(crate) fn model_dir() -> PathBuf {
-    static DIR: LazyLock<PathBuf> = LazyLock::new(|| {
-        let shared = Path::new(env!("CARGO_TARGET_TMPDIR"));
-        let dir = shared.join("model-42");
-        let lock = fs::File::create(shared.join("model-42.lock")).unwrap();
-        lock.lock().unwrap();
-        if xtask_weights::verify(&dir).is_err() {
-            xtask_weights::generate(42, &dir, &mut |_, _| {}).unwrap();
-        }
-        dir
-    });
-    DIR.clone()
 }
 
 /// Starts `count` predictions at once.

@@ -47,11 +47,8 @@ async fn a_model_that_cannot_be_loaded_ends_it_with_the_reason() {
     assert_eq!(code, Some(1));
     assert!(log.contains("manifest.json") && log.contains("hint: `cargo xtask weights fetch`"), "{log}");
 
-    let copy = |name: &str| fs::copy(model_dir().join(name), parent.path().join(name)).unwrap();
-    copy("manifest.json");
-    copy("model.onnx");
-    let file = fs::File::options().write(true).open(parent.path().join("model.onnx")).unwrap();
-    file.set_len(1_000_000).unwrap();
+    fs::copy(model_dir().join("manifest.json"), parent.path().join("manifest.json")).unwrap();
+    fs::write(parent.path().join("model.onnx"), vec![0; 1_000_000]).unwrap();
     let (code, log) = fails(parent.path(), &[]).await;
     assert_eq!(code, Some(1));
     assert!(log.contains("model.onnx is damaged: expected 102140052 bytes, got 1000000"), "{log}");
