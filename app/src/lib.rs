@@ -20,7 +20,7 @@ mod openapi;
 mod predict;
 pub mod preprocess;
 mod server;
-mod upload;
+pub mod upload;
 
 use std::sync::Arc;
 

@@ -1,12 +1,15 @@
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Json;
 use axum::extract::{Request, State};
+use http::{HeaderMap, HeaderName, HeaderValue};
 use serde::Serialize;
 use tokio::time::{Instant, timeout_at};
 use utoipa::ToSchema;
 
 use crate::error::{ApiError, ErrorBody};
+use crate::inference::Output;
 use crate::model::SEEDED_WARNING;
 use crate::{App, MODEL_NAME, labels, upload};
 
@@ -68,7 +71,7 @@ struct Meta {
 pub(crate) async fn predict(
     State(app): State<Arc<App>>,
     request: Request,
-) -> Result<Json<PredictResponse>, ApiError> {
+) -> Result<(HeaderMap, Json<PredictResponse>), ApiError> {
     let deadline = Instant::now() + app.config.request_timeout;
     let accepted = app.lifecycle.accept();
     let admitted = accepted.as_ref().map_err(Clone::clone).and_then(|accepted| {
@@ -91,7 +94,7 @@ pub(crate) async fn predict(
     let output = timeout_at(deadline, answer).await.unwrap_or(Err(ApiError::DeadlineExceeded));
     let output = output.inspect_err(|error| app.metrics.rejected(error))?;
     app.metrics.inferred(output.preprocess, output.forward);
-    Ok(Json(PredictResponse {
+    let answer = PredictResponse {
         success: true,
         predictions: best(&output.logits, top_k),
         meta: Meta {
@@ -100,7 +103,17 @@ pub(crate) async fn predict(
             filename: upload.filename,
             warning: accepted.inference.manifest.seeded.map(|_| SEEDED_WARNING),
         },
-    }))
+    };
+    Ok((server_timing(&output), Json(answer)))
+}
+
+/// Where the time went, as browsers' tools and the benchmark read it.
+fn server_timing(output: &Output) -> HeaderMap {
+    let ms = |duration: Duration| duration.as_secs_f64() * 1e3;
+    let text =
+        format!("preprocess;dur={:.3}, inference;dur={:.3}", ms(output.preprocess), ms(output.forward));
+    let value = HeaderValue::from_str(&text).ok();
+    value.into_iter().map(|value| (HeaderName::from_static("server-timing"), value)).collect()
 }
 
 /// What a browser's form or `curl -F` sends.

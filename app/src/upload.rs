@@ -10,20 +10,22 @@ use crate::error::ApiError;
 use crate::preprocess::MEDIA_TYPES;
 
 /// Largest file accepted.
-pub(crate) const MAX_FILE_BYTES: usize = 10 * 1024 * 1024;
+pub const MAX_FILE_BYTES: usize = 10 * 1024 * 1024;
 /// Largest body accepted: the file and what multipart puts around it.
 const MAX_BODY_BYTES: usize = MAX_FILE_BYTES + 64 * 1024;
 /// How much of a body that was refused is still taken in, so that the client reads our answer and not a reset.
 const MAX_DISCARDED_BYTES: usize = 4 * MAX_BODY_BYTES;
 
-pub(crate) struct Upload {
-    pub(crate) bytes: Bytes,
+/// What the client sent.
+pub struct Upload {
+    /// The whole file, 1 to [`MAX_FILE_BYTES`] bytes.
+    pub bytes: Bytes,
     /// As the multipart field gave it.
-    pub(crate) filename: Option<String>,
+    pub filename: Option<String>,
 }
 
 /// Reads the body. Whatever is wrong with it, as much of it is taken in as is needed for the client to see the answer.
-pub(crate) async fn read(request: Request) -> Result<Upload, ApiError> {
+pub async fn read(request: Request) -> Result<Upload, ApiError> {
     let declared = media_type(request.headers().get(CONTENT_TYPE).and_then(|value| value.to_str().ok()));
     let multipart = declared.as_deref() == Some("multipart/form-data");
     if !multipart && let Err(error) = accepted_type(declared.as_deref()) {

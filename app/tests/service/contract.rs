@@ -18,7 +18,10 @@ async fn health_is_the_contracts_body_byte_for_byte() {
 #[tokio::test]
 async fn a_form_and_a_raw_body_get_the_same_ranked_predictions() {
     let service = Service::ready(&[]).await;
-    let body: Value = service.predict_sample().await.json().await.unwrap();
+    let response = service.predict_sample().await;
+    let timing = response.headers()["server-timing"].to_str().unwrap().to_owned();
+    assert!(timing.starts_with("preprocess;dur=") && timing.contains(", inference;dur="), "{timing}");
+    let body: Value = response.json().await.unwrap();
     assert_eq!(body["success"], true);
     let warning = "the weights are seeded, not trained: predictions mean nothing";
     assert_eq!(

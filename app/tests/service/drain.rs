@@ -1,6 +1,7 @@
 use std::sync::Arc;
 
 use crate::service::{HEALTHY, Service, burst, error_code};
+use crate::terminate::terminate_under_load;
 
 #[tokio::test]
 async fn what_was_accepted_is_answered_and_nothing_new_is_taken() {
@@ -36,4 +37,14 @@ async fn with_a_delay_predictions_go_on_while_health_says_no() {
     assert_eq!(service.get("/health").await.status(), 503);
     assert_eq!(service.predict_sample().await.status(), 200);
     assert_eq!(service.exited().await.code(), Some(0));
+}
+
+/// `scripts/bench-app drain` does this a hundred times.
+#[tokio::test]
+async fn a_signal_under_load_loses_nothing() {
+    for _ in 0..3 {
+        let round = terminate_under_load(4, 5).await;
+        assert_eq!(round.lost, Vec::<String>::new());
+        assert!(round.ok >= 5 && round.exit_code == Some(0), "{round:?}");
+    }
 }

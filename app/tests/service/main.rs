@@ -10,3 +10,4 @@ mod overload;
 mod pictures;
 mod service;
 mod startup;
+mod terminate;

@@ -54,7 +54,12 @@ impl Service {
 
     /// Started: it listens.
     pub(crate) async fn start(model_dir: &Path, env: &[(&str, &str)]) -> Service {
-        let mut child = command(model_dir, env).spawn().unwrap();
+        Service::launch(command(model_dir, env)).await
+    }
+
+    /// The same, by a command of the caller's.
+    pub(crate) async fn launch(mut command: Command) -> Service {
+        let mut child = command.spawn().unwrap();
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
         let (sender, mut log) = watch::channel(Vec::new());
         tokio::spawn(async move {
