@@ -46,6 +46,8 @@ pub struct Options {
     pub ingress_argv: Vec<OsString>,
     /// Command line that runs [`leash::watch_stdin`].
     pub leash_argv: Vec<OsString>,
+    /// Whether there is the test-only API of faults; see `faults.rs` of the API server.
+    pub faults: bool,
 }
 
 /// [`run`] until SIGTERM or SIGINT, with diagnostics on standard error (filtered by `RUST_LOG`).
@@ -102,6 +104,11 @@ async fn cluster(options: &Options, killed: bool, shutdown: &CancellationToken) 
     let api = format!("https://{}", listener.local_addr().context("look up the API server's address")?);
     let server = ApiServer::new(token.clone());
     let client = server.client();
+    let mut ingress_argv = options.ingress_argv.clone();
+    if options.faults {
+        server.allow_faults();
+        ingress_argv.push("--faults".into());
+    }
 
     let stop = Stop::default();
     let mut parts: JoinSet<(&'static str, Result<()>)> = JoinSet::new();
@@ -114,7 +121,7 @@ async fn cluster(options: &Options, killed: bool, shutdown: &CancellationToken) 
         node_name: NODE_NAME.into(),
         dir: options.home.node(),
         images: options.home.images().context("open the image store")?,
-        builtin: BTreeMap::from([(addons::INGRESS_IMAGE.to_string(), options.ingress_argv.clone())]),
+        builtin: BTreeMap::from([(addons::INGRESS_IMAGE.to_string(), ingress_argv)]),
         kubeconfig: options.home.kubeconfig(),
         memory_bytes: machine::memory_bytes()?,
         cpus: machine::cpus(),

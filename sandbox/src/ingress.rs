@@ -21,10 +21,11 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// If it is told nonsense, the API server can't be reached, or an address can't be bound.
 pub async fn ingress_process(args: impl IntoIterator<Item = String>) -> Result<()> {
     crate::daemon::log_to_stderr();
-    let mut listen = None;
+    let (mut listen, mut faults) = (None, false);
     let mut args = args.into_iter();
     while let Some(arg) = args.next() {
         match arg.strip_prefix("--http-listen") {
+            None if arg == "--faults" => faults = true,
             Some("") => listen = args.next(),
             Some(value) if value.starts_with('=') => listen = value.get(1..).map(str::to_string),
             _ => bail!("the ingress controller knows no argument {arg:?}"),
@@ -38,7 +39,7 @@ pub async fn ingress_process(args: impl IntoIterator<Item = String>) -> Result<(
         Kubeconfig::read_from(&kubeconfig).with_context(|| format!("read {}", kubeconfig.display()))?;
     let config = Config::from_custom_kubeconfig(config, &KubeConfigOptions::default()).await?;
     let client = Client::try_from(config).context("make a client of the API server")?;
-    let mut options = sandbox_ingress::Options::from_env(listen)?;
+    let mut options = sandbox_ingress::Options { faults, ..sandbox_ingress::Options::from_env(listen)? };
     if std::env::var_os("PORT").is_some() {
         let ports = remapped_ports(&client, &options.pod_namespace, &options.pod_name).await?;
         for listen in [&mut options.pod_listen, &mut options.health_listen, &mut options.admission_listen] {

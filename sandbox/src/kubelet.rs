@@ -3,8 +3,8 @@
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use futures::stream::BoxStream;
-use sandbox_apiserver::{Kubelet, LogError, LogRequest, PodUsage, Sample, Usage};
-use sandbox_node::NodeAgent;
+use sandbox_apiserver::{Kubelet, LogError, LogRequest, NodeFault, PodUsage, Sample, Usage};
+use sandbox_node::{NodeAgent, Refusal};
 
 /// A node agent in this process.
 pub(crate) struct LocalNode(pub(crate) NodeAgent);
@@ -52,6 +52,21 @@ impl Kubelet for LocalNode {
             containers: pod.containers.into_iter().map(|(name, used)| (name, sample(used))).collect(),
         });
         Usage { node: sample(usage.node), pods: pods.collect() }
+    }
+
+    fn fault(&self, fault: NodeFault) -> Result<(), String> {
+        match fault {
+            NodeFault::Kill { namespace, pod } if !self.0.kill(&namespace, &pod) => {
+                return Err(format!("no container of pod {namespace}/{pod} runs here"));
+            }
+            NodeFault::Kill { .. } => {}
+            NodeFault::RefuseImage { image, never_pull } => {
+                self.0.refuse_image(&image, if never_pull { Refusal::Never } else { Refusal::NotFound });
+            }
+            NodeFault::FailProbes { namespace, time } => self.0.fail_probes(&namespace, time),
+            NodeFault::Clear => self.0.clear_faults(),
+        }
+        Ok(())
     }
 }
 

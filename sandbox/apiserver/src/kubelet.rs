@@ -22,6 +22,41 @@ pub trait Kubelet: Send + Sync + 'static {
     ) -> BoxFuture<'static, std::io::Result<tokio::net::TcpStream>>;
     /// The latest samples: node and per container.
     fn usage(&self) -> Usage;
+    /// Does a fault on purpose, for tests.
+    ///
+    /// # Errors
+    /// When it can't be done, e.g. there is no such pod.
+    fn fault(&self, fault: NodeFault) -> Result<(), String> {
+        Err(format!("this node does no faults, such as {fault:?}"))
+    }
+}
+
+/// What a node can be told to do wrong.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum NodeFault {
+    /// SIGKILL to the containers of a pod.
+    Kill {
+        /// Namespace of the pod.
+        namespace: String,
+        /// Name of the pod.
+        pod: String,
+    },
+    /// Containers of an image can't be created any more.
+    RefuseImage {
+        /// `repository`, which is all its tags, or `repository:tag`.
+        image: String,
+        /// `ErrImageNeverPull`; else `ErrImagePull`, not found.
+        never_pull: bool,
+    },
+    /// Every probe of a namespace fails for a time.
+    FailProbes {
+        /// Which namespace.
+        namespace: String,
+        /// For how long.
+        time: Duration,
+    },
+    /// Images and probes are as they should be again.
+    Clear,
 }
 
 /// Which log, and how much of it.

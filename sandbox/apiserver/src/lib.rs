@@ -8,6 +8,7 @@ mod apply;
 mod decode;
 mod defaults;
 mod discovery;
+mod faults;
 mod fields;
 mod health;
 mod kinds;
@@ -33,6 +34,6 @@ mod validate;
 mod views;
 mod watch;
 
-pub use kubelet::{Kubelet, LogError, LogRequest, PodUsage, Sample, Usage};
+pub use kubelet::{Kubelet, LogError, LogRequest, NodeFault, PodUsage, Sample, Usage};
 pub use server::ApiServer;
 pub use tls::Tls;

@@ -15,6 +15,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::faults::{self, Asked, Faults};
 use crate::kubelet::Kubelet;
 use crate::status::ApiError;
 use crate::store::Store;
@@ -29,6 +30,7 @@ pub(crate) struct Api {
     pub(crate) store: Store,
     token_digest: [u8; 32],
     kubelet: OnceLock<Arc<dyn Kubelet>>,
+    faults: OnceLock<Arc<Faults>>,
     /// Cancelled when the server ends: watches and log streams end then.
     pub(crate) closing: CancellationToken,
 }
@@ -68,6 +70,7 @@ impl ApiServer {
             store: Store::new(),
             token_digest: digest(&token),
             kubelet: OnceLock::new(),
+            faults: OnceLock::new(),
             closing: CancellationToken::new(),
         };
         namespaces::create_initial(&api.store);
@@ -80,7 +83,7 @@ impl ApiServer {
         let api = self.api.clone();
         let service = tower::service_fn(move |request: Request<kube::client::Body>| {
             let api = api.clone();
-            async move { Ok::<_, Infallible>(pass(api, request.map(Body::new)).await) }
+            async move { Ok::<_, Infallible>(pass(api, request.map(Body::new), From::Inside).await) }
         });
         kube::Client::new(service, "default")
     }
@@ -90,6 +93,12 @@ impl ApiServer {
         if self.api.kubelet.set(kubelet).is_err() {
             tracing::warn!("a node agent is connected already; the new one is ignored");
         }
+    }
+
+    /// From now on there is the test-only API of faults at `/sandbox/faults`; what it takes is written where it is, in
+    /// `faults.rs`.
+    pub fn allow_faults(&self) {
+        let _ = self.api.faults.set(Arc::new(Faults::new()));
     }
 
     /// Serves HTTP/1.1 and HTTP/2 over TLS until `shutdown`; then watches end at once and other requests soon after.
@@ -153,7 +162,7 @@ async fn connection(
             if !api.authorized(request.headers()) {
                 return Ok(unauthorized());
             }
-            Ok::<_, Infallible>(pass(api, request.map(Body::new)).await)
+            Ok::<_, Infallible>(pass(api, request.map(Body::new), From::Socket).await)
         }
     });
     let builder = hyper_util::server::conn::auto::Builder::new(TokioExecutor::new());
@@ -175,14 +184,33 @@ fn unauthorized() -> Response<Body> {
     response
 }
 
-/// Every request passes here, wherever it came from: the place where faults belong.
-fn pass(api: Arc<Api>, request: Request<Body>) -> BoxFuture<'static, Response<Body>> {
+/// Where a request came from.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum From {
+    /// Over TLS: the tool, kubectl, the ingress controller.
+    Socket,
+    /// From a part of the sandbox in this process.
+    Inside,
+}
+
+/// Every request passes here, wherever it came from; those from outside meet the faults in force.
+fn pass(api: Arc<Api>, request: Request<Body>, from: From) -> BoxFuture<'static, Response<Body>> {
     Box::pin(async move {
         let (method, path) = (request.method().clone(), request.uri().path().to_owned());
-        let response = match rest::handle(&api, request).await {
-            Ok(response) => response,
-            Err(error) => error.into_response(),
+        let answered = match api.faults.get().filter(|_| from == From::Socket) {
+            Some(faults) if path == faults::PATH => faults::answer(&api, faults, request).await,
+            Some(faults) => {
+                let asked = Asked::of(&request);
+                match faults.meet(&asked).await {
+                    Some(response) => Ok(response),
+                    None => {
+                        rest::handle(&api, request).await.map(|response| faults.on_watch(asked, response))
+                    }
+                }
+            }
+            None => rest::handle(&api, request).await,
         };
+        let response = answered.unwrap_or_else(ApiError::into_response);
         tracing::debug!(%method, path, status = response.status().as_u16(), "request");
         response
     })

@@ -8,6 +8,7 @@
 mod access_log;
 mod admission;
 mod answer;
+mod faults;
 mod lease;
 mod payload;
 mod proxy;
@@ -64,6 +65,8 @@ pub struct Options {
     pub publish_address: String,
     /// How long requests under way may take after the end was asked for.
     pub drain: Duration,
+    /// Whether the ConfigMap `sandbox-faults` of its namespace may break the proxy, for tests.
+    pub faults: bool,
 }
 
 impl Options {
@@ -88,6 +91,7 @@ impl Options {
             pod_namespace: variable("POD_NAMESPACE")?,
             publish_address: http_listen.ip().to_string(),
             drain: Duration::from_secs(10),
+            faults: false,
         })
     }
 }
@@ -109,6 +113,7 @@ pub async fn run(client: Client, options: Options, shutdown: CancellationToken) 
     let known = watches.known();
     let (synced, routes) = watch::channel(None);
     let (lead, leading) = watch::channel(false);
+    let (broken, breaks) = watch::channel(None);
     let log = AccessLog::new(std::io::stdout());
     let proxy = Proxy::new(routes.clone(), log.clone());
 
@@ -119,6 +124,7 @@ pub async fn run(client: Client, options: Options, shutdown: CancellationToken) 
         tokio::join!(
             watches.follow(class, &synced),
             candidate.run(lease::RETRY, &lead),
+            faults::follow(options.faults, client.clone(), &options.pod_namespace, &broken),
             status::publish(client, class, &options.publish_address, known.clone(), leading, routes.clone()),
             server::serve_health(health, routes.clone(), shutdown.clone()),
             server::serve_admission(admission, known.clone(), class),
@@ -126,7 +132,7 @@ pub async fn run(client: Client, options: Options, shutdown: CancellationToken) 
     };
     let foreground = async {
         tokio::join!(
-            serve_proxy(entry, proxy.clone(), shutdown.clone(), options.drain),
+            faults::serve(entry, proxy.clone(), shutdown.clone(), options.drain, breaks),
             serve_proxy(inside, proxy.clone(), shutdown.clone(), options.drain),
         )
     };

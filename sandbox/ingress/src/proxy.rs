@@ -4,6 +4,7 @@ use std::convert::Infallible;
 use std::hash::{BuildHasher as _, Hasher as _, RandomState};
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
@@ -40,12 +41,14 @@ pub struct Proxy {
     routes: watch::Receiver<Option<Arc<Table>>>,
     pool: Arc<Pool>,
     log: AccessLog,
+    /// Every request is answered 502, as a fault on purpose.
+    pub(crate) bad_gateway: AtomicBool,
 }
 
 impl Proxy {
     /// A proxy that follows `routes`, of which None is as good as empty, and logs to `log`.
     pub fn new(routes: watch::Receiver<Option<Arc<Table>>>, log: AccessLog) -> Arc<Proxy> {
-        Arc::new(Proxy { routes, pool: Arc::default(), log })
+        Arc::new(Proxy { routes, pool: Arc::default(), log, bad_gateway: AtomicBool::new(false) })
     }
 
     /// Closes upstream connections that were idle for too long.
@@ -71,6 +74,9 @@ impl Proxy {
             return Ok(refuse(StatusCode::NOT_FOUND, record, &parts, body));
         };
         record.upstream.clone_from(&location.backend.name);
+        if self.bad_gateway.load(Ordering::Relaxed) {
+            return Ok(refuse(StatusCode::BAD_GATEWAY, record, &parts, body));
+        }
 
         // A client that leaves in the middle of its body is logged as a bad request; once the body is read, as 499.
         let progress = Progress::new();

@@ -43,6 +43,7 @@ async fn start() -> Controller {
         pod_namespace: "ingress-nginx".into(),
         publish_address: "127.0.0.1".into(),
         drain: DEADLINE,
+        faults: false,
     };
     let client = ApiServer::new("token".into()).client();
     let shutdown = CancellationToken::new();

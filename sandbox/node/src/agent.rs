@@ -18,7 +18,9 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::address::Addresses;
+use crate::container::process::kill_group;
 use crate::events::Recorder;
+use crate::faults::{Faults, Refusal};
 use crate::node;
 use crate::pod::{self, PodHandle};
 use crate::sampler::Sampler;
@@ -80,6 +82,7 @@ pub(crate) struct Context {
     pub(crate) tuning: Tuning,
     pub(crate) events: Recorder,
     pub(crate) addresses: Arc<Addresses>,
+    pub(crate) faults: Faults,
     pub(crate) shutdown: CancellationToken,
 }
 
@@ -143,7 +146,15 @@ impl NodeAgent {
         let events = Recorder::start(client.clone(), &config.node_name);
         let addresses = Arc::new(Addresses::new(&config.dir, tuning.pod_addresses));
         node::register(&client, &config).await?;
-        let cx = Arc::new(Context { client, config, tuning, events, addresses, shutdown });
+        let cx = Arc::new(Context {
+            client,
+            config,
+            tuning,
+            events,
+            addresses,
+            faults: Faults::default(),
+            shutdown,
+        });
         let agent = NodeAgent {
             cx: cx.clone(),
             pods: Pods::default(),
@@ -193,6 +204,29 @@ impl NodeAgent {
                 format!("cannot connect to port {port} of pod {namespace}/{pod} at {address}: {error}");
             io::Error::new(error.kind(), message)
         })
+    }
+
+    /// Kills the containers of a pod, as a fault on purpose. False: there is no such pod, or none of them runs.
+    #[must_use]
+    pub fn kill(&self, namespace: &str, pod: &str) -> bool {
+        let groups = self.pods.named(namespace, pod).map(|pod| pod.groups()).unwrap_or_default();
+        groups.iter().for_each(|group| kill_group(group.pgid));
+        !groups.is_empty()
+    }
+
+    /// From now on containers of this image (`repository`, or `repository:tag`) can't be created; a fault on purpose.
+    pub fn refuse_image(&self, image: &str, refusal: Refusal) {
+        self.cx.faults.refuse(image, refusal);
+    }
+
+    /// Makes every probe of a namespace fail for a time; a fault on purpose.
+    pub fn fail_probes(&self, namespace: &str, time: Duration) {
+        self.cx.faults.fail_probes(namespace, time);
+    }
+
+    /// Ends the faults that last.
+    pub fn clear_faults(&self) {
+        self.cx.faults.clear();
     }
 
     /// The latest CPU and memory samples.

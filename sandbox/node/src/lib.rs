@@ -9,6 +9,7 @@ mod address;
 mod agent;
 mod container;
 mod events;
+mod faults;
 mod group_use;
 mod image;
 mod logs;
@@ -19,6 +20,7 @@ mod sampler;
 mod usage;
 
 pub use agent::{NodeAgent, NodeConfig, Tuning};
+pub use faults::Refusal;
 pub use image::{Image, ImageId, ImageLayout, ImageStore, InvalidReference};
 pub use logs::{LogError, LogRequest, LogStream};
 pub use pod::PORTS_ANNOTATION;

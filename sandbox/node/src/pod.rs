@@ -154,6 +154,12 @@ impl PodHandle {
         runs.get_mut(slot.index).map(look)
     }
 
+    /// The process groups of the containers that run.
+    pub(crate) fn groups(&self) -> Vec<Group> {
+        let runs = self.runs.lock().unwrap_or_else(PoisonError::into_inner);
+        runs.init.iter().chain(&runs.containers).filter_map(|run| run.group.clone()).collect()
+    }
+
     /// What events about this pod regard; with `container`, that container of it.
     pub(crate) fn reference(&self, container: Option<(Slot, &str)>) -> ObjectReference {
         let field = |(slot, name): (Slot, &str)| {

@@ -31,6 +31,7 @@ async fn run(args: Vec<String>) -> Result<()> {
                 ingress_port: next()?.parse().context("read the port")?,
                 ingress_argv: argv("ingress"),
                 leash_argv: argv("leash"),
+                faults: false,
             };
             sandbox::serve(options).await
         }

@@ -18,6 +18,7 @@ use tokio::net::TcpStream;
 
 use super::process::{Launch, Process};
 use crate::address::PodAddress;
+use crate::faults::Faults;
 
 /// How much of a command's output goes into an event, as in the kubelet.
 const MAX_OUTPUT: u64 = 10 * 1024;
@@ -37,6 +38,8 @@ pub(crate) struct Target<'a> {
     /// The container's environment and folder, for commands.
     pub(crate) launch: &'a Launch,
     pub(crate) leash: &'a Leash,
+    pub(crate) faults: &'a Faults,
+    pub(crate) namespace: &'a str,
 }
 
 impl<'a> Action<'a> {

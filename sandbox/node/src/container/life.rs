@@ -22,7 +22,8 @@ pub(super) async fn until_end(container: &ContainerContext, process: &mut Proces
     let ContainerContext { cx, pod, spec, .. } = container;
     let Some(address) = pod.address() else { return process.wait().await };
     let ports = spec.ports.as_deref().unwrap_or_default();
-    let target = Target { address, ports, launch, leash: &cx.config.leash };
+    let (leash, faults) = (&cx.config.leash, &cx.faults);
+    let target = Target { address, ports, launch, leash, faults, namespace: &pod.namespace };
     let started = Notify::new();
     let sick = until_sick(container, &target, &started);
     let readiness = keep_ready(container, &target, &started);

@@ -13,6 +13,7 @@ use super::env::{self, ConfigError, Surroundings};
 use super::process::Launch;
 use crate::address::HOST_IP;
 use crate::events::Severity;
+use crate::faults::Refusal;
 use crate::image::{Reference, id_of_name};
 
 /// Events about a container that can't be created are repeated this late at first, then ever later, as the kubelet
@@ -117,6 +118,11 @@ async fn image(container: &ContainerContext) -> Result<Runnable, Trouble> {
         let event = Some((Severity::Warning, "InspectFailed", message.clone()));
         Trouble { reason: "InvalidImageName", then: "InvalidImageName", message, event }
     })?;
+    match container.cx.faults.refusal(&reference) {
+        Some(Refusal::Never) => return Err(never_pull(&name)),
+        Some(Refusal::NotFound) => return Err(not_pulled(&name, not_found(&reference))),
+        None => {}
+    }
     if let Some(builtin) = builtin(container, &reference) {
         return Ok(builtin);
     }
@@ -142,16 +148,27 @@ async fn image(container: &ContainerContext) -> Result<Runnable, Trouble> {
         Err(error) => Some(format!("{error:#}")),
     };
     if container.spec.image_pull_policy.as_deref() == Some("Never") && failure.is_none() {
-        let message = format!("Container image {name:?} is not present with pull policy of Never");
-        let event = Some((Severity::Warning, "ErrImageNeverPull", message.clone()));
-        return Err(Trouble { reason: "ErrImageNeverPull", then: "ErrImageNeverPull", message, event });
+        return Err(never_pull(&name));
     }
-    let message = failure.unwrap_or_else(|| {
-        let name = reference.name_and_tag();
-        format!("failed to resolve image {name:?}: not found (the sandbox has no registry, only the images built into it)")
-    });
+    Err(not_pulled(&name, failure.unwrap_or_else(|| not_found(&reference))))
+}
+
+fn never_pull(name: &str) -> Trouble {
+    let message = format!("Container image {name:?} is not present with pull policy of Never");
+    let event = Some((Severity::Warning, "ErrImageNeverPull", message.clone()));
+    Trouble { reason: "ErrImageNeverPull", then: "ErrImageNeverPull", message, event }
+}
+
+fn not_found(reference: &Reference) -> String {
+    let name = reference.name_and_tag();
+    format!(
+        "failed to resolve image {name:?}: not found (the sandbox has no registry, only the images built into it)"
+    )
+}
+
+fn not_pulled(name: &str, message: String) -> Trouble {
     let event = Some((Severity::Warning, "Failed", format!("Failed to pull image {name:?}: {message}")));
-    Err(Trouble { reason: "ErrImagePull", then: "ImagePullBackOff", message, event })
+    Trouble { reason: "ErrImagePull", then: "ImagePullBackOff", message, event }
 }
 
 /// An image that is a program of ours.

@@ -67,7 +67,10 @@ pub(crate) async fn run(
     let (mut last, mut in_a_row) = (None, 0);
     loop {
         period.tick().await;
-        let result = action.run(target, timeout).await;
+        let result = match target.faults.of_probe(target.namespace) {
+            Some(failure) => Err(failure),
+            None => action.run(target, timeout).await,
+        };
         if let Err(message) = &result
             && report(Finding::Failed(message)).is_break()
         {

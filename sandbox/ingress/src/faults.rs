@@ -1,0 +1,111 @@
+//! Faults on purpose, for tests: the entry breaks as the ConfigMap `sandbox-faults` of the controller's namespace says
+//! under `proxy`: `bad-gateway`, `close` or `refuse`. Followed only where [`crate::Options::faults`] allows it.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use futures::{StreamExt as _, TryStreamExt as _};
+use k8s_openapi::api::core::v1::ConfigMap;
+use kube::runtime::{WatchStreamExt as _, watcher};
+use kube::{Api, Client};
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use crate::proxy::Proxy;
+use crate::server::serve_proxy;
+
+const CONFIG: &str = "sandbox-faults";
+
+/// How the entry is broken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Break {
+    /// Every request is answered 502.
+    BadGateway,
+    /// Connections are taken and dropped.
+    Close,
+    /// Nothing listens.
+    Refuse,
+}
+
+/// Says in `broken` what the ConfigMap says. Never ends.
+pub(crate) async fn follow(
+    allowed: bool,
+    client: Client,
+    namespace: &str,
+    broken: &watch::Sender<Option<Break>>,
+) {
+    if !allowed {
+        return std::future::pending().await;
+    }
+    let api: Api<ConfigMap> = Api::namespaced(client, namespace);
+    let mut seen = watcher::watch_object(api, CONFIG).default_backoff().boxed();
+    loop {
+        match seen.try_next().await {
+            Ok(Some(config)) => {
+                let data = config.and_then(|config| config.data).unwrap_or_default();
+                broken.send_replace(match data.get("proxy").map(String::as_str) {
+                    Some("bad-gateway") => Some(Break::BadGateway),
+                    Some("close") => Some(Break::Close),
+                    Some("refuse") => Some(Break::Refuse),
+                    _ => None,
+                });
+            }
+            Ok(None) => return std::future::pending().await,
+            Err(error) => tracing::warn!("watch of {CONFIG}: {error}"),
+        }
+    }
+}
+
+/// [`serve_proxy`] until `shutdown`, broken as `breaks` says.
+pub(crate) async fn serve(
+    listener: TcpListener,
+    proxy: Arc<Proxy>,
+    shutdown: CancellationToken,
+    drain: Duration,
+    mut breaks: watch::Receiver<Option<Break>>,
+) {
+    let Ok(address) = listener.local_addr() else { return };
+    let mut listener = Some(listener);
+    while !shutdown.is_cancelled() {
+        let broken = *breaks.borrow_and_update();
+        proxy.bad_gateway.store(broken == Some(Break::BadGateway), Ordering::Relaxed);
+        let until = shutdown.child_token();
+        let change = async {
+            // Without the sender nothing changes any more.
+            while breaks.changed().await.is_ok() {
+                if *breaks.borrow() != broken {
+                    until.cancel();
+                }
+            }
+            std::future::pending::<()>().await;
+        };
+        let serving = async {
+            if broken == Some(Break::Refuse) {
+                listener = None;
+                return until.cancelled().await;
+            }
+            let open = match listener.take() {
+                Some(open) => open,
+                None => match crate::bind(address, "the entry").await {
+                    Ok(open) => open,
+                    Err(error) => return tracing::warn!("{error:#}"),
+                },
+            };
+            if broken == Some(Break::Close) {
+                let taking = async {
+                    while let Ok(taken) = open.accept().await {
+                        drop(taken);
+                    }
+                };
+                return until.run_until_cancelled(taking).await.unwrap_or_default();
+            }
+            serve_proxy(open, proxy.clone(), until.clone(), drain).await;
+        };
+        tokio::select! {
+            () = serving => {}
+            () = change => {}
+        }
+    }
+}
