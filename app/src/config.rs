@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Result, anyhow, ensure};
 
-use crate::engine::EngineKind;
+use crate::engine::{EngineKind, Library};
 use crate::log;
 
 /// A few seconds' work for one pod: more would only wait until its deadline.
@@ -22,7 +22,7 @@ pub struct Config {
     /// `MODEL_ENGINE`: auto, rten or onnxruntime.
     pub engine: EngineKind,
     /// `ORT_DYLIB_PATH`: ONNX Runtime's shared library; default: looked for beside the binary and in `MODEL_DIR`.
-    pub onnxruntime_library: Option<PathBuf>,
+    pub onnxruntime_library: Library,
     /// `MODEL_THREADS`: threads of one forward pass; default: the CPUs this process may use, by quota too.
     pub threads: NonZeroUsize,
     /// `QUEUE_SIZE`: predictions accepted at a time, the running one included; default 32. More are answered 429.
@@ -52,7 +52,8 @@ impl Config {
             listen: SocketAddr::new(host, parse(&lookup, "PORT", "a port number", 8000)?),
             model_dir: lookup("MODEL_DIR").map_or_else(|| PathBuf::from("model"), PathBuf::from),
             engine: parse(&lookup, "MODEL_ENGINE", "auto, rten or onnxruntime", EngineKind::Auto)?,
-            onnxruntime_library: lookup("ORT_DYLIB_PATH").map(PathBuf::from),
+            onnxruntime_library: lookup("ORT_DYLIB_PATH")
+                .map_or(Library::Bundled, |path| Library::At(path.into())),
             threads: parse(&lookup, "MODEL_THREADS", "a positive number", cpus)?,
             queue_size: parse(&lookup, "QUEUE_SIZE", "a positive number", DEFAULT_QUEUE_SIZE)?,
             request_timeout: seconds(&lookup, "REQUEST_TIMEOUT_SECONDS", 30.0)?,

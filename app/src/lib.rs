@@ -30,7 +30,7 @@ use axum::extract::DefaultBodyLimit;
 use axum::routing::{get, post};
 
 pub use config::Config;
-pub use engine::EngineKind;
+pub use engine::{EngineKind, Library};
 pub use error::ApiError;
 pub use model::Model;
 

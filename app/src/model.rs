@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use crate::config::Config;
-use crate::engine::{self, Engine, EngineKind};
+use crate::engine::{self, Engine, EngineKind, Library};
 use crate::labels;
 
 /// Said wherever predictions are: the weights were drawn, not trained.
@@ -56,17 +56,11 @@ impl Model {
                 "load the model from {dir}\nhint: `cargo xtask weights fetch` makes such a folder, MODEL_DIR names it"
             )
         };
-        let library = config.onnxruntime_library.as_deref();
-        Model::open(dir, config.engine, library, config.threads).with_context(context)
+        Model::open(dir, config.engine, &config.onnxruntime_library, config.threads).with_context(context)
     }
 
-    /// Loads the folder `dir` into an engine, and warms it up. `library`: ONNX Runtime's, if it is not to be looked for.
-    pub fn open(
-        dir: &Path,
-        kind: EngineKind,
-        library: Option<&Path>,
-        threads: NonZeroUsize,
-    ) -> Result<Model> {
+    /// Loads the folder `dir` into an engine, and warms it up.
+    pub fn open(dir: &Path, kind: EngineKind, library: &Library, threads: NonZeroUsize) -> Result<Model> {
         let path = dir.join("manifest.json");
         let text = std::fs::read(&path).with_context(|| format!("read {}", path.display()))?;
         let manifest: Manifest =

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::time::Instant;
 
-use simple_model_api::{EngineKind, Model, preprocess};
+use simple_model_api::{EngineKind, Library, Model, preprocess};
 
 use crate::model::model_dir;
 use crate::{percentile, within};
@@ -28,8 +28,8 @@ pub(crate) fn forward(library: Option<&Path>) -> bool {
             Some(mut python) => contestants.push(("onnxruntime in Python", Box::new(move || python.run()))),
             None => println!("python3 has no onnxruntime: nothing to compare with"),
         }
-        let mut add = |name, kind, library| {
-            let mut model = Model::open(&model_dir(), kind, library, threads).unwrap();
+        let mut add = |name, kind, library: Library| {
+            let mut model = Model::open(&model_dir(), kind, &library, threads).unwrap();
             let run = move || {
                 let time = |_| {
                     let tensor = vec![0.0; 3 * 224 * 224];
@@ -41,9 +41,9 @@ pub(crate) fn forward(library: Option<&Path>) -> bool {
             };
             contestants.push((name, Box::new(run)));
         };
-        add("rten", EngineKind::Rten, None);
-        if library.is_some() {
-            add("onnxruntime", EngineKind::OnnxRuntime, library);
+        add("rten", EngineKind::Rten, Library::Unloadable);
+        if let Some(library) = library {
+            add("onnxruntime", EngineKind::OnnxRuntime, Library::At(library.to_owned()));
         }
 
         let mut times: Vec<Vec<Vec<f64>>> = vec![vec![]; contestants.len()];

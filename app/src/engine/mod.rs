@@ -4,7 +4,7 @@ mod onnxruntime;
 mod rten;
 
 use std::num::NonZeroUsize;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use anyhow::{Context as _, Result};
@@ -41,11 +41,22 @@ impl FromStr for EngineKind {
     }
 }
 
-/// Loads the graph in `path`. `library`: ONNX Runtime's, if it is not to be looked for.
+/// Where ONNX Runtime's shared library comes from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Library {
+    /// Looked for beside the binary and in the model's folder.
+    Bundled,
+    /// This file.
+    At(PathBuf),
+    /// Nowhere: this binary is static, and would crash in the library's first thread.
+    Unloadable,
+}
+
+/// Loads the graph in `path`.
 pub(crate) fn open(
     kind: EngineKind,
     path: &Path,
-    library: Option<&Path>,
+    library: &Library,
     threads: NonZeroUsize,
 ) -> Result<Box<dyn Engine>> {
     let with_rten = || -> Result<Box<dyn Engine>> { Ok(Box::new(rten::Rten::open(path, threads)?)) };

@@ -4,26 +4,22 @@ use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
-use anyhow::{Context as _, Result, anyhow, ensure};
+use anyhow::{Context as _, Result, anyhow, bail, ensure};
 use ort::environment::Environment;
 use ort::session::Session;
 use ort::session::builder::GraphOptimizationLevel;
 use ort::value::Tensor;
 
-use super::Engine;
+use super::{Engine, Library};
 
 pub(super) struct OnnxRuntime(Session);
 
 impl OnnxRuntime {
-    pub(super) fn open(path: &Path, library: Option<&Path>, threads: NonZeroUsize) -> Result<OnnxRuntime> {
-        // The static C library's loader can't start a shared library's threads: the process would crash, not fail.
-        ensure!(
-            !cfg!(target_feature = "crt-static"),
-            "a static binary can't load ONNX Runtime's shared library"
-        );
+    pub(super) fn open(path: &Path, library: &Library, threads: NonZeroUsize) -> Result<OnnxRuntime> {
         let library = match library {
-            Some(library) => library.to_owned(),
-            None => find(path.parent())?,
+            Library::At(library) => library.to_owned(),
+            Library::Bundled => find(path.parent())?,
+            Library::Unloadable => bail!("a static binary can't load ONNX Runtime's shared library"),
         };
         ensure!(library.is_file(), "there is no ONNX Runtime library {}", library.display());
         let environment = environment(&library)?;

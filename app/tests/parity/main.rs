@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
 
 use serde::Deserialize;
-use simple_model_api::{EngineKind, Model, preprocess};
+use simple_model_api::{EngineKind, Library, Model, preprocess};
 
 use model::{model_dir, onnxruntime_library};
 
@@ -99,13 +99,13 @@ fn top_1(logits: &[f32]) -> usize {
 
 /// Every engine that is here.
 fn engines() -> Vec<Model> {
-    let open = |kind, library: Option<&Path>| {
+    let open = |kind, library: Library| {
         let threads = std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
-        Model::open(&model_dir(), kind, library, threads).unwrap()
+        Model::open(&model_dir(), kind, &library, threads).unwrap()
     };
-    let mut engines = vec![open(EngineKind::Rten, None)];
+    let mut engines = vec![open(EngineKind::Rten, Library::Unloadable)];
     if let Some(library) = onnxruntime_library() {
-        engines.push(open(EngineKind::OnnxRuntime, Some(&library)));
+        engines.push(open(EngineKind::OnnxRuntime, Library::At(library)));
     }
     engines
 }
