@@ -290,7 +290,8 @@ mod tests {
         let book = Book::open(None).unwrap();
         book.take(&record(0, Outcome::Ok), None);
         book.take(&Record { end_us: 1001, ..record(1, Outcome::HttpError) }, None);
-        let (due, sent) = (book.tally().from_due(), book.tally().from_sent());
+        let tally = book.tally();
+        let (due, sent) = (tally.from_due(), tally.from_sent());
         assert!((due.min - 5.0).abs() < 0.01 && (sent.min - 4.0).abs() < 0.01, "{due:?} {sent:?}");
     }
 }

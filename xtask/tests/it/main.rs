@@ -4,6 +4,8 @@ mod arguments;
 mod bad_input;
 mod doctor;
 mod interrupt;
+mod load_explain;
+mod load_generator;
 mod minikube;
 mod sandbox;
 mod world;
