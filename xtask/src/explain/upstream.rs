@@ -321,7 +321,18 @@ pub(super) fn starting_line(pod: &PodStory, at: Timestamp) -> String {
 /// How a container ended, in words.
 pub(super) fn exit_line(pod: &PodStory, exit: &Exit) -> String {
     let Exit { container, at, code, reason, .. } = exit;
-    format!("pod {}: container {container} ended at {}, exit code {code} ({reason})", pod.name, clock(*at))
+    // 128 and the number of the signal, as shells count.
+    let by = match code {
+        137 => ", killed by SIGKILL".to_owned(),
+        143 => ", ended by SIGTERM".to_owned(),
+        129..=192 => format!(", killed by signal {}", code - 128),
+        _ => String::new(),
+    };
+    format!(
+        "pod {}: container {container} ended at {}, exit code {code} ({reason}){by}",
+        pod.name,
+        clock(*at)
+    )
 }
 
 fn exits_line(pod: &PodStory, at: Timestamp) -> String {

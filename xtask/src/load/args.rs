@@ -5,6 +5,7 @@ use std::time::Duration;
 use anyhow::{Result, anyhow};
 use clap::Args;
 
+use super::disturb::Disturbance;
 use super::generator::Plan;
 use super::schedule::{Pace, Schedule};
 use super::threshold::Threshold;
@@ -45,6 +46,9 @@ pub struct LoadArgs {
     /// What must be so at the end, such as 'p99<800ms', 'failed<=0', 'unexplained==0'; may be repeated.
     #[arg(long, default_value = "failed<=0")]
     pub threshold: Vec<Threshold>,
+    /// What happens to the cluster in the middle, when a fifth of the load is done.
+    #[arg(long, value_enum)]
+    pub during: Option<Disturbance>,
 }
 
 impl LoadArgs {

@@ -17,6 +17,7 @@ use crate::clusters::{self, Cluster};
 use crate::cx::Cx;
 use crate::explain::{self, Verdict};
 use crate::failure::{Attach as _, Cancelled, Exit};
+use crate::gates;
 use crate::manifests::Manifests;
 use crate::pipeline::{Outcome, Running, SpanId, step};
 use crate::steps::smoke::PICTURE;
@@ -24,6 +25,7 @@ use crate::summary::{Summary, entry};
 
 pub mod args;
 pub mod client;
+pub mod disturb;
 pub mod generator;
 pub mod meta;
 mod ready;
@@ -36,8 +38,9 @@ pub mod witness;
 
 use args::LoadArgs;
 use client::{Pool, Target};
+use disturb::Prepared;
 use generator::{Finished, Plan};
-use meta::{End, Meta};
+use meta::{End, Mark, Meta};
 use tally::Book;
 use threshold::Figures;
 use witness::Witness;
@@ -52,6 +55,8 @@ const MOST_LAG_MS: f64 = 100.0;
 const MOST_LAG_SHARE: f64 = 0.1;
 /// Above this share of all cores the generator measures itself.
 const MOST_OWN_CPU: f64 = 0.9;
+/// The share of the load that is done when the disturbance comes.
+const DISTURB_AT: f64 = 0.2;
 /// Failures that are spelled out in the JSON summary; the run's folder has all.
 const MOST_FAILURES: usize = 1000;
 
@@ -65,10 +70,31 @@ pub async fn run(cx: &Cx, args: &LoadArgs) -> Result<Summary> {
     cx.output.note(&format!("{}: {}", choice.kind.name(), choice.why));
     let cluster = choice.kind.expect(cx).await?;
     let manifests = crate::manifests::read(&cx.root.join("kubernetes"))?;
-    let dir = cx.run_dir.clone().context("the run has no folder")?;
-    let target = target(cx, &cluster, &manifests).await?;
 
     let gates = ready::gates(cx, &cluster, &manifests).await?;
+    let prepared = match args.during {
+        Some(what) => Some(Prepared::new(cx, what, &cluster.client, &manifests).await?),
+        None => None,
+    };
+    let result = measure(cx, args, &plan, &cluster, &manifests, prepared.as_ref(), gates).await;
+    if let Some(prepared) = &prepared {
+        prepared.restore().await?;
+    }
+    result
+}
+
+/// What lies between the gates and the report.
+async fn measure(
+    cx: &Cx,
+    args: &LoadArgs,
+    plan: &Plan,
+    cluster: &Cluster,
+    manifests: &Manifests,
+    prepared: Option<&Prepared<'_>>,
+    gates: Vec<SpanId>,
+) -> Result<Summary> {
+    let dir = cx.run_dir.clone().context("the run has no folder")?;
+    let target = target(cx, cluster, manifests).await?;
     let selector = manifests.pod_selector();
     let witness = Witness::start(&cluster.client, &cx.shared.namespace, &selector, &dir).await?;
     let canary = Target::get(&cluster.entry, manifests.host(), "/health").await?;
@@ -85,13 +111,19 @@ pub async fn run(cx: &Cx, args: &LoadArgs) -> Result<Summary> {
         end: None,
     };
     let book = Arc::new(Book::open(Some(&dir.join(RECORDS)))?);
-    let finished = send(cx, &plan, target, &book, &mut meta, &dir, &[attributable.id]).await?;
+    let load = Load { cx, plan, book: &book, dir: &dir, prepared };
+    let finished = load.send(target, &mut meta, &[attributable.id]).await?;
+    if prepared.is_some() {
+        // What the disturbance began is over before the witness leaves and the next run begins.
+        let rollout = gates::rollout::Rollout::as_deployed(&cx.shared.namespace, manifests);
+        gates::rollout::wait(cx, &cluster.client, &rollout, &[]).await?;
+    }
     let gaps = close(cx, witness, &canary, &book).await?;
     let end = end(&book, &finished, gaps);
     meta.end = Some(end.clone());
     meta.write(&dir)?;
     let verdicts = explain::explain_run(&dir)?;
-    report(cx, args, &plan, &meta, &book, &verdicts, entry(&cluster, &manifests), &end)
+    report(cx, args, plan, &meta, &book, &verdicts, entry(cluster, manifests), &end)
 }
 
 /// The picture, posted by the real entry.
@@ -104,50 +136,79 @@ async fn target(cx: &Cx, cluster: &Cluster, manifests: &Manifests) -> Result<Tar
     Ok(Target::get(&cluster.entry, manifests.host(), "/predict").await?.posting(content_type, body))
 }
 
-/// Sends the load, and says how far it is.
-async fn send(
-    cx: &Cx,
-    plan: &Plan,
-    target: Target,
-    book: &Arc<Book>,
-    meta: &mut Meta,
-    dir: &Path,
-    after: &[SpanId],
-) -> Result<Finished> {
-    let finished = step(cx, "load", after, async |step| {
-        meta.began = Timestamp::now();
-        let began = Instant::now();
-        meta.write(dir)?;
-        let stop = CancellationToken::new();
-        let sending = generator::run(target, plan.clone(), Arc::clone(book), stop.clone(), began);
-        let mut sending = std::pin::pin!(sending);
-        let mut told = Told::default();
-        let finished = loop {
-            tokio::select! {
-                finished = &mut sending => break finished?,
-                () = cx.stopped(), if !stop.is_cancelled() => stop.cancel(),
-                () = tokio::time::sleep(Duration::from_millis(100)) => {
-                    told.tell(cx, step, book, plan.schedule.total());
+/// The load and what happens around it.
+struct Load<'l> {
+    cx: &'l Cx,
+    plan: &'l Plan,
+    book: &'l Arc<Book>,
+    dir: &'l Path,
+    prepared: Option<&'l Prepared<'l>>,
+}
+
+impl Load<'_> {
+    /// Sends the load, says how far it is, and disturbs it where that is asked for.
+    async fn send(&self, target: Target, meta: &mut Meta, after: &[SpanId]) -> Result<Finished> {
+        let Load { cx, plan, book, .. } = *self;
+        let total = plan.schedule.total();
+        let finished = step(cx, "load", after, async |step| {
+            meta.began = Timestamp::now();
+            let began = Instant::now();
+            meta.write(self.dir)?;
+            let stop = CancellationToken::new();
+            let sending = generator::run(target, plan.clone(), Arc::clone(book), stop.clone(), began);
+            let mut sending = std::pin::pin!(sending);
+            let mut disturbing = std::pin::pin!(self.disturb(began));
+            let mut disturbed = self.prepared.is_none();
+            let mut told = Told::default();
+            let finished = loop {
+                tokio::select! {
+                    finished = &mut sending => break finished?,
+                    () = cx.stopped(), if !stop.is_cancelled() => stop.cancel(),
+                    mark = &mut disturbing, if !disturbed => {
+                        disturbed = true;
+                        let mark = mark?;
+                        step.warn(mark.what.as_str());
+                        meta.marks.push(mark);
+                    }
+                    () = tokio::time::sleep(Duration::from_millis(100)) => told.tell(cx, step, book, total),
                 }
+            };
+            told.tell(cx, step, book, total);
+            let buckets = book.tally().buckets;
+            if stop.is_cancelled() {
+                step.warn(format!("stopped; {}", report::progress(buckets, total)));
+                return Err(Cancelled.into());
             }
+            if !disturbed {
+                step.warn("the load was over before its disturbance: raise --requests or --duration");
+            }
+            let how = format!(
+                "{} of {} ok, {:.1} s, {}",
+                buckets.ok,
+                finished.scheduled,
+                finished.took.as_secs_f64(),
+                plan.line()
+            );
+            Ok(Outcome::Did(finished, how))
+        })
+        .await?;
+        Ok(*finished)
+    }
+
+    /// Waits for its moment, and disturbs.
+    async fn disturb(&self, began: Instant) -> Result<Mark> {
+        let Some(prepared) = self.prepared else { return std::future::pending().await };
+        let (total, end) = (self.plan.schedule.total(), self.plan.schedule.end());
+        let is_time = || {
+            let done = self.book.tally().buckets.sum() as f64;
+            total.is_some_and(|total| done >= total as f64 * DISTURB_AT)
+                || end.is_some_and(|end| began.elapsed() >= end.mul_f64(DISTURB_AT))
         };
-        told.tell(cx, step, book, plan.schedule.total());
-        let buckets = book.tally().buckets;
-        if stop.is_cancelled() {
-            step.warn(format!("stopped; {}", report::progress(buckets, plan.schedule.total())));
-            return Err(Cancelled.into());
+        while !is_time() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
         }
-        let how = format!(
-            "{} of {} ok, {:.1} s, {}",
-            buckets.ok,
-            finished.scheduled,
-            finished.took.as_secs_f64(),
-            plan.line()
-        );
-        Ok(Outcome::Did(finished, how))
-    })
-    .await?;
-    Ok(*finished)
+        prepared.disturb().await
+    }
 }
 
 /// What of the progress was told.
@@ -181,7 +242,7 @@ async fn close(cx: &Cx, witness: Witness, canary: &Target, book: &Book) -> Resul
         let pool = Pool::default();
         let until = Instant::now() + Duration::from_secs(10);
         while !caught_up && Instant::now() < until && !cx.is_stopped() {
-            caught_up = matches!(ready::look(&witness, canary, &pool).await, crate::gates::Verdict::Open(..));
+            caught_up = matches!(ready::look(&witness, canary, &pool).await, gates::Verdict::Open(..));
             // Endings of pods are told a moment after the connections broke.
             tokio::time::sleep(Duration::from_secs(1)).await;
         }
@@ -268,6 +329,7 @@ fn report(
         ("seconds", json!(end.seconds)),
         ("generator", json!({"lag_ms": end.lag_ms, "own_cpu": end.own_cpu, "valid": invalid(end).is_none()})),
         ("plan", json!(meta.plan)),
+        ("marks", json!(meta.marks)),
         ("unexplained", json!(unexplained)),
         ("failures", verdicts.iter().take(MOST_FAILURES).map(Verdict::json).collect()),
         (

@@ -2,8 +2,8 @@
 
 use anyhow::{Context as _, Result};
 use k8s_openapi::api::apps::v1::Deployment;
-use kube::Api;
 use kube::api::{Patch, PatchParams};
+use kube::{Api, Client};
 
 use crate::clusters::Cluster;
 use crate::cx::Cx;
@@ -47,7 +47,7 @@ pub async fn run(
         if restart == Restart::IfNeeded {
             return Ok(Outcome::Already((), "no need: the pod template is unchanged".to_owned()));
         }
-        cx.unless_stopped(annotate(cx, cluster, name)).await?;
+        cx.unless_stopped(annotate(&cluster.client, &cx.shared.namespace, name)).await?;
         Ok(Outcome::Did((), format!("deployment/{name} restarted")))
     })
     .await?;
@@ -61,8 +61,12 @@ pub async fn run(
     gates::rollout::wait(cx, &cluster.client, &target, &[restarted.id]).await
 }
 
-async fn annotate(cx: &Cx, cluster: &Cluster, name: &str) -> Result<()> {
-    let api: Api<Deployment> = Api::namespaced(cluster.client.clone(), &cx.shared.namespace);
+/// Restarts a Deployment's rollout as `kubectl rollout restart` does.
+///
+/// # Errors
+/// When the API refuses.
+pub(crate) async fn annotate(client: &Client, namespace: &str, name: &str) -> Result<()> {
+    let api: Api<Deployment> = Api::namespaced(client.clone(), namespace);
     let now = jiff::Timestamp::now().to_string();
     let patch = serde_json::json!({"spec": {"template": {"metadata": {"annotations": {RESTARTED_AT: now}}}}});
     let params = PatchParams { field_manager: Some(RESTART_MANAGER.to_owned()), ..PatchParams::default() };

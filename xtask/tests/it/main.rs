@@ -4,6 +4,7 @@ mod arguments;
 mod bad_input;
 mod doctor;
 mod interrupt;
+mod load;
 mod load_explain;
 mod load_generator;
 mod minikube;

@@ -1,0 +1,72 @@
+//! Load on the embedded cluster: right after `up`, through a disturbance, and what is said of what failed.
+
+use crate::world::World;
+
+#[test]
+fn right_after_up_every_request_is_answered_and_a_killed_pod_is_named() {
+    let world = World::sandbox();
+    let up = world.run_ok(&["up", "--output", "json"]).summary();
+
+    let ran = world.run_ok(&["load"]);
+    for part in ["50 ok + 0 http", "Success rate   100.00 %", "from due"] {
+        assert!(ran.stdout.contains(part), "{}", ran.stdout);
+    }
+    assert!(ran.stderr.contains("Progress: 50/50 (100%) — 50 ok, 0 err"), "{}", ran.stderr);
+
+    let load = world.run_ok(&["load", "--output", "json", "--rate", "10", "--duration", "2"]);
+    let summary = load.summary();
+    assert_eq!(
+        (summary["scheduled"].clone(), summary["buckets"]["ok"].clone()),
+        (20.into(), 20.into()),
+        "{summary}"
+    );
+    assert_eq!(
+        (summary["entry"].clone(), summary["failures"].clone()),
+        (up["entry"].clone(), serde_json::json!([]))
+    );
+    assert!(summary["latency_ms"]["p99"].as_f64().is_some_and(|p99| p99 > 0.0), "{summary}");
+    let gates: Vec<_> = load.events().into_iter().filter(|event| event["event"] == "gate").collect();
+    assert!(
+        gates.iter().any(|gate| gate["name"] == "attribution" && gate["state"] == "already"),
+        "{gates:?}"
+    );
+
+    // Whatever is under way at a pod that is killed is lost; it is named, with the pod, from the records alone.
+    let killed = world.run(&["load", "--output", "json", "--during", "pod-kill", "-n", "100"]);
+    let summary = killed.summary();
+    let buckets = summary["buckets"].as_object().expect("buckets");
+    assert_eq!(buckets.values().filter_map(serde_json::Value::as_u64).sum::<u64>(), 100, "{summary}");
+    let failures = summary["failures"].as_array().expect("failures");
+    assert_eq!(killed.code, if failures.is_empty() { 0 } else { 40 }, "{summary}");
+    let mark = summary["marks"][0]["what"].as_str().expect("a mark");
+    for failure in failures {
+        let pod = failure["pod"].as_str().expect("a pod");
+        assert!(mark.contains(pod), "{mark}: {failure}");
+        assert!(
+            ["forced-deletion", "shutdown-race"].contains(&failure["mechanism"].as_str().expect("one")),
+            "{failure}"
+        );
+    }
+    let explained = world.run_ok(&["explain", "--output", "json"]).summary();
+    assert_eq!(explained["failures"], summary["failures"]);
+}
+
+#[test]
+fn nonsense_is_a_matter_of_usage() {
+    let world = World::sandbox();
+    for args in [
+        &["load", "--threshold", "p98<1ms"][..],
+        &["load", "--threshold", "p99"],
+        &["load", "--rate", "0"],
+        &["load", "--requests", "0"],
+        &["load", "--ramp-up", "5"],
+        &["load", "--duration", "0"],
+        &["load", "--rate", "0.1", "--duration", "1"],
+        &["explain", "no-such-run"],
+    ] {
+        let ran = world.run(args);
+        assert_eq!(ran.code, 2, "{args:?}: {}", ran.stderr);
+    }
+    // Without a cluster there is nothing to load.
+    assert_eq!(world.run(&["load"]).code, 10);
+}
