@@ -136,7 +136,10 @@ pub fn compile_command(linkage: Linkage) -> Result<Command> {
 pub async fn compile(cx: &Cx, step: &Running<'_>, linkage: Linkage) -> Result<PathBuf> {
     step.at("compiling the app");
     let command = compile_command(linkage)?.current_dir(&cx.root);
-    proc::run(cx, step, command).await.context("compiling the app").hint("the compiler's own words are above")?;
+    proc::run(cx, step, command)
+        .await
+        .context("compiling the app")
+        .hint("the compiler's own words are above")?;
     let binary = cx.target.join("release").join(PACKAGE);
     ensure!(binary.is_file(), "the build succeeded, but there is no {}", binary.display());
     Ok(binary)
