@@ -33,6 +33,9 @@ pub struct Cx {
     spans: Mutex<Vec<Span>>,
 }
 
+/// How many runs keep their records.
+const RUNS_KEPT: usize = 100;
+
 /// Why a run is told to stop.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
@@ -91,7 +94,9 @@ impl Cx {
             let _ = std::fs::remove_file(&fresh);
             std::os::unix::fs::symlink(&id, &fresh)
                 .with_context(|| format!("linking {}", fresh.display()))?;
-            std::fs::rename(&fresh, runs.join("latest")).context("pointing `latest` at the run's folder")
+            std::fs::rename(&fresh, runs.join("latest")).context("pointing `latest` at the run's folder")?;
+            forget_old_runs(&runs);
+            Ok(())
         };
         open()
             .context("keeping the run's records")
@@ -186,6 +191,18 @@ impl Cx {
     /// A path as a person in the workspace would write it.
     pub fn short<'p>(&self, path: &'p Path) -> std::path::Display<'p> {
         path.strip_prefix(&self.root).unwrap_or(path).display()
+    }
+}
+
+/// Removes all but the newest runs; a folder that can't be removed is no reason to fail.
+fn forget_old_runs(runs: &Path) {
+    let entries = std::fs::read_dir(runs).into_iter().flatten().flatten();
+    let mut dirs: Vec<_> =
+        entries.map(|entry| entry.path()).filter(|path| path.is_dir() && !path.is_symlink()).collect();
+    // Their names begin with the time.
+    dirs.sort_unstable();
+    for dir in dirs.iter().rev().skip(RUNS_KEPT) {
+        let _ = std::fs::remove_dir_all(dir);
     }
 }
 
