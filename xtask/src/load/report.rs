@@ -89,8 +89,16 @@ mod tests {
     fn the_summary_reads_well() {
         let schedule = Schedule { pace: Pace::Closed, requests: Some(50), duration: None };
         let plan = Plan { schedule, concurrency: 10, request_timeout: Duration::from_secs(30) };
-        let latency =
-            Latency { min: 40.1, p50: 150.0, p90: 210.5, p99: 300.0, max: 300.1, ..Latency::default() };
+        let latency = Latency {
+            min: 40.1,
+            mean: 155.0,
+            p50: 150.0,
+            p90: 210.5,
+            p95: 250.0,
+            p99: 300.0,
+            p999: 300.1,
+            max: 300.1,
+        };
         let end = End {
             scheduled: 50,
             buckets: Buckets { ok: 49, http_error: 1, ..Buckets::default() },
@@ -102,6 +110,22 @@ mod tests {
             gaps: Vec::new(),
         };
         let errors = [("502".to_owned(), 1)].into();
-        insta::assert_snapshot!(summary(&plan, "POST /predict", &end, &errors), @"");
+        insta::assert_snapshot!(summary(&plan, "POST /predict", &end, &errors), @r"
+        ┌─ load ───────────────────────────────────────────────────────────────────────────┐
+        │ POST /predict: 50 requests, 10 at a time                                         │
+        │ 50 scheduled, 2.50 s, 19.6 ok/s                                                  │
+        │                                                                                  │
+        │ Successes      49                                                                │
+        │ Failures       1                                                                 │
+        │ Success rate   98.00 %                                                           │
+        │ Accounting     49 ok + 1 http + 0 socket + 0 timeout + 0 dropped + 0 unsent = 50 │
+        │ Errors         1 × 502                                                           │
+        │                                                                                  │
+        │ Latency (ms)       min     p50     p90     p95     p99   p99.9     max           │
+        │   from due        40.1   150.0   210.5   250.0   300.0   300.1   300.1           │
+        │   from sent       40.1   150.0   210.5   250.0   300.0   300.1   300.1           │
+        │ Generator      lag p99 0.4 ms, 4 % of this machine's CPU                         │
+        └──────────────────────────────────────────────────────────────────────────────────┘
+        ");
     }
 }

@@ -282,6 +282,7 @@ impl Follower {
             .append(true)
             .open(&self.file)
             .with_context(|| format!("opening {}", self.file.display()))?;
+        let mut was_read = false;
         loop {
             let params = LogParams {
                 container: Some(self.container.clone()),
@@ -293,6 +294,7 @@ impl Follower {
             let mut heard = Instant::now();
             match self.api.log_stream(&self.pod, &params).await {
                 Ok(stream) => {
+                    was_read = true;
                     let mut lines = stream.lines();
                     // A stream that breaks is taken up again below.
                     while let Ok(Some(mut line)) = lines.try_next().await {
@@ -304,7 +306,8 @@ impl Follower {
                         file.write_all(line.as_bytes()).context("writing the log")?;
                     }
                 }
-                Err(error) if !self.is_running() => return Err(anyhow!("{}", reason(&error))),
+                // A log that was read to its end goes with its pod.
+                Err(error) if !was_read && !self.is_running() => return Err(anyhow!("{}", reason(&error))),
                 Err(_) => {}
             }
             if !self.is_running() {
