@@ -54,7 +54,7 @@ impl World {
         world
     }
 
-    pub(crate) fn set(&mut self, name: &str, value: impl ToString) {
+    pub(crate) fn set(&mut self, name: &str, value: impl std::fmt::Display) {
         self.env.insert(name.to_owned(), value.to_string());
     }
 
@@ -107,7 +107,7 @@ impl World {
         }
         let began = Instant::now();
         let output = self.command(args).output().expect("running the tool");
-        Ran::from(output, began.elapsed())
+        Ran::from(&output, began.elapsed())
     }
 
     /// Runs it and expects it to end well.
@@ -140,7 +140,7 @@ impl World {
             .stdin(Stdio::null())
             .output()
             .expect("kubectl must be on PATH; the README's test section says how to install it");
-        Ran::from(output, began.elapsed())
+        Ran::from(&output, began.elapsed())
     }
 
     /// Processes that carry this test's profile or scratch folder in their command line or environment.
@@ -162,6 +162,7 @@ impl World {
 }
 
 impl Drop for World {
+    #[allow(clippy::print_stderr)] // the only trace of a failed test
     fn drop(&mut self) {
         let _ = self.command(&["sandbox", "stop", "--home", &self.home().display().to_string()]).output();
         let cluster = self.scratch().join("cluster");
@@ -177,7 +178,7 @@ impl Drop for World {
 }
 
 impl Ran {
-    fn from(output: Output, took: Duration) -> Ran {
+    fn from(output: &Output, took: Duration) -> Ran {
         Ran {
             code: output.status.code().unwrap_or(-1),
             stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
