@@ -79,7 +79,7 @@ struct Python {
 
 impl Python {
     fn start(threads: NonZeroUsize) -> Option<Python> {
-        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("benches/serving/onnxruntime.py");
+        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("benches/serving/peer.py");
         let mut child = Command::new("python3")
             .arg(script)
             .arg(model_dir().join("model.onnx"))

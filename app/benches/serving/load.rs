@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use tokio::task::JoinSet;
 
-use crate::service::{Service, command, model_dir};
+use crate::service::{Service, client, command, model_dir};
 use crate::{EngineEnv, percentile, within};
 
 /// 640 x 480, 4:2:0, as a camera writes it.
@@ -33,7 +33,7 @@ pub(crate) async fn start(engines: &[EngineEnv]) -> bool {
             let url = format!("http://127.0.0.1:{port}/health");
             let start = Instant::now();
             let mut child = command(&model_dir(), &env).stdout(std::process::Stdio::null()).spawn().unwrap();
-            let client = reqwest::Client::builder().no_proxy().build().unwrap();
+            let client = client();
             while !client.get(&url).send().await.is_ok_and(|answer| answer.status() == 200) {
                 tokio::time::sleep(Duration::from_millis(2)).await;
             }

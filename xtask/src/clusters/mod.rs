@@ -3,9 +3,12 @@
 //! against the Kubernetes API. A new kind is a file beside these and an arm in each `match` below.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, anyhow};
+use kube::client::retry::RetryPolicy;
 use kube::config::{KubeConfigOptions, Kubeconfig};
+use tower::retry::Retry;
 
 use crate::cli::ClusterChoice;
 use crate::cx::Cx;
@@ -250,6 +253,10 @@ pub struct Problem {
     pub cure: String,
 }
 
+/// How a request is tried again that the API server is too busy for (429, 503, 504): the first and the longest pause,
+/// and how often. Under a second in all: long enough for a stumble.
+const RETRY: (Duration, Duration, u32) = (Duration::from_millis(20), Duration::from_millis(320), 5);
+
 /// A client that knows one context of one kubeconfig file and nothing of the user's own.
 ///
 /// # Errors
@@ -263,5 +270,15 @@ pub async fn client(kubeconfig: &std::path::Path, context: &str) -> Result<kube:
         .with_context(|| format!("using the context {context} of {}", kubeconfig.display()))?;
     // The cluster is on this machine: a proxy of the environment is never the way to it.
     config.proxy_url = None;
-    kube::Client::try_from(config).context("making a client for the cluster")
+    // kube's own policy goes on for minutes, in which a gate could not say why it is closed.
+    config.default_retry = false;
+    let (first, most, tries) = RETRY;
+    let retry = RetryPolicy::new(first, most, tries, false).context("setting how requests are retried")?;
+    let namespace = config.default_namespace.clone();
+    let client = kube::Client::try_from(config).context("making a client for the cluster")?;
+    let send = tower::service_fn(move |request| {
+        let client = client.clone();
+        async move { client.send(request).await.map_err(tower::BoxError::from) }
+    });
+    Ok(kube::Client::new(Retry::new(retry, send), namespace))
 }

@@ -6,6 +6,7 @@ use anyhow::{Result, anyhow};
 use clap::Args;
 
 use super::disturb::Disturbance;
+use super::experiment::Protection;
 use super::generator::Plan;
 use super::schedule::{Pace, Schedule};
 use super::threshold::Threshold;
@@ -49,6 +50,9 @@ pub struct LoadArgs {
     /// What happens to the cluster in the middle, when a fifth of the load is done.
     #[arg(long, value_enum)]
     pub during: Option<Disturbance>,
+    /// Take one protection away, load through a rollout, and put it back; on the sandbox, or in a namespace of its own.
+    #[arg(long, value_enum)]
+    pub without: Option<Protection>,
 }
 
 impl LoadArgs {

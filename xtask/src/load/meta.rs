@@ -26,6 +26,9 @@ pub struct Meta {
     pub namespace: String,
     /// The plan in one line.
     pub plan: String,
+    /// The protection that was taken away, where one was.
+    #[serde(default)]
+    pub without: Option<String>,
     /// Moments at which something was done to the cluster.
     #[serde(default)]
     pub marks: Vec<Mark>,

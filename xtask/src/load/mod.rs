@@ -19,13 +19,14 @@ use crate::explain::{self, Verdict};
 use crate::failure::{Attach as _, Cancelled, Exit};
 use crate::gates;
 use crate::manifests::Manifests;
-use crate::pipeline::{Outcome, Running, SpanId, step};
+use crate::pipeline::{Outcome, Running, SpanId, both, step};
 use crate::steps::smoke::PICTURE;
 use crate::summary::{Summary, entry};
 
 pub mod args;
 pub mod client;
 pub mod disturb;
+pub mod experiment;
 pub mod generator;
 pub mod meta;
 mod ready;
@@ -38,7 +39,8 @@ pub mod witness;
 
 use args::LoadArgs;
 use client::{Pool, Target};
-use disturb::Prepared;
+use disturb::{Disturbance, Prepared};
+use experiment::{Experiment, Protection};
 use generator::{Finished, Plan};
 use meta::{End, Mark, Meta};
 use tally::Book;
@@ -71,59 +73,108 @@ pub async fn run(cx: &Cx, args: &LoadArgs) -> Result<Summary> {
     let cluster = choice.kind.expect(cx).await?;
     let manifests = crate::manifests::read(&cx.root.join("kubernetes"))?;
 
-    let gates = ready::gates(cx, &cluster, &manifests).await?;
-    let prepared = match args.during {
-        Some(what) => Some(Prepared::new(cx, what, &cluster.client, &manifests).await?),
+    let mut experiment = match args.without {
+        Some(protection) => Some(Experiment::new(cx, protection, &cluster, &manifests)?),
         None => None,
     };
-    let result = measure(cx, args, &plan, &cluster, &manifests, prepared.as_ref(), gates).await;
-    if let Some(prepared) = &prepared {
-        prepared.restore().await?;
+    let gated = args.without != Some(Protection::Gates);
+    let gates = if gated { ready::gates(cx, &cluster, &manifests).await? } else { Vec::new() };
+    // A protection shows its worth when pods come and go.
+    let during = args.during.or(args.without.filter(|_| gated).map(|_| Disturbance::Rollout));
+    let result = async {
+        if let Some(experiment) = &mut experiment {
+            experiment.take_away(cx).await?;
+        }
+        let prepared = match during {
+            Some(what) => Some(Prepared::new(cx, what, &cluster.client, &manifests).await?),
+            None => None,
+        };
+        let scene = Scene {
+            cx,
+            args,
+            plan: &plan,
+            cluster: &cluster,
+            manifests: &manifests,
+            experiment: experiment.as_ref(),
+            prepared: prepared.as_ref(),
+        };
+        let result = scene.measure(&gates, gated).await;
+        if let Some(prepared) = &prepared {
+            prepared.restore().await?;
+        }
+        result
+    }
+    .await;
+    if let Some(experiment) = &experiment {
+        experiment.put_back(cx).await?;
     }
     result
 }
 
-/// What lies between the gates and the report.
-async fn measure(
-    cx: &Cx,
-    args: &LoadArgs,
-    plan: &Plan,
-    cluster: &Cluster,
-    manifests: &Manifests,
-    prepared: Option<&Prepared<'_>>,
-    gates: Vec<SpanId>,
-) -> Result<Summary> {
-    let dir = cx.run_dir.clone().context("the run has no folder")?;
-    let target = target(cx, cluster, manifests).await?;
-    let selector = manifests.pod_selector();
-    let witness = Witness::start(&cluster.client, &cx.shared.namespace, &selector, &dir).await?;
-    let canary = Target::get(&cluster.entry, manifests.host(), "/health").await?;
-    let attributable = ready::canary(cx, &witness, &canary, &gates).await?;
+/// One load, with all that it takes.
+struct Scene<'s> {
+    cx: &'s Cx,
+    args: &'s LoadArgs,
+    plan: &'s Plan,
+    cluster: &'s Cluster,
+    manifests: &'s Manifests,
+    experiment: Option<&'s Experiment<'s>>,
+    prepared: Option<&'s Prepared<'s>>,
+}
 
-    let mut meta = Meta {
-        began: Timestamp::now(),
-        entry: cluster.entry.clone(),
-        host: manifests.host().to_owned(),
-        request: target.line(),
-        namespace: cx.shared.namespace.clone(),
-        plan: plan.line(),
-        marks: Vec::new(),
-        end: None,
-    };
-    let book = Arc::new(Book::open(Some(&dir.join(RECORDS)))?);
-    let load = Load { cx, plan, book: &book, dir: &dir, prepared };
-    let finished = load.send(target, &mut meta, &[attributable.id]).await?;
-    if prepared.is_some() {
-        // What the disturbance began is over before the witness leaves and the next run begins.
-        let rollout = gates::rollout::Rollout::as_deployed(&cx.shared.namespace, manifests);
-        gates::rollout::wait(cx, &cluster.client, &rollout, &[]).await?;
+impl Scene<'_> {
+    /// What lies between the gates and the report.
+    async fn measure(&self, gates: &[SpanId], gated: bool) -> Result<Summary> {
+        let Scene { cx, cluster, manifests, plan, .. } = *self;
+        let dir = cx.run_dir.clone().context("the run has no folder")?;
+        let target = target(cx, cluster, manifests).await?;
+        let selector = manifests.pod_selector();
+        let witness = Witness::start(&cluster.client, &cx.shared.namespace, &selector, &dir).await?;
+        let canary = Target::get(&cluster.entry, manifests.host(), "/health").await?;
+        let mut after = gates.to_vec();
+        if gated {
+            after = vec![ready::canary(cx, &witness, &canary, gates).await?.id];
+        }
+        if let Some(experiment) = self.experiment {
+            experiment.begin().await?;
+        }
+        let mut meta = Meta {
+            began: Timestamp::now(),
+            entry: cluster.entry.clone(),
+            host: manifests.host().to_owned(),
+            request: target.line(),
+            namespace: cx.shared.namespace.clone(),
+            plan: plan.line(),
+            without: self.args.without.map(Protection::name),
+            marks: Vec::new(),
+            end: None,
+        };
+        let book = Arc::new(Book::open(Some(&dir.join(RECORDS)))?);
+        let load = Load { cx, plan, book: &book, dir: &dir, prepared: self.prepared };
+        let finished = load.send(target, &mut meta, &after).await?;
+        self.settle().await?;
+        let gaps = close(cx, witness, &canary, &book).await?;
+        let end = end(&book, &finished, gaps);
+        meta.end = Some(end.clone());
+        meta.write(&dir)?;
+        let verdicts = explain::explain_run(&dir)?;
+        self.report(&meta, &book, &verdicts, &end)
     }
-    let gaps = close(cx, witness, &canary, &book).await?;
-    let end = end(&book, &finished, gaps);
-    meta.end = Some(end.clone());
-    meta.write(&dir)?;
-    let verdicts = explain::explain_run(&dir)?;
-    report(cx, args, plan, &meta, &book, &verdicts, entry(cluster, manifests), &end)
+
+    /// What a disturbance or an experiment began is over before the witness leaves and the next run begins.
+    async fn settle(&self) -> Result<()> {
+        if self.prepared.is_none() && self.experiment.is_none() {
+            return Ok(());
+        }
+        let Scene { cx, cluster, manifests, .. } = *self;
+        let namespace = cx.shared.namespace.as_str();
+        let rollout = gates::rollout::Rollout::as_deployed(namespace, manifests);
+        let (controller, rollout) = (
+            gates::ingress_controller::wait(cx, &cluster.client, &manifests.ingress, namespace, &[]),
+            gates::rollout::wait(cx, &cluster.client, &rollout, &[]),
+        );
+        both(controller, rollout).await.map(drop)
+    }
 }
 
 /// The picture, posted by the real entry.
@@ -286,39 +337,32 @@ pub fn invalid(end: &End) -> Option<String> {
     None
 }
 
-#[allow(clippy::too_many_arguments)]
-fn report(
-    cx: &Cx,
-    args: &LoadArgs,
-    plan: &Plan,
-    meta: &Meta,
-    book: &Book,
-    verdicts: &[Verdict],
-    mut summary: Summary,
-    end: &End,
-) -> Result<Summary> {
-    let errors = book.tally().errors.clone();
-    if cx.shared.output == Format::Human {
-        cx.output.data(&report::summary(plan, &meta.request, end, &errors));
-        if !verdicts.is_empty() {
-            cx.output.data(&format!("\n{}", explain::text(verdicts)));
+impl Scene<'_> {
+    fn report(&self, meta: &Meta, book: &Book, verdicts: &[Verdict], end: &End) -> Result<Summary> {
+        let Scene { cx, args, plan, cluster, manifests, .. } = *self;
+        let mut summary = entry(cluster, manifests);
+        let errors = book.tally().errors.clone();
+        if cx.shared.output == Format::Human {
+            cx.output.data(&report::summary(plan, &meta.request, end, &errors));
+            if !verdicts.is_empty() {
+                cx.output.data(&format!("\n{}", explain::text(verdicts)));
+            }
+            for gap in &end.gaps {
+                cx.output.note(&format!("warning: not seen: {gap}"));
+            }
         }
-        for gap in &end.gaps {
-            cx.output.note(&format!("warning: not seen: {gap}"));
-        }
-    }
-    let unexplained = verdicts.iter().filter(|verdict| verdict.is_unexplained()).count() as u64;
-    let throughput = end.buckets.ok as f64 / end.seconds.max(1e-9);
-    let figures = Figures {
-        buckets: end.buckets,
-        due: end.latency_ms,
-        sent: end.sent_latency_ms,
-        throughput,
-        unexplained,
-    };
-    let judged: Vec<_> =
-        args.threshold.iter().map(|threshold| (threshold, threshold.judge(&figures))).collect();
-    let fields = [
+        let unexplained = verdicts.iter().filter(|verdict| verdict.is_unexplained()).count() as u64;
+        let throughput = end.buckets.ok as f64 / end.seconds.max(1e-9);
+        let figures = Figures {
+            buckets: end.buckets,
+            due: end.latency_ms,
+            sent: end.sent_latency_ms,
+            throughput,
+            unexplained,
+        };
+        let judged: Vec<_> =
+            args.threshold.iter().map(|threshold| (threshold, threshold.judge(&figures))).collect();
+        let fields = [
         ("scheduled", json!(end.scheduled)),
         ("buckets", json!(end.buckets)),
         ("latency_ms", json!(end.latency_ms)),
@@ -329,6 +373,7 @@ fn report(
         ("seconds", json!(end.seconds)),
         ("generator", json!({"lag_ms": end.lag_ms, "own_cpu": end.own_cpu, "valid": invalid(end).is_none()})),
         ("plan", json!(meta.plan)),
+        ("without", json!(meta.without)),
         ("marks", json!(meta.marks)),
         ("unexplained", json!(unexplained)),
         ("failures", verdicts.iter().take(MOST_FAILURES).map(Verdict::json).collect()),
@@ -342,26 +387,29 @@ fn report(
         ("gaps", json!(end.gaps)),
         ("run", json!(cx.run_dir)),
     ];
-    summary.extend(fields.into_iter().map(|(name, value)| (name.to_owned(), value)));
+        summary.extend(fields.into_iter().map(|(name, value)| (name.to_owned(), value)));
 
-    if let Some(why) = invalid(end) {
-        return Err(anyhow!("this run is invalid: {why}"))
-            .attach(summary)
-            .hint("lower --rate or --concurrency, or run the generator on a machine with cores to spare")
-            .exit(Exit::InvalidRun);
+        if let Some(why) = invalid(end) {
+            return Err(anyhow!("this run is invalid: {why}"))
+                .attach(summary)
+                .hint("lower --rate or --concurrency, or run the generator on a machine with cores to spare")
+                .exit(Exit::InvalidRun);
+        }
+        let missed: Vec<String> = judged
+            .iter()
+            .filter(|(_, (_, met))| !met)
+            .map(|(threshold, (value, _))| {
+                format!("{threshold} (measured {}{})", (value * 10.0).round() / 10.0, threshold.unit())
+            })
+            .collect();
+        if !missed.is_empty() {
+            return Err(anyhow!("not met: {}", missed.join(", ")))
+                .attach(summary)
+                .hint(
+                    "`cargo xtask explain` says again why each request failed, from the records of this run",
+                )
+                .exit(Exit::Threshold);
+        }
+        Ok(summary)
     }
-    let missed: Vec<String> = judged
-        .iter()
-        .filter(|(_, (_, met))| !met)
-        .map(|(threshold, (value, _))| {
-            format!("{threshold} (measured {}{})", (value * 10.0).round() / 10.0, threshold.unit())
-        })
-        .collect();
-    if !missed.is_empty() {
-        return Err(anyhow!("not met: {}", missed.join(", ")))
-            .attach(summary)
-            .hint("`cargo xtask explain` says again why each request failed, from the records of this run")
-            .exit(Exit::Threshold);
-    }
-    Ok(summary)
 }

@@ -16,7 +16,7 @@ fn plans() {
     settings.add_filter(r"it-\d+-\d+", "[profile]");
     settings.add_filter(r"'?/[^ '\n]*/target", "[target]");
     settings.add_filter(r"\S*/debug/xtask", "[xtask]");
-    settings.add_filter(r"\S*/cargo build", "cargo build");
+    settings.add_filter(r"\S*/cargo rustc", "cargo rustc");
     settings.bind(|| {
         let sandbox = World::sandbox();
         insta::assert_snapshot!("plan_sandbox", sandbox.run_ok(&["up", "--dry-run"]).stdout);

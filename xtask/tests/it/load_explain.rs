@@ -241,6 +241,7 @@ impl Run {
             request: "POST /predict".into(),
             namespace: "default".into(),
             plan: String::new(),
+            without: None,
             marks: Vec::new(),
             end: None,
         };

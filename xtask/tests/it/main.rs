@@ -3,6 +3,7 @@
 mod arguments;
 mod bad_input;
 mod doctor;
+mod faults;
 mod interrupt;
 mod load;
 mod load_explain;

@@ -173,6 +173,7 @@ impl Drop for World {
             eprintln!("kept for a look: {}", self.home().display());
         } else {
             let _ = std::fs::remove_dir_all(self.home());
+            let _ = std::fs::remove_dir_all(target().join("xtask/minikube").join(&self.profile));
         }
     }
 }

@@ -1,0 +1,275 @@
+//! Each fault that the sandbox can be told to have: the pipeline gets through it, or fails at the right gate, with the
+//! right exit code and the cause in its words.
+
+use std::io::{BufRead as _, BufReader};
+use std::process::Stdio;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use crate::world::{Ran, World, eventually};
+
+/// A cluster that is up, and may be told to have faults.
+fn up() -> World {
+    let mut world = World::sandbox();
+    world.set("XTASK_SANDBOX_FAULTS", "true");
+    world.run_ok(&["up"]);
+    world
+}
+
+fn tell(world: &World, what: &str) -> String {
+    let home = world.home().display().to_string();
+    world.run_ok(&["sandbox", "fault", "--home", &home, what]).stdout
+}
+
+fn fault(world: &World, fault: &Value) {
+    tell(world, &fault.to_string());
+}
+
+fn clear(world: &World) {
+    tell(world, "clear");
+}
+
+fn pods(world: &World) -> Vec<String> {
+    let app = "app.kubernetes.io/name=simple-model-api";
+    let ran = world.kubectl(&["get", "pods", "-l", app, "-o", "jsonpath={.items[*].metadata.name}"]);
+    ran.stdout.split_whitespace().map(str::to_owned).collect()
+}
+
+/// The events of a step or gate in a state.
+fn events(ran: &Ran, name: &str, state: &str) -> Vec<Value> {
+    let wanted = |event: &Value| event["name"] == name && event["state"] == state;
+    ran.events().into_iter().filter(wanted).collect()
+}
+
+/// All that was said while a gate waited.
+fn waits(ran: &Ran, gate: &str) -> String {
+    let details: Vec<_> = events(ran, gate, "wait")
+        .iter()
+        .map(|event| event["detail"].as_str().unwrap_or_default().to_owned())
+        .collect();
+    details.join("\n")
+}
+
+fn seconds(ran: &Ran, name: &str, state: &str) -> f64 {
+    let events = events(ran, name, state);
+    let event = events.last().unwrap_or_else(|| panic!("no {state} of {name}:\n{}", ran.stdout));
+    event["at_seconds"].as_f64().expect("a time")
+}
+
+/// Ran out of the time that was given, in the middle of `gate`, which said `why` meanwhile.
+#[track_caller]
+fn held_up(ran: &Ran, gate: &str, why: &str) {
+    assert_eq!(ran.code, 31, "{}\n{}", ran.stdout, ran.stderr);
+    let error = ran.summary()["error"].as_str().unwrap_or_default().to_owned();
+    assert!(error.contains(gate), "{error}");
+    let waits = waits(ran, gate);
+    assert!(waits.contains(why), "`{why}` was not said at {gate}:\n{waits}");
+}
+
+#[test]
+fn without_permission_there_are_no_faults() {
+    let world = World::sandbox();
+    world.run_ok(&["up"]);
+    let ran = world.run(&["sandbox", "fault", "--home", &world.home().display().to_string(), "list"]);
+    assert_eq!(ran.code, 20, "{}", ran.stderr);
+    assert!(ran.stderr.contains("could not find the requested resource"), "{}", ran.stderr);
+}
+
+#[test]
+fn an_api_server_that_stumbles_is_got_through() {
+    let world = up();
+    let home = world.home().display().to_string();
+    let nonsense = world.run(&["sandbox", "fault", "--home", &home, r#"{"fault":"earthquake"}"#]);
+    assert!(nonsense.stderr.contains("this is no fault"), "{}", nonsense.stderr);
+
+    // Lists and watches of pods are refused three times.
+    for verb in ["list", "watch"] {
+        fault(
+            &world,
+            &json!({"fault": "api", "resources": ["pods"], "verbs": [verb], "effect": {"answer": 503}, "times": 3}),
+        );
+    }
+    world.run_ok(&["redeploy"]);
+
+    // A watch whose version is forgotten, and answers that take a third of a second.
+    fault(
+        &world,
+        &json!({"fault": "api", "resources": ["deployments"], "verbs": ["watch"], "effect": {"answer": 410}, "times": 1}),
+    );
+    fault(
+        &world,
+        &json!({"fault": "api", "verbs": ["get", "list"], "effect": {"delay_ms": 300}, "seconds": 5}),
+    );
+    world.run_ok(&["redeploy"]);
+
+    // Watches that hear nothing for three seconds, and then all of it.
+    fault(
+        &world,
+        &json!({"fault": "api", "resources": ["pods"], "verbs": ["watch"], "effect": "hold", "seconds": 3}),
+    );
+    world.run_ok(&["redeploy"]);
+
+    // Watches that are cut again and again while a rollout is waited for.
+    let mut child = world
+        .command(&["redeploy", "--output", "json"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("starting the tool");
+    let lines = BufReader::new(child.stdout.take().expect("stdout")).lines().map_while(Result::ok);
+    let mut cuts = 0;
+    for line in lines.filter(|line| line.contains(r#""name":"rollout""#)) {
+        if !line.contains(r#""state":"done""#) {
+            fault(&world, &json!({"fault": "cut-watches"}));
+            cuts += 1;
+        }
+    }
+    assert!(child.wait().expect("waiting for the tool").success());
+    assert!(cuts > 0, "nothing was waited for");
+}
+
+#[test]
+fn an_api_server_that_stays_sick_is_named_as_the_cause() {
+    let world = up();
+    fault(
+        &world,
+        &json!({"fault": "api", "resources": ["pods"], "verbs": ["list"], "effect": {"answer": 503}}),
+    );
+    let ran = world.run(&["redeploy", "--output", "json", "--timeout", "8s"]);
+    held_up(&ran, "rollout", "the API server does not answer for pods");
+    clear(&world);
+
+    // A step says what it could not do.
+    fault(
+        &world,
+        &json!({"fault": "api", "resources": ["configmaps"], "verbs": ["patch"], "effect": {"answer": 500}}),
+    );
+    let ran = world.run(&["redeploy", "--output", "json"]);
+    assert_eq!(ran.code, 20, "{}", ran.stdout);
+    let error = ran.summary()["error"].as_str().unwrap_or_default().to_owned();
+    assert!(
+        error.contains("configmap/simple-model-api-config") && error.contains("a fault on purpose"),
+        "{error}"
+    );
+    clear(&world);
+
+    // Silence is waited for, and ends with the time that was given.
+    fault(&world, &json!({"fault": "api", "resources": ["/readyz"], "effect": "hang"}));
+    let ran = world.run(&["up", "--output", "json", "--timeout", "4s"]);
+    assert_eq!(ran.code, 31, "{}", ran.stdout);
+    assert!(ran.took < Duration::from_secs(7), "{:?}", ran.took);
+    clear(&world);
+    world.run_ok(&["up"]);
+}
+
+#[test]
+fn a_lease_that_is_not_renewed_keeps_its_gate_closed() {
+    let world = up();
+    fault(
+        &world,
+        &json!({"fault": "api", "resources": ["leases"], "verbs": ["create", "update"], "namespace": "ingress-nginx", "effect": {"answer": 503}}),
+    );
+    // It holds until its duration is over.
+    eventually("the lease runs out", Duration::from_secs(20), || {
+        let status = world.run_ok(&["status", "--output", "json"]).summary();
+        let gates = status["gates"].as_array().expect("gates").clone();
+        gates.iter().any(|gate| gate["name"] == "ingress-lease" && gate["state"] == "closed")
+    });
+    let ran = world.run(&["up", "--output", "json", "--timeout", "5s"]);
+    held_up(&ran, "ingress-lease", "renewed");
+    clear(&world);
+    world.run_ok(&["up"]);
+}
+
+#[test]
+fn a_broken_proxy_keeps_the_route_closed_and_is_told_apart() {
+    let world = up();
+    for (answer, why) in [
+        ("bad-gateway", "502"),
+        ("close", "the connection broke"),
+        ("refuse", "nothing listens at the entry"),
+    ] {
+        fault(&world, &json!({"fault": "proxy", "answer": answer}));
+        let entry = world.run_ok(&["status", "--output", "json"]).summary()["entry"]
+            .as_str()
+            .expect("entry")
+            .to_owned();
+        let address = entry.trim_start_matches("http://").to_owned();
+        eventually("the fault has reached the proxy", Duration::from_secs(5), || !is_healthy(&address));
+        let ran = world.run(&["up", "--output", "json", "--timeout", "6s"]);
+        held_up(&ran, "route", why);
+    }
+    clear(&world);
+    world.run_ok(&["up"]);
+}
+
+/// Whether the app answers 200 by the entry.
+fn is_healthy(address: &str) -> bool {
+    use std::io::{Read as _, Write as _};
+    let ask = || -> std::io::Result<String> {
+        let mut stream = std::net::TcpStream::connect(address)?;
+        stream.set_read_timeout(Some(Duration::from_secs(5)))?;
+        stream.write_all(
+            b"GET /health HTTP/1.1\r\nHost: simple-model-api.local\r\nConnection: close\r\n\r\n",
+        )?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer)?;
+        Ok(answer)
+    };
+    ask().is_ok_and(|answer| answer.starts_with("HTTP/1.1 200"))
+}
+
+#[test]
+fn a_killed_pod_is_waited_for() {
+    let world = up();
+    let pod = pods(&world).pop().expect("a pod");
+    let restarts = || {
+        let format = "jsonpath={.status.containerStatuses[0].restartCount}";
+        world.kubectl(&["get", "pod", &pod, "-o", format]).stdout
+    };
+    assert_eq!(restarts(), "0");
+    fault(&world, &json!({"fault": "kill", "namespace": "default", "pod": pod}));
+    eventually("the node sees it end", Duration::from_secs(5), || restarts() == "1");
+    let ran = world.run_ok(&["up", "--output", "json"]);
+    assert!(!events(&ran, "rollout", "done").is_empty() || !events(&ran, "rollout", "already").is_empty());
+    let home = world.home().display().to_string();
+    let gone = json!({"fault": "kill", "namespace": "default", "pod": "nobody"}).to_string();
+    let ran = world.run(&["sandbox", "fault", "--home", &home, &gone]);
+    assert!(ran.stderr.contains("no container of pod default/nobody runs here"), "{}", ran.stderr);
+}
+
+#[test]
+fn a_doomed_rollout_is_called_so_within_five_seconds() {
+    let world = up();
+    for (answer, reason) in [("never", "ErrImageNeverPull"), ("not-found", "ErrImagePull")] {
+        fault(&world, &json!({"fault": "refuse-image", "image": "simple-model-api", "answer": answer}));
+        let ran = world.run(&["redeploy", "--output", "json"]);
+        assert_eq!(ran.code, 30, "{}\n{}", ran.stdout, ran.stderr);
+        let summary = ran.summary();
+        let error = summary["error"].as_str().unwrap_or_default();
+        assert!(error.starts_with("gate rollout: ") && error.contains(reason), "{error}");
+        let evidence = summary["evidence"].to_string();
+        assert!(
+            evidence.contains("conditions of deployment/") && evidence.contains("last warnings"),
+            "{evidence}"
+        );
+        // The new pods come, and the sign with them, within a moment of the restart.
+        let took = seconds(&ran, "rollout", "failed") - seconds(&ran, "rollout", "start");
+        assert!(took < 5.0, "{answer}: {took:.1} s");
+        clear(&world);
+        world.run_ok(&["redeploy"]);
+    }
+}
+
+#[test]
+fn a_slow_start_is_no_failure() {
+    let world = up();
+    fault(&world, &json!({"fault": "fail-probes", "namespace": "default", "seconds": 20}));
+    let ran = world.run_ok(&["redeploy", "--output", "json"]);
+    assert!(ran.took > Duration::from_secs(18), "{:?}", ran.took);
+    assert!(waits(&ran, "rollout").contains("startup probe"), "{}", waits(&ran, "rollout"));
+    let alarms =
+        ran.events().into_iter().filter(|event| event["event"] == "warning" && event["name"] == "rollout");
+    assert_eq!(alarms.collect::<Vec<_>>(), [Value::Null; 0], "a slow start is no bad sign");
+}

@@ -1,0 +1,78 @@
+//! The gates against a real API server, and the sandbox's answers beside the real ones.
+//!
+//! Needs `etcd` and `kube-apiserver` in the folder that `KUBEBUILDER_ASSETS` names, as envtest does; without them the
+//! tests of the gates run against the sandbox's API server alone, and the last line says what did not run. There are no
+//! controllers: the tests play them.
+#![allow(clippy::print_stdout, reason = "this is its own test harness")]
+
+mod gates;
+mod parity;
+mod servers;
+
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use std::panic::AssertUnwindSafe;
+
+use futures::FutureExt as _;
+use futures::future::LocalBoxFuture;
+use servers::Server;
+
+type Test = (&'static str, fn(Arc<Server>) -> LocalBoxFuture<'static, ()>);
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    if args.iter().any(|arg| arg == "--list") {
+        return ExitCode::SUCCESS;
+    }
+    let filter = args.iter().find(|arg| !arg.starts_with('-')).cloned().unwrap_or_default();
+    // Only a second provider could be in the way, and there is none.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let tests: Vec<&Test> = gates::TESTS.iter().filter(|(name, _)| name.contains(&filter)).collect();
+    let compares = parity::NAME.contains(&filter);
+
+    let sandbox = Arc::new(Server::sandbox().await.expect("the sandbox's API server"));
+    let (mut passed, mut failed) = run(&sandbox, &tests).await;
+    let absent = match servers::assets() {
+        Err(why) => Some(why),
+        Ok(assets) => {
+            let real = Arc::new(Server::real(assets).await.expect("the real API server"));
+            let (more_passed, more_failed) = run(&real, &tests).await;
+            (passed, failed) = (passed + more_passed, failed + more_failed);
+            if compares {
+                let same = parity::the_sandbox_answers_as_the_real_one(sandbox.clone(), real);
+                let ok = AssertUnwindSafe(same).catch_unwind().await.is_ok();
+                said(parity::NAME, "both", ok);
+                (passed, failed) = (passed + u32::from(ok), failed + u32::from(!ok));
+            }
+            None
+        }
+    };
+    let verdict = if failed == 0 { "ok" } else { "FAILED" };
+    println!(
+        "\ntest result: {verdict}. {passed} passed; {failed} failed; 0 ignored; 0 measured; 0 filtered out"
+    );
+    if let Some(why) = absent {
+        println!(
+            "{} tests did not run against a real API server: {why}",
+            tests.len() + usize::from(compares)
+        );
+    }
+    ExitCode::from(u8::from(failed > 0))
+}
+
+/// Runs one after another: they share the cluster-wide objects.
+async fn run(server: &Arc<Server>, tests: &[&Test]) -> (u32, u32) {
+    let (mut passed, mut failed) = (0, 0);
+    for (name, test) in tests {
+        let ok = AssertUnwindSafe(test(server.clone())).catch_unwind().await.is_ok();
+        said(name, server.name, ok);
+        *if ok { &mut passed } else { &mut failed } += 1;
+    }
+    (passed, failed)
+}
+
+fn said(name: &str, server: &str, ok: bool) {
+    println!("test {name} ({server}) ... {}", if ok { "ok" } else { "FAILED" });
+}
