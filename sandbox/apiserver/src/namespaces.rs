@@ -53,7 +53,7 @@ pub(crate) fn admit(store: &Store, kind: &Kind, namespace: &str, name: &str) -> 
 /// Empties a terminating namespace, waits until the last pod is gone, then removes it.
 pub(crate) fn finish_later(api: &Arc<Api>, name: String) {
     let api = api.clone();
-    let closing = api.closing.clone();
+    let closing = api.closing();
     tokio::spawn(async move { closing.run_until_cancelled_owned(finish(&api, &name)).await });
 }
 

@@ -1,7 +1,7 @@
 //! The server itself: the one place every request passes, over TLS or in process.
 
 use std::convert::Infallible;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -31,11 +31,15 @@ pub(crate) struct Api {
     token_digest: [u8; 32],
     kubelet: OnceLock<Arc<dyn Kubelet>>,
     faults: OnceLock<Arc<Faults>>,
-    /// Cancelled when the server ends: watches and log streams end then.
-    pub(crate) closing: CancellationToken,
+    closing: Mutex<CancellationToken>,
 }
 
 impl Api {
+    /// Cancelled when the serving ends: watches and log streams end then.
+    pub(crate) fn closing(&self) -> CancellationToken {
+        self.closing.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
     /// The node, or the 503 that says it is not there yet.
     pub(crate) fn kubelet(&self) -> Result<Arc<dyn Kubelet>, ApiError> {
         self.kubelet.get().cloned().ok_or_else(|| ApiError::unavailable("the node agent has not started yet"))
@@ -71,7 +75,7 @@ impl ApiServer {
             token_digest: digest(&token),
             kubelet: OnceLock::new(),
             faults: OnceLock::new(),
-            closing: CancellationToken::new(),
+            closing: Mutex::default(),
         };
         namespaces::create_initial(&api.store);
         ApiServer { api: Arc::new(api) }
@@ -111,6 +115,8 @@ impl ApiServer {
         tls: Tls,
         shutdown: CancellationToken,
     ) -> anyhow::Result<()> {
+        let closing = CancellationToken::new();
+        *self.api.closing.lock().unwrap_or_else(PoisonError::into_inner) = closing.clone();
         let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(tls.into_config()?));
         let connections = TaskTracker::new();
         loop {
@@ -135,7 +141,7 @@ impl ApiServer {
             }
         }
         drop(listener);
-        self.api.closing.cancel();
+        closing.cancel();
         connections.close();
         if tokio::time::timeout(DRAIN, connections.wait()).await.is_err() {
             tracing::debug!("connections still open after {DRAIN:?}; dropping them");

@@ -80,7 +80,7 @@ pub(crate) fn watch(
     } else if asked.is_none() {
         watch.position = api.store.version();
     }
-    let closing = api.closing.clone();
+    let closing = api.closing();
     let stream = futures::stream::unfold(watch, async |mut watch| {
         watch.next().await.map(|bytes| (Ok::<_, std::convert::Infallible>(bytes), watch))
     });

@@ -366,7 +366,7 @@ async fn a_rollout_waits_for_the_last_old_pod(server: Arc<Server>) {
                 "metadata": {
                     "name": "web-old", "labels": {"app": "web", "pod-template-hash": "old"},
                     "annotations": {"deployment.kubernetes.io/revision": "0"},
-                    "ownerReferences": server.api::<Deployment>("terminating").get("web").await.expect("web").controller_owner_ref(&()),
+                    "ownerReferences": [server.api::<Deployment>("terminating").get("web").await.expect("web").controller_owner_ref(&())],
                 },
                 "spec": {"replicas": 0, "selector": {"matchLabels": {"app": "web", "pod-template-hash": "old"}}, "template": {
                     "metadata": {"labels": {"app": "web", "pod-template-hash": "old"}},
@@ -381,7 +381,7 @@ async fn a_rollout_waits_for_the_last_old_pod(server: Arc<Server>) {
             json!({
                 "metadata": {
                     "name": "web-old-0", "labels": {"app": "web", "pod-template-hash": "old"}, "finalizers": ["test/keep"],
-                    "ownerReferences": set.controller_owner_ref(&()),
+                    "ownerReferences": [set.controller_owner_ref(&())],
                 },
                 "spec": {"containers": [{"name": "web", "image": "web:old"}]},
             }),
@@ -389,7 +389,7 @@ async fn a_rollout_waits_for_the_last_old_pod(server: Arc<Server>) {
         .await;
     pods.delete(&old.name_any(), &DeleteParams::default()).await.expect("deleting it");
     let waits = until("closed: ", async || rollout::look(&server.client, &target).await).await;
-    assert!(waits.contains("old pod"), "{waits}");
+    assert!(waits.contains("1 terminating"), "{waits}");
     let cx = cx();
     let (done, ()) = tokio::join!(rollout::wait(&cx, &server.client, &target, &[]), async {
         let free = Patch::Merge(json!({"metadata": {"finalizers": null}}));

@@ -73,6 +73,7 @@ impl Server {
         let etcd_url = format!("http://127.0.0.1:{client_port}");
         let key = rcgen::KeyPair::generate().context("making the key of service accounts")?;
         std::fs::write(dir.path().join("sa.key"), key.serialize_pem()).context("writing the key")?;
+        std::fs::write(dir.path().join("sa.pub"), key.public_key_pem()).context("writing the public key")?;
         std::fs::write(dir.path().join("tokens.csv"), format!("{TOKEN},admin,admin,system:masters\n"))
             .context("writing the token")?;
         let etcd = [
@@ -89,7 +90,7 @@ impl Server {
             format!("--secure-port={port}"),
             "--cert-dir=certs".to_owned(),
             "--service-account-issuer=https://127.0.0.1/".to_owned(),
-            "--service-account-key-file=sa.key".to_owned(),
+            "--service-account-key-file=sa.pub".to_owned(),
             "--service-account-signing-key-file=sa.key".to_owned(),
             "--token-auth-file=tokens.csv".to_owned(),
             "--authorization-mode=AlwaysAllow".to_owned(),
@@ -127,11 +128,22 @@ impl Server {
             if answer.is_ok_and(|answer| answer.status().is_success()) {
                 return Ok(());
             }
+            if let Some(words) = self.last_words() {
+                bail!("the real API server ended: {words}");
+            }
             if Instant::now() > until {
                 bail!("the {} API server is not ready within {} s", self.name, START.as_secs());
             }
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
+    }
+
+    /// What the API server wrote last, where it has ended by itself.
+    fn last_words(&self) -> Option<String> {
+        let Running::Real { apiserver, dir, .. } = &self.running else { return None };
+        apiserver.lock().expect("the lock").try_wait().ok().flatten()?;
+        let log = std::fs::read_to_string(dir.path().join("kube-apiserver.log")).unwrap_or_default();
+        Some(log.lines().last().unwrap_or_default().to_owned())
     }
 
     /// Ends the API server; what it stores stays.

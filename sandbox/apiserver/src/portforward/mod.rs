@@ -69,7 +69,7 @@ pub(crate) async fn answer(
         return Err(ApiError::bad_request(format!("pod {name} does not have a host assigned")));
     }
     let dialer = Dialer { kubelet: api.kubelet()?, namespace: target.namespace.clone(), pod: name };
-    let closing = api.closing.clone();
+    let closing = api.closing();
     let upgrade = request.headers().get(header::UPGRADE).and_then(|value| value.to_str().ok()).unwrap_or("");
     if upgrade.eq_ignore_ascii_case("websocket") {
         return over_websocket(dialer, closing, query, std::mem::take(request)).await;

@@ -34,7 +34,7 @@ pub(crate) async fn log(call: &Call<'_>, name: &str) -> Result<Response<Body>, A
         LogError::NotFound(message) => ApiError::new(404, "NotFound", message),
         LogError::BadRequest(message) => ApiError::bad_request(message),
     })?;
-    let stream = stream.take_until(call.api.closing.clone().cancelled_owned());
+    let stream = stream.take_until(call.api.closing().cancelled_owned());
     let mut response = Response::new(Body::from_stream(stream));
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain"));
     Ok(response)
