@@ -7,28 +7,24 @@ use anyhow::Result;
 use clap::Parser as _;
 use futures::FutureExt as _;
 use jiff::{SignedDuration, Timestamp};
-use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
 use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
 use k8s_openapi::api::coordination::v1::Lease;
-use k8s_openapi::api::core::v1::{Event, Namespace, Node, Pod, Service, ServiceAccount};
+use k8s_openapi::api::core::v1::{Event, Node, Pod, Service};
 use k8s_openapi::api::networking::v1::{Ingress, IngressClass};
 use k8s_openapi::kube_aggregator::pkg::apis::apiregistration::v1::APIService;
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
 use kube::{Api, Resource, ResourceExt as _};
-use serde::Serialize;
-use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use xtask::cx::Cx;
 use xtask::failure::{Exit, exit_of, paragraph};
-use xtask::gates::rollout::Rollout;
 use xtask::gates::{Verdict, autoscaler, cluster, ingress_controller, ingress_lease, metrics, rollout};
 use xtask::output::Output;
 
 use crate::Test;
+use crate::play::{Play, object, whole};
 use crate::servers::Server;
 
-const ID: &str = "sha256:aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa";
 /// Longer than any gate needs on a loaded machine.
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -61,10 +57,6 @@ fn cx() -> Cx {
     Cx::new(cli.shared, output, leash).expect("a run")
 }
 
-fn object<K: DeserializeOwned>(value: Value) -> K {
-    serde_json::from_value(value).expect("an object")
-}
-
 fn line<T>(verdict: &Verdict<T>) -> String {
     match verdict {
         Verdict::Open(_, line) => format!("open: {line}"),
@@ -90,49 +82,6 @@ async fn until<T>(start: &str, mut look: impl AsyncFnMut() -> Result<Verdict<T>>
     }
 }
 
-impl Server {
-    fn api<K>(&self, namespace: &str) -> Api<K>
-    where
-        K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>,
-    {
-        Api::namespaced(self.client.clone(), namespace)
-    }
-
-    async fn make<K>(&self, namespace: &str, value: Value) -> K
-    where
-        K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>
-            + Serialize
-            + DeserializeOwned
-            + Clone
-            + std::fmt::Debug,
-    {
-        self.api(namespace).create(&PostParams::default(), &object(value)).await.expect("making an object")
-    }
-
-    async fn status<K>(&self, namespace: &str, name: &str, status: Value)
-    where
-        K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>
-            + DeserializeOwned
-            + Clone
-            + std::fmt::Debug,
-    {
-        let patch = Patch::Merge(json!({"status": status}));
-        self.api::<K>(namespace)
-            .patch_status(name, &PatchParams::default(), &patch)
-            .await
-            .expect("writing a status");
-    }
-
-    pub(crate) async fn namespace(&self, name: &str) {
-        let api: Api<Namespace> = Api::all(self.client.clone());
-        let made = api.create(&PostParams::default(), &object(json!({"metadata": {"name": name}}))).await;
-        assert!(!matches!(&made, Err(kube::Error::Api(status)) if status.code != 409), "{made:?}");
-        // The controller's part.
-        let account = object(json!({"metadata": {"name": "default"}}));
-        let _ = self.api::<ServiceAccount>(name).create(&PostParams::default(), &account).await;
-    }
-}
-
 async fn the_cluster_opens_when_the_node_is_ready(server: Arc<Server>) {
     let look = async || cluster::look(&server.client, "unmade").await;
     until("closed: ", look).await;
@@ -151,112 +100,6 @@ async fn the_cluster_opens_when_the_node_is_ready(server: Arc<Server>) {
         nodes.patch_status("mini", &PatchParams::default(), &ready).await.expect("a node's status");
     });
     done.expect("the gate");
-}
-
-/// A Deployment, its ReplicaSet and pods, nothing of which runs.
-struct Play<'s> {
-    server: &'s Server,
-    namespace: &'static str,
-    name: &'static str,
-    pods: Vec<String>,
-}
-
-impl<'s> Play<'s> {
-    async fn begin(
-        server: &'s Server,
-        namespace: &'static str,
-        name: &'static str,
-        replicas: usize,
-    ) -> Play<'s> {
-        server.namespace(namespace).await;
-        let labels = json!({"app": name, "app.kubernetes.io/component": "controller"});
-        let template = json!({"metadata": {"labels": labels}, "spec": {"containers": [{
-            "name": "web", "image": "web:new",
-            "startupProbe": {"httpGet": {"path": "/health", "port": 8000}, "periodSeconds": 1, "failureThreshold": 90},
-        }]}});
-        let selector = json!({"matchLabels": {"app": name}});
-        let deployment: Deployment = server
-            .make(
-                namespace,
-                json!({"metadata": {"name": name}, "spec": {"replicas": replicas, "selector": selector, "template": template}}),
-            )
-            .await;
-        let owner = |kind: &str, name: String, uid: Option<String>| json!([{"apiVersion": "apps/v1", "kind": kind, "name": name, "uid": uid, "controller": true}]);
-        let mut defaulted =
-            serde_json::to_value(&deployment.spec.as_ref().expect("a spec").template).expect("JSON");
-        defaulted["metadata"]["labels"]["pod-template-hash"] = "h".into();
-        let set: ReplicaSet = server
-            .make(
-                namespace,
-                json!({
-                    "metadata": {
-                        "name": format!("{name}-h"), "labels": defaulted["metadata"]["labels"],
-                        "annotations": {"deployment.kubernetes.io/revision": "1"},
-                        "ownerReferences": owner("Deployment", name.to_owned(), deployment.uid()),
-                    },
-                    "spec": {"replicas": replicas, "selector": {"matchLabels": {"app": name, "pod-template-hash": "h"}}, "template": defaulted},
-                }),
-            )
-            .await;
-        let mut play = Play { server, namespace, name, pods: Vec::new() };
-        for n in 0..replicas {
-            let pod: Pod = server
-                .make(
-                    namespace,
-                    json!({
-                        "metadata": {
-                            "name": format!("{name}-h-{n}"), "labels": defaulted["metadata"]["labels"],
-                            "ownerReferences": owner("ReplicaSet", set.name_any(), set.uid()),
-                        },
-                        "spec": template["spec"],
-                    }),
-                )
-                .await;
-            play.pods.push(pod.name_any());
-        }
-        play.count(0).await;
-        play
-    }
-
-    fn target(&self) -> Rollout {
-        Rollout {
-            namespace: self.namespace.into(),
-            deployment: self.name.into(),
-            image_id: ID.into(),
-            image: "web:new".into(),
-            min_replicas: None,
-        }
-    }
-
-    async fn count(&self, available: usize) {
-        let all = self.pods.len();
-        let status = json!({"observedGeneration": 1, "replicas": all, "updatedReplicas": all, "readyReplicas": available, "availableReplicas": available});
-        self.server.status::<Deployment>(self.namespace, self.name, status).await;
-    }
-
-    async fn ready(&self, pod: &str) {
-        let status = json!({
-            "phase": "Running", "podIP": "10.1.0.7", "podIPs": [{"ip": "10.1.0.7"}],
-            "conditions": [{"type": "PodScheduled", "status": "True"}, {"type": "Ready", "status": "True"}],
-            "containerStatuses": [{
-                "name": "web", "image": "web:new", "imageID": ID, "ready": true, "started": true, "restartCount": 0,
-                "state": {"running": {"startedAt": whole(Timestamp::now())}},
-            }],
-        });
-        self.server.status::<Pod>(self.namespace, pod, status).await;
-    }
-
-    async fn complete(&self) {
-        for pod in &self.pods {
-            self.ready(pod).await;
-        }
-        self.count(self.pods.len()).await;
-    }
-}
-
-/// A time as `metav1.Time` is written: whole seconds.
-fn whole(at: Timestamp) -> String {
-    at.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
 }
 
 async fn only_a_live_lease_counts(server: Arc<Server>) {

@@ -7,12 +7,13 @@
 
 mod gates;
 mod parity;
+mod play;
+#[allow(dead_code, reason = "the benchmark of the gates uses the rest")]
 mod servers;
 
+use std::panic::AssertUnwindSafe;
 use std::process::ExitCode;
 use std::sync::Arc;
-
-use std::panic::AssertUnwindSafe;
 
 use futures::FutureExt as _;
 use futures::future::LocalBoxFuture;

@@ -32,7 +32,7 @@ pub(crate) struct Server {
 
 enum Running {
     Real { etcd: Child, apiserver: std::sync::Mutex<Child>, argv: Vec<String>, assets: PathBuf, dir: TempDir },
-    Sandbox { server: ApiServer, tls: std::sync::Mutex<CancellationToken>, port: u16, _dir: TempDir },
+    Sandbox { server: ApiServer, tls: std::sync::Mutex<CancellationToken>, port: u16, dir: TempDir },
 }
 
 /// The folder with the programs, or why there is none.
@@ -115,7 +115,7 @@ impl Server {
         let tls = std::sync::Mutex::new(serve(&server, port).await?);
         let url = format!("https://127.0.0.1:{port}");
         let client = client(dir.path(), &url).await?;
-        let running = Running::Sandbox { server, tls, port, _dir: dir };
+        let running = Running::Sandbox { server, tls, port, dir };
         let server = Server { name: "sandbox", client, url, http: http()?, running };
         server.until_ready().await?;
         Ok(server)
@@ -144,6 +144,12 @@ impl Server {
         apiserver.lock().expect("the lock").try_wait().ok().flatten()?;
         let log = std::fs::read_to_string(dir.path().join("kube-apiserver.log")).unwrap_or_default();
         Some(log.lines().last().unwrap_or_default().to_owned())
+    }
+
+    /// Names this server and the token, for kubectl.
+    pub(crate) fn kubeconfig(&self) -> PathBuf {
+        let (Running::Real { dir, .. } | Running::Sandbox { dir, .. }) = &self.running;
+        dir.path().join("kubeconfig")
     }
 
     /// Ends the API server; what it stores stays.
