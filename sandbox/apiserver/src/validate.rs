@@ -239,22 +239,22 @@ fn one_container(container: &Value, path: &str, volumes: &BTreeSet<&str>, causes
         }
     }
     for what in ["limits", "requests"] {
-        for (resource, quantity) in container["resources"][what].as_object().into_iter().flatten() {
+        for (resource, amount) in container["resources"][what].as_object().into_iter().flatten() {
             let field = format!("{path}.resources.{what}[{resource}]");
-            match quantity.as_str().and_then(parse_quantity) {
-                None => causes.push(Cause::invalid(field, quantity, QUANTITY)),
-                Some(amount) if amount < 0.0 => {
-                    causes.push(Cause::invalid(field, quantity, "must be greater than or equal to 0"));
+            match amount.as_str().and_then(quantity::value) {
+                None => causes.push(Cause::invalid(field, amount, QUANTITY)),
+                Some(number) if number < 0.0 => {
+                    causes.push(Cause::invalid(field, amount, "must be greater than or equal to 0"));
                 }
-                Some(amount) => {
+                Some(number) => {
                     let limit = &container["resources"]["limits"][resource];
                     if what == "requests"
-                        && let Some(limit_amount) = limit.as_str().and_then(parse_quantity)
-                        && amount > limit_amount
+                        && let Some(most) = limit.as_str().and_then(quantity::value)
+                        && number > most
                     {
                         let shown = limit.as_str().unwrap_or("");
                         let why = format!("must be less than or equal to {resource} limit of {shown}");
-                        causes.push(Cause::invalid(format!("{path}.resources.requests"), quantity, &why));
+                        causes.push(Cause::invalid(format!("{path}.resources.requests"), amount, &why));
                     }
                 }
             }
@@ -274,33 +274,6 @@ fn one_container(container: &Value, path: &str, volumes: &BTreeSet<&str>, causes
             ));
         }
     }
-}
-
-/// A Kubernetes quantity as a number; `None` when it is none.
-pub(crate) fn parse_quantity(text: &str) -> Option<f64> {
-    let digits = text.find(|c: char| !(c.is_ascii_digit() || "+-.".contains(c))).unwrap_or(text.len());
-    let (number, suffix) = text.split_at(digits);
-    let number: f64 = number.parse().ok()?;
-    let factor = match suffix {
-        "" => 1.0,
-        "n" => 1e-9,
-        "u" => 1e-6,
-        "m" => 1e-3,
-        "k" => 1e3,
-        "M" => 1e6,
-        "G" => 1e9,
-        "T" => 1e12,
-        "P" => 1e15,
-        "E" => 1e18,
-        "Ki" => 1024.0,
-        "Mi" => 1024.0_f64.powi(2),
-        "Gi" => 1024.0_f64.powi(3),
-        "Ti" => 1024.0_f64.powi(4),
-        "Pi" => 1024.0_f64.powi(5),
-        "Ei" => 1024.0_f64.powi(6),
-        exponent => 10.0_f64.powi(exponent.strip_prefix(['e', 'E'])?.parse().ok()?),
-    };
-    Some(number * factor)
 }
 
 /// A pod's spec is fixed once it exists, except the images and a few more.

@@ -17,7 +17,6 @@ mod events;
 mod garbage;
 mod namespaces;
 mod pods;
-mod quantity;
 mod replica_set;
 mod scheduler;
 

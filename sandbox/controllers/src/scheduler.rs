@@ -16,7 +16,7 @@ use tokio::sync::Notify;
 
 use crate::cluster::Cluster;
 use crate::control::{Controller, Pass, has_code};
-use crate::{pods, quantity};
+use crate::pods;
 
 const COMPONENT: &str = "default-scheduler";
 
@@ -251,7 +251,7 @@ fn amounts(quantities: Option<&BTreeMap<String, Quantity>>) -> impl Iterator<Ite
     quantities
         .into_iter()
         .flatten()
-        .filter_map(|(name, amount)| Some((name.clone(), quantity::milli(amount)?)))
+        .filter_map(|(name, amount)| Some((name.clone(), quantity::milli(&amount.0)?)))
 }
 
 /// A node and what is left on it.

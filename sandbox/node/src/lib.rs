@@ -15,7 +15,6 @@ mod image;
 mod logs;
 mod node;
 mod pod;
-mod quantity;
 mod sampler;
 mod usage;
 

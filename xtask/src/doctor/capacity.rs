@@ -5,7 +5,6 @@ use std::path::Path;
 
 use anyhow::{Context as _, Result};
 use k8s_openapi::api::core::v1::{Node, Pod, PodSpec};
-use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use kube::api::ListParams;
 use kube::{Api, ResourceExt as _};
 
@@ -95,7 +94,10 @@ async fn of_cluster(cluster: &Cluster, ours: &str) -> Result<Vec<Room>> {
         let allocatable = node.status.as_ref().and_then(|status| status.allocatable.as_ref());
         let mut free = BTreeMap::new();
         for resource in ["memory", "cpu"] {
-            let whole = allocatable.and_then(|all| all.get(resource)).and_then(number).unwrap_or_default();
+            let whole = allocatable
+                .and_then(|all| all.get(resource))
+                .and_then(|amount| quantity::value(&amount.0))
+                .unwrap_or_default();
             let taken: f64 = others
                 .iter()
                 .filter_map(|pod| pod.spec.as_ref().filter(|spec| spec.node_name.as_ref() == Some(&name)))
@@ -146,37 +148,11 @@ fn requests(spec: &PodSpec) -> BTreeMap<String, f64> {
     let mut sums = BTreeMap::new();
     for container in &spec.containers {
         let asked = container.resources.as_ref().and_then(|resources| resources.requests.as_ref());
-        for (resource, quantity) in asked.into_iter().flatten() {
-            *sums.entry(resource.clone()).or_default() += number(quantity).unwrap_or_default();
+        for (resource, amount) in asked.into_iter().flatten() {
+            *sums.entry(resource.clone()).or_default() += quantity::value(&amount.0).unwrap_or_default();
         }
     }
     sums
-}
-
-/// A quantity of the API as a number of its unit: bytes, cores.
-fn number(quantity: &Quantity) -> Option<f64> {
-    let text = quantity.0.trim();
-    // `1e3` is a number; the suffixes in letters are never one.
-    if let Ok(plain) = text.parse() {
-        return Some(plain);
-    }
-    let split = text.find(|c: char| c.is_ascii_alphabetic())?;
-    let (digits, suffix) = text.split_at(split);
-    let factor = match suffix {
-        "n" => 1e-9,
-        "u" => 1e-6,
-        "m" => 1e-3,
-        "k" => 1e3,
-        "M" => 1e6,
-        "G" => 1e9,
-        "T" => 1e12,
-        "Ki" => 1024.0,
-        "Mi" => 1024.0 * 1024.0,
-        "Gi" => GIB,
-        "Ti" => 1024.0 * GIB,
-        _ => return None,
-    };
-    digits.parse::<f64>().ok().map(|number| number * factor)
 }
 
 fn amount(resource: &str, number: f64) -> String {
@@ -252,16 +228,6 @@ mod tests {
     fn what_is_left_of_two_nodes_does_not_make_a_pod() {
         assert_eq!(of(&[1.9, 1.9]).level, Level::Fatal);
         assert_eq!(of(&[2.0, 2.0]).level, Level::Warning);
-    }
-
-    #[test]
-    fn quantities() {
-        for (text, value) in
-            [("1Gi", GIB), ("150m", 0.15), ("1.5Gi", 1.5 * GIB), ("2", 2.0), ("1e3", 1000.0), ("64M", 64e6)]
-        {
-            assert_eq!(number(&Quantity(text.to_owned())), Some(value), "{text}");
-        }
-        assert_eq!(number(&Quantity("much".to_owned())), None);
     }
 
     #[test]

@@ -10,8 +10,6 @@ use kube::Client;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
-use crate::quantity;
-
 /// What one pod uses of one resource.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Sample {
@@ -77,7 +75,7 @@ pub(super) async fn usage(
     let sample = |pod: PodMetrics| {
         let counted = pod.containers.iter().filter(|own| container.is_none_or(|wanted| own.name == wanted));
         let amounts: Option<Vec<i64>> =
-            counted.map(|own| own.usage.get(resource).and_then(quantity::milli)).collect();
+            counted.map(|own| own.usage.get(resource).and_then(|used| quantity::milli(&used.0))).collect();
         let amounts = amounts.filter(|amounts| !amounts.is_empty())?;
         let sample = Sample { milli: amounts.iter().sum(), at: pod.timestamp, window: duration(&pod.window) };
         Some((pod.metadata.name?, sample))

@@ -17,6 +17,7 @@ use k8s_openapi::api::autoscaling::v2::{
     MetricValueStatus, ResourceMetricStatus,
 };
 use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::api::{DynamicObject, ListParams, PostParams};
 use kube::core::{ApiResource, GroupVersionKind};
@@ -28,7 +29,7 @@ use self::conditions::Conditions;
 use self::replicas::{Proposal, Question, Target};
 use crate::cluster::Cluster;
 use crate::control::{Controller, Pass, has_code, message};
-use crate::{pods, quantity};
+use crate::pods;
 
 const COMPONENT: &str = "horizontal-pod-autoscaler";
 /// Kubernetes looks each 15 s. The sandbox samples its processes more often than that, and people watch it.
@@ -319,7 +320,7 @@ impl Run<'_> {
         };
         let (goal, quality) = match (target.average_utilization, &target.average_value) {
             (Some(percent), _) => (Target::Utilization(percent), "utilization"),
-            (None, Some(value)) => (Target::Average(quantity::milli(value).unwrap_or(1)), "usage"),
+            (None, Some(value)) => (Target::Average(quantity::milli(&value.0).unwrap_or(1)), "usage"),
             (None, None) => {
                 let why = "invalid resource metric source: neither an average utilization nor an average value target was set";
                 return Err(Failure { reason, why: why.to_owned() });
@@ -349,7 +350,7 @@ impl Run<'_> {
         })?;
         let value = MetricValueStatus {
             average_utilization: proposal.utilization,
-            average_value: Some(quantity::from_milli(proposal.average)),
+            average_value: Some(Quantity(quantity::from_milli(proposal.average))),
             value: None,
         };
         let percent = if proposal.utilization.is_some() { " (percentage of request)" } else { "" };

@@ -9,7 +9,7 @@ use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt;
 
 use super::metrics::Sample;
-use crate::{pods, quantity};
+use crate::pods;
 
 /// How far from the target a metric may be without an effect: kube-controller-manager's default.
 pub(super) const TOLERANCE: f64 = 0.1;
@@ -142,7 +142,7 @@ impl Question<'_> {
             let containers = pod.spec.iter().flat_map(|spec| &spec.containers);
             for container in containers.filter(|own| self.container.is_none_or(|wanted| own.name == wanted)) {
                 let request = container.resources.as_ref().and_then(|resources| resources.requests.as_ref());
-                let request = request.and_then(|request| quantity::milli(request.get(self.resource)?));
+                let request = request.and_then(|request| quantity::milli(&request.get(self.resource)?.0));
                 let Some(request) = request else {
                     let (resource, name, pod) = (self.resource, &container.name, pod.name_any());
                     return Err(format!("missing request for {resource} in container {name} of Pod {pod}"));

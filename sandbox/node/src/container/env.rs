@@ -7,10 +7,7 @@ use std::fmt;
 use k8s_openapi::api::core::v1::{
     ConfigMap, Container, EnvVarSource, ObjectFieldSelector, Pod, ResourceFieldSelector, Secret,
 };
-use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use kube::api::Api;
-
-use crate::quantity;
 
 /// Why a container cannot be configured; shown as `CreateContainerConfigError`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -274,9 +271,8 @@ fn resource(
         _ if set.is_some() => 0.0,
         _ => return Err(invalid()),
     };
-    let number = set.and_then(quantity::value).unwrap_or(default);
-    let divisor =
-        reference.divisor.as_ref().and_then(|Quantity(text)| quantity::value(&Quantity(text.clone())));
+    let number = set.and_then(|amount| quantity::value(&amount.0)).unwrap_or(default);
+    let divisor = reference.divisor.as_ref().and_then(|divisor| quantity::value(&divisor.0));
     let divisor = divisor.filter(|divisor| *divisor > 0.0).unwrap_or(1.0);
     Ok(((number / divisor).ceil() as u64).to_string())
 }

@@ -20,7 +20,6 @@ use crate::events::Severity;
 use crate::image::id_of_name;
 use crate::logs::RunLog;
 use crate::pod::{Group, whole_seconds};
-use crate::quantity;
 
 /// How long a log may take to end after all of the group has: only a process that left the group keeps it open.
 const LOG_GRACE: Duration = Duration::from_secs(1);
@@ -111,7 +110,7 @@ pub(super) async fn once(container: &ContainerContext, created: &Created, attemp
 
 fn memory_limit(container: &ContainerContext) -> Option<u64> {
     let limits = container.spec.resources.as_ref()?.limits.as_ref()?;
-    limits.get("memory").and_then(quantity::whole)
+    limits.get("memory").and_then(|amount| quantity::whole(&amount.0))
 }
 
 fn describe(status: &mut ContainerStatus, created: &Created, attempt: i32) {

@@ -9,7 +9,6 @@ use k8s_openapi::api::core::v1::{
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use crate::address::HOST_IP;
-use crate::quantity;
 
 /// What is known of a pod, beside its spec.
 #[derive(Clone, Debug, Default)]
@@ -213,8 +212,8 @@ fn qos_class(pod: &Pod) -> &'static str {
         let limits = resources.limits.unwrap_or_default();
         let requests = resources.requests.unwrap_or_default();
         for name in ["cpu", "memory"] {
-            let limit = limits.get(name).and_then(quantity::value);
-            let request = requests.get(name).and_then(quantity::value);
+            let limit = limits.get(name).and_then(|amount| quantity::value(&amount.0));
+            let request = requests.get(name).and_then(|amount| quantity::value(&amount.0));
             any |= limit.or(request).is_some_and(|number| number > 0.0);
             guaranteed &= limit.is_some() && request.is_none_or(|request| Some(request) == limit);
         }
