@@ -1,5 +1,8 @@
 //! Faults on purpose, for tests: the entry breaks as the ConfigMap `sandbox-faults` of the controller's namespace says
 //! under `proxy`: `bad-gateway`, `close` or `refuse`. Followed only where [`crate::Options::faults`] allows it.
+//!
+//! `sync-seconds` is no fault and needs no permission: routes then follow the cluster no more often than that.
+//! ingress-nginx syncs each 3.3 s at most (`--sync-rate-limit`, 0.3 a second); here the default is at once.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -17,6 +20,7 @@ use crate::proxy::Proxy;
 use crate::server::serve_proxy;
 
 const CONFIG: &str = "sandbox-faults";
+const SLOWEST_SYNC: Duration = Duration::from_secs(60);
 
 /// How the entry is broken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,23 +33,24 @@ pub(crate) enum Break {
     Refuse,
 }
 
-/// Says in `broken` what the ConfigMap says. Never ends.
+/// Says in `broken` and `pace` what the ConfigMap says. Never ends.
 pub(crate) async fn follow(
     allowed: bool,
     client: Client,
     namespace: &str,
     broken: &watch::Sender<Option<Break>>,
+    pace: &watch::Sender<Duration>,
 ) {
-    if !allowed {
-        return std::future::pending().await;
-    }
     let api: Api<ConfigMap> = Api::namespaced(client, namespace);
     let mut seen = watcher::watch_object(api, CONFIG).default_backoff().boxed();
     loop {
         match seen.try_next().await {
             Ok(Some(config)) => {
                 let data = config.and_then(|config| config.data).unwrap_or_default();
-                broken.send_replace(match data.get("proxy").map(String::as_str) {
+                let seconds = data.get("sync-seconds").and_then(|seconds| seconds.parse().ok());
+                let every = seconds.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
+                pace.send_replace(every.unwrap_or_default().min(SLOWEST_SYNC));
+                broken.send_replace(match data.get("proxy").filter(|_| allowed).map(String::as_str) {
                     Some("bad-gateway") => Some(Break::BadGateway),
                     Some("close") => Some(Break::Close),
                     Some("refuse") => Some(Break::Refuse),

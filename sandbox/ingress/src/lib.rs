@@ -114,6 +114,7 @@ pub async fn run(client: Client, options: Options, shutdown: CancellationToken) 
     let (synced, routes) = watch::channel(None);
     let (lead, leading) = watch::channel(false);
     let (broken, breaks) = watch::channel(None);
+    let (pace, paced) = watch::channel(Duration::ZERO);
     let log = AccessLog::new(std::io::stdout());
     let proxy = Proxy::new(routes.clone(), log.clone());
 
@@ -122,9 +123,9 @@ pub async fn run(client: Client, options: Options, shutdown: CancellationToken) 
         Candidate::new(client.clone(), &options.pod_namespace, LEASE, &options.pod_name, lease::DURATION);
     let background = async {
         tokio::join!(
-            watches.follow(class, &synced),
+            watches.follow(class, &synced, paced),
             candidate.run(lease::RETRY, &lead),
-            faults::follow(options.faults, client.clone(), &options.pod_namespace, &broken),
+            faults::follow(options.faults, client.clone(), &options.pod_namespace, &broken, &pace),
             status::publish(client, class, &options.publish_address, known.clone(), leading, routes.clone()),
             server::serve_health(health, routes.clone(), shutdown.clone()),
             server::serve_admission(admission, known.clone(), class),

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::fmt::Debug;
 use std::hash::Hash;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures::stream::{BoxStream, StreamExt as _, select_all};
 use k8s_openapi::api::core::v1::Service;
@@ -14,6 +15,7 @@ use kube::runtime::{WatchStreamExt as _, watcher};
 use kube::{Api, Client, Resource};
 use serde::de::DeserializeOwned;
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 use crate::route::Table;
 use crate::translate::{self, Objects};
@@ -69,9 +71,16 @@ impl Watches {
         self.known.clone()
     }
 
-    /// Sends a table for each change, as soon as it is seen. The first one when everything was listed once.
-    pub(crate) async fn follow(mut self, controller: &str, routes: &watch::Sender<Option<Arc<Table>>>) {
+    /// Sends a table for each change, as soon as it is seen, but no two within `pace`. The first one when everything was
+    /// listed once.
+    pub(crate) async fn follow(
+        mut self,
+        controller: &str,
+        routes: &watch::Sender<Option<Arc<Table>>>,
+        mut pace: watch::Receiver<Duration>,
+    ) {
         let mut backends = HashMap::new();
+        let mut last: Option<Instant> = None;
         let known = self.known.clone();
         let synced = known.synced();
         tokio::pin!(synced);
@@ -84,11 +93,20 @@ impl Watches {
                 }
                 change = self.changes.next() => if change.is_none() { return },
             }
+            while let Some(last) = last.filter(|last| last.elapsed() < *pace.borrow_and_update()) {
+                let next = last + *pace.borrow();
+                tokio::select! {
+                    () = tokio::time::sleep_until(next) => {}
+                    // Without the sender the pace stays.
+                    Ok(()) = pace.changed() => {}
+                }
+            }
             // What came at the same time becomes one table.
             while let Some(Some(())) = futures::FutureExt::now_or_never(self.changes.next()) {}
             if is_synced {
                 let table = translate::table(&self.known.objects(), controller, &mut backends);
                 routes.send_replace(Some(Arc::new(table)));
+                last = Some(Instant::now());
             }
         }
     }

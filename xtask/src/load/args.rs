@@ -41,6 +41,9 @@ pub struct LoadArgs {
     /// The rate falls to nothing in this time, after --duration.
     #[arg(long, value_parser = duration, requires = "rate", default_value = "0")]
     pub ramp_down: Duration,
+    /// GET this path; without it the shipped picture is posted to /predict.
+    #[arg(long, value_name = "PATH", value_parser = path)]
+    pub get: Option<String>,
     /// How long an answer may take.
     #[arg(long, value_parser = duration, default_value = "30s")]
     pub request_timeout: Duration,
@@ -112,6 +115,11 @@ impl Plan {
         }
         parts.join(", ")
     }
+}
+
+fn path(text: &str) -> Result<String, String> {
+    let is_path = text.starts_with('/') && text.parse::<http::Uri>().is_ok();
+    if is_path { Ok(text.to_owned()) } else { Err(format!("`{text}` is no path; it must begin with `/`")) }
 }
 
 fn rate(text: &str) -> Result<f64, String> {

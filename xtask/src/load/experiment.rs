@@ -1,12 +1,15 @@
 //! `--without`: one protection is taken away, the failures that it prevents come back, and it is put back.
 
+use std::time::Duration;
+
 use anyhow::{Context as _, Result, anyhow};
 use clap::ValueEnum;
 use k8s_openapi::api::apps::v1::Deployment;
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{ConfigMap, Pod};
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams};
 use kube::{Api, Client};
 use serde_json::{Value, json};
+use tokio::net::TcpStream;
 
 use crate::clusters::{Cluster, Kind};
 use crate::cx::Cx;
@@ -19,14 +22,22 @@ use crate::pipeline::{Outcome, step};
 use crate::steps::apply::FIELD_MANAGER;
 use crate::steps::image::REPOSITORY;
 
+/// The ConfigMap by which the sandbox's ingress controller is told its pace.
+const PROXY_CONFIG: &str = "sandbox-faults";
+/// ingress-nginx takes up changes 0.3 times a second (`--sync-rate-limit`).
+const SYNC_SECONDS: &str = "3.3";
+/// A controller that is killed has closed its port by then.
+const ENTRY_CLOSES: Duration = Duration::from_secs(3);
+
 /// What keeps requests from failing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Protection {
     /// The startup probe, and the readiness probe that would stand in for it.
     StartupProbe,
-    /// The readiness probe alone.
+    /// The readiness probe, and the startup probe that would stand in for it at a start.
     ReadinessProbe,
-    /// The pause between the end of the endpoint and the end of the pod.
+    /// The pause between the end of the endpoint and the end of the pod; the sandbox's proxy learns of ends as late as
+    /// ingress-nginx does.
     PreStop,
     /// The time to answer the last requests.
     Grace,
@@ -87,12 +98,16 @@ impl<'e> Experiment<'e> {
             deployment.spec.and_then(|spec| spec.template.spec).context("the Deployment has no pod")?;
         let before = serde_json::to_value(spec).context("reading the pod's spec")?;
         let without = self.protection.without(&before);
+        // Whatever comes of the attempt, the spec of before is put back.
+        self.before = Some(before);
+        if self.protection == Protection::PreStop {
+            self.pace_proxy(Some(SYNC_SECONDS)).await?;
+        }
         step(cx, "take-away", &[], async |_| {
             cx.unless_stopped(self.put(&without)).await?;
             Ok(Outcome::Did((), format!("deployment/{name} without {}", self.protection.name())))
         })
         .await?;
-        self.before = Some(before);
         self.rolled_out(cx).await
     }
 
@@ -107,7 +122,36 @@ impl<'e> Experiment<'e> {
             pods.delete_collection(&DeleteParams::default().grace_period(0), &selected)
                 .await
                 .context("restarting the ingress controller")?;
+            self.entry_gone().await;
         }
+        Ok(())
+    }
+
+    /// Waits until the entry takes no connection, or has had time enough to close.
+    async fn entry_gone(&self) {
+        let Some((_, address)) = self.cluster.entry.split_once("://") else { return };
+        let gone = async {
+            while TcpStream::connect(address).await.is_ok() {
+                tokio::time::sleep(Duration::from_millis(2)).await;
+            }
+        };
+        let _ = tokio::time::timeout(ENTRY_CLOSES, gone).await;
+    }
+
+    /// How often the sandbox's proxy may take up changes; `None` is at once.
+    async fn pace_proxy(&self, seconds: Option<&str>) -> Result<()> {
+        if !matches!(self.cluster.kind, Kind::Sandbox(_)) {
+            return Ok(());
+        }
+        let api: Api<ConfigMap> = Api::namespaced(self.client().clone(), INGRESS_NAMESPACE);
+        let object = json!({
+            "apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": PROXY_CONFIG},
+            "data": seconds.map_or_else(|| json!({}), |seconds| json!({"sync-seconds": seconds})),
+        });
+        let params = PatchParams::apply(FIELD_MANAGER).force();
+        api.patch(PROXY_CONFIG, &params, &Patch::Apply(object))
+            .await
+            .with_context(|| format!("telling the proxy its pace by configmap/{PROXY_CONFIG}"))?;
         Ok(())
     }
 
@@ -117,10 +161,11 @@ impl<'e> Experiment<'e> {
     /// When the API refuses, or the pods do not come up.
     pub(super) async fn put_back(&self, cx: &Cx) -> Result<()> {
         let Some(before) = &self.before else { return Ok(()) };
-        self.put(before)
-            .await
-            .context("putting the protection back")
-            .hint("`cargo xtask redeploy` puts it back too")?;
+        let put = async {
+            self.put(before).await?;
+            if self.protection == Protection::PreStop { self.pace_proxy(None).await } else { Ok(()) }
+        };
+        put.await.context("putting the protection back").hint("`cargo xtask redeploy` puts it back too")?;
         if cx.is_stopped() { Ok(()) } else { self.rolled_out(cx).await }
     }
 
@@ -168,8 +213,7 @@ impl Protection {
         let containers = pod["containers"].as_array_mut().into_iter().flatten();
         for container in containers.filter(is_ours).filter_map(Value::as_object_mut) {
             let fields: &[&str] = match self {
-                Protection::StartupProbe => &["startupProbe", "readinessProbe"],
-                Protection::ReadinessProbe => &["readinessProbe"],
+                Protection::StartupProbe | Protection::ReadinessProbe => &["startupProbe", "readinessProbe"],
                 // A grace that is used up by the pause alone would show nothing of the requests.
                 Protection::PreStop | Protection::Grace => &["lifecycle"],
                 Protection::Gates => &[],
@@ -205,10 +249,7 @@ mod tests {
         };
         let rest = |text: &str, grace: i64| (text.to_owned(), json!(grace));
         assert_eq!(fields(Protection::StartupProbe), rest("image lifecycle livenessProbe name", 45));
-        assert_eq!(
-            fields(Protection::ReadinessProbe),
-            rest("image lifecycle livenessProbe name startupProbe", 45)
-        );
+        assert_eq!(fields(Protection::ReadinessProbe), fields(Protection::StartupProbe));
         assert_eq!(
             fields(Protection::PreStop),
             rest("image livenessProbe name readinessProbe startupProbe", 45)

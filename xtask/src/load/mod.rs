@@ -127,7 +127,7 @@ impl Scene<'_> {
     async fn measure(&self, gates: &[SpanId], gated: bool) -> Result<Summary> {
         let Scene { cx, cluster, manifests, plan, .. } = *self;
         let dir = cx.run_dir.clone().context("the run has no folder")?;
-        let target = target(cx, cluster, manifests).await?;
+        let target = target(cx, cluster, manifests, self.args.get.as_deref()).await?;
         let selector = manifests.pod_selector();
         let witness = Witness::start(&cluster.client, &cx.shared.namespace, &selector, &dir).await?;
         let canary = Target::get(&cluster.entry, manifests.host(), "/health").await?;
@@ -177,8 +177,11 @@ impl Scene<'_> {
     }
 }
 
-/// The picture, posted by the real entry.
-async fn target(cx: &Cx, cluster: &Cluster, manifests: &Manifests) -> Result<Target> {
+/// The picture, posted by the real entry; or a path, asked for there.
+async fn target(cx: &Cx, cluster: &Cluster, manifests: &Manifests, get: Option<&str>) -> Result<Target> {
+    if let Some(path) = get {
+        return Target::get(&cluster.entry, manifests.host(), path).await;
+    }
     let picture = cx.root.join(PICTURE);
     let picture =
         std::fs::read(&picture).with_context(|| format!("reading the picture {}", picture.display()))?;
