@@ -109,7 +109,7 @@ fn find(runs: &Path, name: Option<&str>) -> Result<PathBuf> {
 }
 
 /// Failures of one mechanism at one pod, the largest group first.
-fn groups(verdicts: &[Verdict]) -> Vec<Vec<&Verdict>> {
+pub(crate) fn groups(verdicts: &[Verdict]) -> Vec<Vec<&Verdict>> {
     let mut groups: BTreeMap<(Mechanism, Option<&str>), Vec<&Verdict>> = BTreeMap::new();
     for verdict in verdicts {
         groups.entry((verdict.mechanism, verdict.pod.as_deref())).or_default().push(verdict);
@@ -124,15 +124,20 @@ pub fn text(verdicts: &[Verdict]) -> String {
     groups(verdicts).iter().map(|group| group_text(group)).collect::<Vec<_>>().join("\n")
 }
 
-fn group_text(group: &[&Verdict]) -> String {
-    let first = group[0];
+/// How often a group's requests failed in which way.
+pub(crate) fn codes(group: &[&Verdict]) -> String {
     let mut codes: BTreeMap<String, usize> = BTreeMap::new();
     for verdict in group {
         *codes.entry(tally::error_code(&verdict.record)).or_default() += 1;
     }
     let codes: Vec<_> = codes.into_iter().map(|(code, count)| format!("{count} × {code}")).collect();
+    codes.join(", ")
+}
+
+fn group_text(group: &[&Verdict]) -> String {
+    let first = group[0];
     let pod = first.pod.as_ref().map(|pod| format!(", {pod}")).unwrap_or_default();
-    let mut text = format!("{}: {}{pod}\n", codes.join(", "), first.mechanism.title());
+    let mut text = format!("{}: {}{pod}\n", codes(group), first.mechanism.title());
     let mut part = |label: &str, lines: &[String]| {
         for (index, line) in lines.iter().enumerate() {
             let _ = writeln!(text, "  {:<9} {line}", if index == 0 { label } else { "" });

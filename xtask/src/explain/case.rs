@@ -84,9 +84,7 @@ impl Case {
             for (pod, path) in logs(&dir.join("logs/app"))? {
                 for_each_line(&path, |line| case.take_app(&pod, line, &ids))?;
             }
-            let mut seen = Vec::new();
-            for_each_line(&dir.join("timeline.jsonl"), |line| seen.extend(serde_json::from_str(line)))?;
-            case.timeline = Timeline::new(seen);
+            case.timeline = Timeline::read(dir)?;
         }
         case.failures = failures;
         Ok(case)
@@ -165,7 +163,7 @@ fn logs(dir: &Path) -> Result<Vec<(String, std::path::PathBuf)>> {
     Ok(logs)
 }
 
-fn for_each_line(path: &Path, mut take: impl FnMut(&str)) -> Result<()> {
+pub(super) fn for_each_line(path: &Path, mut take: impl FnMut(&str)) -> Result<()> {
     let file = match File::open(path) {
         Ok(file) => file,
         // A log that was never written is evidence that is missing, not a fault.

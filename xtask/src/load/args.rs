@@ -56,6 +56,9 @@ pub struct LoadArgs {
     /// Take one protection away, load through a rollout, and put it back; on the sandbox, or in a namespace of its own.
     #[arg(long, value_enum)]
     pub without: Option<Protection>,
+    /// Open the report in a browser at the end; without a desktop it is named, as it always is.
+    #[arg(long)]
+    pub report: bool,
 }
 
 impl LoadArgs {

@@ -103,7 +103,8 @@ async fn send_all(run: Arc<Run>) {
             run.give_up(n, Outcome::Unsent);
         } else if due.elapsed() >= run.plan.request_timeout {
             run.give_up(n, Outcome::Dropped);
-        } else if matches!(schedule.due(n), Due::At(_)) && is_over() {
+        } else if matches!(schedule.due(n), Due::At(_)) && due <= free && is_over() {
+            // One whose sender was free and woke up a moment late is sent.
             run.give_up(n, Outcome::Unsent);
         } else {
             run.send(n, due, free).await;

@@ -29,6 +29,7 @@ pub mod disturb;
 pub mod experiment;
 pub mod generator;
 pub mod meta;
+pub mod page;
 mod ready;
 pub mod record;
 pub mod report;
@@ -158,7 +159,10 @@ impl Scene<'_> {
         meta.end = Some(end.clone());
         meta.write(&dir)?;
         let verdicts = explain::explain_run(&dir)?;
-        self.report(&meta, &book, &verdicts, &end)
+        let page = page::write(&dir, &meta, &end, &verdicts).context("drawing the report")?;
+        let summary = self.report(&meta, &book, &verdicts, &end);
+        show(cx, &page, self.args.report);
+        summary
     }
 
     /// What a disturbance or an experiment began is over before the witness leaves and the next run begins.
@@ -175,6 +179,34 @@ impl Scene<'_> {
         );
         both(controller, rollout).await.map(drop)
     }
+}
+
+/// Names the page, and opens it where that is asked for and there is something to open it with.
+fn show(cx: &Cx, page: &Path, open: bool) {
+    let mut how = String::new();
+    if open {
+        how = match browse(page) {
+            Ok(()) => " (opened)".to_owned(),
+            Err(why) => format!(" (not opened: {why:#})"),
+        };
+    }
+    if open || cx.shared.output == Format::Human {
+        cx.output.note(&format!("report: {}{how}", cx.short(page)));
+    }
+}
+
+fn browse(page: &Path) -> Result<()> {
+    let name = if cfg!(target_os = "macos") { "open" } else { "xdg-open" };
+    let has_desktop = cfg!(target_os = "macos")
+        || ["DISPLAY", "WAYLAND_DISPLAY"].iter().any(|v| std::env::var_os(v).is_some());
+    if !has_desktop {
+        return Err(anyhow!("there is no desktop here"));
+    }
+    let program = which::which(name).map_err(|_| anyhow!("there is no `{name}` on PATH"))?;
+    let shell = crate::proc::shell()?;
+    // The browser stays when this program has ended.
+    crate::proc::daemon(xshell::cmd!(shell, "{program} {page}").into(), &page.with_file_name("browser.log"))
+        .map(drop)
 }
 
 /// The picture, posted by the real entry; or a path, asked for there.
@@ -389,6 +421,7 @@ impl Scene<'_> {
         ),
         ("gaps", json!(end.gaps)),
         ("run", json!(cx.run_dir)),
+        ("report", json!(cx.run_dir.as_ref().map(|dir| dir.join(page::FILE)))),
     ];
         summary.extend(fields.into_iter().map(|(name, value)| (name.to_owned(), value)));
 

@@ -31,6 +31,8 @@ use tokio::task::JoinSet;
 use crate::gates::ingress_lease::{CONTROLLER_PODS, NAMESPACE as INGRESS_NAMESPACE};
 use crate::gates::watch::reason;
 
+/// The file of the cluster's changes in the run's folder.
+pub const TIMELINE: &str = "timeline.jsonl";
 /// The first lists must be there by then.
 const SYNC_DEADLINE: Duration = Duration::from_secs(10);
 /// A log stream that ended while its container runs is taken up again after this.
@@ -83,7 +85,7 @@ impl Witness {
             let folder = logs.join(role);
             std::fs::create_dir_all(&folder).with_context(|| format!("making {}", folder.display()))?;
         }
-        let timeline = dir.join("timeline.jsonl");
+        let timeline = dir.join(TIMELINE);
         let shared = Arc::new(Shared {
             client: client.clone(),
             logs,

@@ -8,6 +8,8 @@ mod interrupt;
 mod load;
 mod load_explain;
 mod load_generator;
+mod load_report;
+mod load_without;
 mod minikube;
 mod sandbox;
 mod world;

@@ -1,0 +1,204 @@
+//! The charts. Each is an SVG that is stretched to the page's width; strokes keep their width and dots their shape, and
+//! all text is HTML beside it, so that it keeps its size on a narrow screen.
+
+use std::fmt::Write as _;
+
+use maud::{Markup, html};
+
+use super::series::{Dot, Series, SliceLatency};
+
+/// The SVG's own units: from left to right, and from top to bottom.
+const WIDTH: f64 = 1000.0;
+const HEIGHT: f64 = 100.0;
+
+/// A scale with round numbers at its ends.
+pub(super) struct Axis {
+    low: f64,
+    high: f64,
+    is_log: bool,
+    ticks: Vec<f64>,
+}
+
+impl Axis {
+    /// Time or a rate, from 0; about `count` ticks.
+    fn linear(high: f64, count: f64) -> Axis {
+        let raw = (high / count).max(1e-9);
+        let power = 10_f64.powf(raw.log10().floor());
+        let step =
+            [1.0, 2.0, 5.0, 10.0].into_iter().map(|n| n * power).find(|step| *step >= raw).unwrap_or(raw);
+        let ticks = (0..).map(|n| f64::from(n) * step).take_while(|tick| *tick <= high * 1.0001).collect();
+        Axis { low: 0.0, high, is_log: false, ticks }
+    }
+
+    /// Latencies, which differ by powers of ten.
+    fn log(low: f64, high: f64) -> Axis {
+        let low = low.max(0.01);
+        let steps = (-2..8).flat_map(|power| [1.0, 2.0, 5.0].map(|n| n * 10_f64.powi(power)));
+        let steps: Vec<f64> = steps.collect();
+        let low = steps.iter().rev().find(|step| **step <= low * 1.0001).copied().unwrap_or(0.01);
+        let least = low * 2.0;
+        let high = steps.iter().find(|step| **step >= high.max(least) * 0.9999).copied().unwrap_or(1e8);
+        let within: Vec<f64> = steps.into_iter().filter(|step| (low..=high).contains(step)).collect();
+        let is_decade = |step: &f64| (step.log10() - step.log10().round()).abs() < 1e-6;
+        let ticks = if within.len() > 7 { within.into_iter().filter(is_decade).collect() } else { within };
+        Axis { low, high, is_log: true, ticks }
+    }
+
+    /// Where a value lies, from 0 to 1.
+    fn share(&self, value: f64) -> f64 {
+        let share = if self.is_log {
+            (value.max(self.low) / self.low).ln() / (self.high / self.low).ln()
+        } else {
+            value / self.high.max(1e-9)
+        };
+        share.clamp(0.0, 1.0)
+    }
+}
+
+/// Time, from the run's beginning to its end.
+pub(super) fn time(series: &Series) -> Axis {
+    Axis::linear(series.seconds, 5.0)
+}
+
+/// Where a moment lies, in percent of the width.
+pub(super) fn left(time: &Axis, seconds: f64) -> String {
+    format!("left:{:.2}%", time.share(seconds) * 100.0)
+}
+
+/// A length of time, likewise.
+pub(super) fn width(time: &Axis, seconds: f64) -> String {
+    format!("width:{:.2}%", time.share(seconds) * 100.0)
+}
+
+/// The numbers under the charts.
+pub(super) fn time_labels(time: &Axis) -> Markup {
+    html! {
+        div.times aria-hidden="true" {
+            @for tick in &time.ticks { span style=(left(time, *tick)) { (number(*tick)) " s" } }
+        }
+    }
+}
+
+/// Latency: each request, or the median and the 99th percentile of each slice; and the requests that failed.
+pub(super) fn latency(series: &Series, time: &Axis) -> Markup {
+    let seen = series.slices.iter().filter_map(|slice| slice.latency);
+    let all =
+        seen.flat_map(|l| [l.p50, l.p99]).chain(series.dots.iter().chain(&series.failures).map(|d| d.ms));
+    let all: Vec<f64> = all.filter(|ms| *ms > 0.0).collect();
+    let low = all.iter().copied().fold(f64::INFINITY, f64::min);
+    let high = all.iter().copied().fold(0.0, f64::max);
+    let axis = if all.is_empty() { Axis::log(1.0, 10.0) } else { Axis::log(low, high) };
+    let line = |of: fn(SliceLatency) -> f64| {
+        let mut path = String::new();
+        let mut is_on = false;
+        for (index, slice) in series.slices.iter().enumerate() {
+            // Where nothing was answered the line has a gap.
+            let Some(latency) = slice.latency else {
+                is_on = false;
+                continue;
+            };
+            let middle = (index as f64 + 0.5) * series.slice_seconds();
+            let (x, y) = (time.share(middle) * WIDTH, (1.0 - axis.share(of(latency))) * HEIGHT);
+            let _ = write!(path, "{}{x:.1} {y:.1}", if is_on { "L" } else { "M" });
+            if !is_on {
+                path.push_str("h0");
+            }
+            is_on = true;
+        }
+        path
+    };
+    panel(
+        "Latency from when each request was due, in milliseconds",
+        &axis,
+        time,
+        &html! {
+            path.dots d=(dots(&series.dots, time, &axis)) {}
+            path.p99 d=(line(|latency| latency.p99)) {}
+            path.p50 d=(line(|latency| latency.p50)) {}
+            path.failures d=(dots(&series.failures, time, &axis)) {}
+        },
+        "tall",
+    )
+}
+
+/// Requests a second, those that failed on top.
+pub(super) fn rate(series: &Series, time: &Axis) -> Markup {
+    let per_second = |count: u64| count as f64 / series.slice_seconds();
+    let most = series.slices.iter().map(|slice| per_second(slice.ok + slice.failed)).fold(0.0, f64::max);
+    let axis = Axis::linear(most.max(1e-9), 3.0);
+    let step = WIDTH / series.slices.len() as f64;
+    let (mut ok, mut failed) = (String::new(), String::new());
+    for (index, slice) in series.slices.iter().enumerate() {
+        let x = index as f64 * step;
+        let height = |count: u64| axis.share(per_second(count)) * HEIGHT;
+        let (good, all) = (height(slice.ok), height(slice.ok + slice.failed));
+        let bar = |path: &mut String, bottom: f64, top: f64| {
+            if top > bottom {
+                let _ =
+                    write!(path, "M{x:.1} {:.1}h{step:.1}V{:.1}h-{step:.1}z", HEIGHT - bottom, HEIGHT - top);
+            }
+        };
+        bar(&mut ok, 0.0, good);
+        bar(&mut failed, good, all);
+    }
+    let drawn = html! { path.ok d=(ok) {} path.failed d=(failed) {} };
+    panel("Requests a second", &axis, time, &drawn, "low")
+}
+
+fn panel(title: &str, axis: &Axis, time: &Axis, drawn: &Markup, class: &str) -> Markup {
+    let y = |tick: f64| (1.0 - axis.share(tick)) * 100.0;
+    html! {
+        h3 { (title) }
+        div.panel.(class) {
+            div.values aria-hidden="true" {
+                @for tick in &axis.ticks { span style={ "top:" (format!("{:.1}", y(*tick))) "%" } { (number(*tick)) } }
+            }
+            svg role="img" aria-label=(title) viewBox="0 0 1000 100" preserveAspectRatio="none" {
+                @for tick in &axis.ticks { path.grid d={ "M0 " (format!("{:.1}", y(*tick))) "H1000" } {} }
+                @for tick in &time.ticks { path.grid d={ "M" (format!("{:.1}", time.share(*tick) * WIDTH)) " 0V100" } {} }
+                (drawn)
+            }
+        }
+    }
+}
+
+/// A path of points: lines of no length, which round caps make dots.
+fn dots(dots: &[Dot], time: &Axis, axis: &Axis) -> String {
+    dots.iter().fold(String::new(), |mut path, dot| {
+        let (x, y) = (time.share(dot.at) * WIDTH, (1.0 - axis.share(dot.ms)) * HEIGHT);
+        let _ = write!(path, "M{x:.1} {y:.1}h0");
+        path
+    })
+}
+
+/// As short as it can be said: 0.5, 20, 1500, 20k.
+fn number(value: f64) -> String {
+    if value >= 10_000.0 { format!("{}k", trimmed(value / 1000.0)) } else { trimmed(value) }
+}
+
+fn trimmed(value: f64) -> String {
+    let text = format!("{value:.2}");
+    text.trim_end_matches('0').trim_end_matches('.').to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn scales_have_round_numbers_and_hold_every_value() {
+        let axis = Axis::log(180.0, 9100.0);
+        assert_eq!((axis.low, axis.high), (100.0, 10_000.0));
+        assert_eq!(
+            axis.ticks.iter().map(|tick| number(*tick)).collect::<Vec<_>>().join(" "),
+            "100 200 500 1000 2000 5000 10k"
+        );
+        assert!((axis.share(1000.0) - 0.5).abs() < 1e-9);
+        let axis = Axis::log(0.3, 70_000.0);
+        assert_eq!(axis.ticks, [1.0, 10.0, 100.0, 1000.0, 10_000.0, 100_000.0]);
+        let axis = Axis::linear(25.3, 5.0);
+        assert_eq!(axis.ticks, [0.0, 10.0, 20.0]);
+        assert_eq!(Axis::linear(0.0, 5.0).share(3.0), 1.0);
+        assert_eq!(Axis::log(0.0, 0.0).share(0.0), 0.0);
+    }
+}

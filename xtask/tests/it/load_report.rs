@@ -1,0 +1,132 @@
+//! The report of a run: nothing in it runs that a server or a cluster said, nothing is fetched, and it stays small.
+
+use std::io::Write as _;
+use std::path::Path;
+
+use serde_json::json;
+use xtask::explain::explain_run;
+use xtask::load::meta::{self, End, Mark, Meta};
+use xtask::load::page;
+use xtask::load::record::{Outcome, Record};
+use xtask::load::tally::{Buckets, Latency};
+
+const HOSTILE: &str =
+    "</script><script>alert('x')</script>\"><img src=http://example.org/x onerror=alert(1)>&";
+
+/// A run of `requests`, each hundredth of which failed with hostile words.
+fn run(dir: &Path, requests: u64) -> (Meta, End) {
+    let mut file =
+        std::fs::File::create(dir.join("records.jsonl")).map(std::io::BufWriter::new).expect("a file");
+    for n in 0..requests {
+        let failed = n % 100 == 7;
+        let record = Record {
+            n,
+            id: format!("{n:032x}"),
+            outcome: if failed { Outcome::SocketError } else { Outcome::Ok },
+            due_us: n * 1000,
+            sent_us: Some(n * 1000),
+            end_us: n * 1000 + 20_000 + n % 977,
+            status: None,
+            served_by: None,
+            error: failed.then(|| HOSTILE.to_owned()),
+        };
+        writeln!(file, "{}", serde_json::to_string(&record).expect("json")).expect("writing");
+    }
+    let began = "2026-01-02T03:04:05Z".parse().expect("a time");
+    let pod = json!({
+        "apiVersion": "v1", "kind": "Pod",
+        "metadata": {"name": HOSTILE, "namespace": "default", "uid": "u"},
+        "spec": {"containers": [{"name": HOSTILE}]},
+        "status": {"conditions": [{"type": "Ready", "status": "True"}]},
+    });
+    let seen = json!({"at": began, "kind": "Pod", "object": pod});
+    std::fs::write(dir.join("timeline.jsonl"), format!("{seen}\n")).expect("writing");
+    let failed = requests / 100;
+    let latency =
+        Latency { min: 20.0, mean: 20.5, p50: 20.5, p90: 20.9, p95: 20.9, p99: 21.0, p999: 21.0, max: 21.0 };
+    let end = End {
+        scheduled: requests,
+        buckets: Buckets { ok: requests - failed, socket_error: failed, ..Buckets::default() },
+        latency_ms: latency,
+        sent_latency_ms: latency,
+        lag_ms: Latency::default(),
+        seconds: requests as f64 / 1000.0,
+        own_cpu: 0.1,
+        gaps: vec![HOSTILE.to_owned()],
+    };
+    let meta = Meta {
+        began,
+        entry: HOSTILE.into(),
+        host: HOSTILE.into(),
+        request: HOSTILE.into(),
+        namespace: HOSTILE.into(),
+        plan: HOSTILE.into(),
+        without: Some(HOSTILE.into()),
+        marks: vec![Mark { at: began, what: HOSTILE.into() }],
+        end: Some(end.clone()),
+    };
+    std::fs::write(dir.join(meta::FILE), serde_json::to_vec(&meta).expect("json")).expect("writing");
+    (meta, end)
+}
+
+fn page(requests: u64) -> String {
+    let dir = tempfile::tempdir().expect("a folder");
+    let (meta, end) = run(dir.path(), requests);
+    let verdicts = explain_run(dir.path()).expect("verdicts");
+    let path = page::write(dir.path(), &meta, &end, &verdicts).expect("a page");
+    assert_eq!(path, dir.path().join("report.html"));
+    std::fs::read_to_string(path).expect("reading it")
+}
+
+#[test]
+fn what_others_said_is_text_and_nothing_is_fetched() {
+    let page = page(1000);
+    assert!(!page.contains("<img") && !page.contains("<script>alert"), "{page}");
+    assert!(page.matches("&lt;img src=http://example.org").count() > 8);
+    // Its own two scripts, and no address of anything.
+    assert_eq!(page.matches("<script").count(), 2);
+    for fetching in ["src=\"", "href=", "url(", "@import", "fetch(", "<link", "<iframe"] {
+        assert!(!page.contains(fetching), "{fetching}");
+    }
+    balanced(&page);
+    // What it is for.
+    for part in [
+        "10 of 1000 requests failed",
+        "path class=\"p99\"",
+        "class=\"ready\"",
+        "UNEXPLAINED",
+        "Said again by",
+    ] {
+        assert!(page.contains(part), "{part}");
+    }
+}
+
+#[test]
+fn it_does_not_grow_with_the_run() {
+    let (short, long) = (page(2_000).len(), page(100_000).len());
+    assert!(long < 150_000 && long < short * 2, "{short} and {long} bytes");
+}
+
+/// Every element that is opened is closed, in order.
+fn balanced(page: &str) {
+    let mut open: Vec<&str> = Vec::new();
+    let mut rest = page;
+    while let Some(start) = rest.find('<') {
+        let tag = &rest[start + 1..];
+        let end = tag.find('>').expect("a tag that ends");
+        let name = tag[..end].split_whitespace().next().unwrap_or_default();
+        rest = &tag[end + 1..];
+        match name.strip_prefix('/') {
+            Some(name) => assert_eq!(open.pop(), Some(name), "before {}", &rest[..rest.len().min(80)]),
+            None if name.starts_with('!') || name == "meta" => {}
+            None => {
+                open.push(name);
+                // What stands in these is no markup.
+                if name == "script" || name == "style" {
+                    rest = &rest[rest.find(&format!("</{name}")).expect("its end")..];
+                }
+            }
+        }
+    }
+    assert_eq!(open, Vec::<&str>::new());
+}

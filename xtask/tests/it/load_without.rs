@@ -1,0 +1,56 @@
+//! `--without`: the failures that a protection prevents come back, each with its cause, and the protection comes back too.
+
+use std::collections::BTreeMap;
+
+use serde_json::Value;
+
+use crate::world::{Ran, World};
+
+/// How many requests failed by which mechanism.
+fn mechanisms(ran: &Ran) -> BTreeMap<String, u64> {
+    let mut counts = BTreeMap::new();
+    for failure in ran.summary()["failures"].as_array().expect("failures") {
+        let mechanism = failure["mechanism"].as_str().expect("one").to_owned();
+        *counts.entry(mechanism).or_default() += 1;
+    }
+    counts
+}
+
+/// The app's container and its grace, as the cluster has them.
+fn pod(world: &World) -> Value {
+    let ran = world.kubectl(&["get", "deployment", "simple-model-api-deployment", "-o", "json"]);
+    let spec: Value = serde_json::from_str(&ran.stdout).expect("json");
+    let pod = &spec["spec"]["template"]["spec"];
+    serde_json::json!([pod["containers"], pod["terminationGracePeriodSeconds"]])
+}
+
+#[test]
+fn too_early_is_fifty_of_fifty_and_unprobed_pods_get_requests_too_soon() {
+    let mut world = World::sandbox();
+    // The experiment is the same with a shorter pause, and sooner over.
+    let deployment = world.own_workspace().join("kubernetes/30-deployment.yaml");
+    let text = std::fs::read_to_string(&deployment).expect("reading the manifest");
+    std::fs::write(&deployment, text.replace("seconds: 5", "seconds: 1")).expect("writing it");
+    world.run_ok(&["up"]);
+    let before = pod(&world);
+
+    let early = world.run(&["load", "--without", "gates", "--output", "json"]);
+    assert_eq!(early.code, 40, "{}", early.stderr);
+    let summary = early.summary();
+    assert_eq!((&summary["scheduled"], &summary["buckets"]["ok"]), (&50.into(), &0.into()), "{summary}");
+    assert_eq!(mechanisms(&early), [("never-reached-proxy".to_owned(), 50)].into(), "{summary}");
+    assert_eq!(world.run_ok(&["load", "--output", "json"]).summary()["buckets"]["ok"], 50);
+
+    let load = ["load", "--output", "json", "--get", "/health", "--rate", "50", "--duration", "6"];
+    let unprobed = world.run(&[&load[..], &["--without", "startup-probe"]].concat());
+    // On a machine that is busy otherwise the generator may say that it was late; what failed, failed.
+    assert!([40, 41].contains(&unprobed.code), "{}", unprobed.stderr);
+    let found = mechanisms(&unprobed);
+    let early = found.get("not-ready-yet").copied().unwrap_or(0)
+        + found.get("not-listening-yet").copied().unwrap_or(0);
+    assert!(early > 0 && early == found.values().sum::<u64>(), "{found:?}");
+    assert_eq!(pod(&world), before);
+    let protected = world.run(&[&load[..], &["--during", "rollout"]].concat());
+    let summary = protected.summary();
+    assert_eq!(summary["buckets"]["ok"], summary["scheduled"], "{:?}", mechanisms(&protected));
+}
