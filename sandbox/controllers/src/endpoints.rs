@@ -23,8 +23,8 @@ const SERVICE_NAME: &str = "kubernetes.io/service-name";
 const MANAGED_BY: &str = "endpointslice.kubernetes.io/managed-by";
 const MANAGER: &str = "endpointslice-controller.k8s.io";
 /// Where pods have no address of their own, the node agent notes here which port stands for which container port:
-/// `8000=49731,9000=49732`.
-const REMAPPED_PORTS: &str = "sandbox/ports";
+/// `{"8000":49731,"9000":49732}` (`sandbox_node::PORTS_ANNOTATION`).
+const REMAPPED_PORTS: &str = "sandbox.local/ports";
 const HEADLESS: &str = "service.kubernetes.io/headless";
 
 /// Keeps the EndpointSlices of each Service: one for each set of ports that its pods have.
@@ -314,9 +314,8 @@ fn resolve(port: &ServicePort, pod: &Pod) -> Option<Port> {
 }
 
 fn remapped(pod: &Pod, port: i32) -> Option<i32> {
-    let pairs = pod.annotations().get(REMAPPED_PORTS)?.split(',');
-    let mut pairs = pairs.filter_map(|pair| pair.split_once('='));
-    pairs.find(|(from, _)| from.parse() == Ok(port)).and_then(|(_, to)| to.parse().ok())
+    let ports: BTreeMap<i32, i32> = serde_json::from_str(pod.annotations().get(REMAPPED_PORTS)?).ok()?;
+    ports.get(&port).copied()
 }
 
 fn slice_labels(service: &Service) -> BTreeMap<String, String> {

@@ -82,7 +82,7 @@ async fn pods_that_listen_elsewhere_get_a_slice_of_their_own() {
     world
         .merge::<Pod>(
             &pods[0].name_any(),
-            json!({"metadata": {"annotations": {"sandbox/ports": "8000=49731"}}}),
+            json!({"metadata": {"annotations": {"sandbox.local/ports": r#"{"8000":49731}"#}}}),
         )
         .await;
     let ports = |slices: &[EndpointSlice]| {
