@@ -11,7 +11,6 @@ use crate::managed::{self, Entry};
 use crate::request::WriteOptions;
 use crate::schema::{self, Merge, Path};
 use crate::status::ApiError;
-use crate::time;
 
 /// Makes the applied configuration a new object, owned by its manager.
 pub(crate) fn first(
@@ -71,8 +70,9 @@ pub(crate) fn merge(
         .flat_map(|(_, entry)| entry.fields.iter().cloned())
         .collect();
     for path in before.difference(&wanted) {
-        let owned_within = others.range(path.clone()..).next().is_some_and(|other| other.starts_with(path));
-        if !owned_within {
+        let has_within =
+            |set: &FieldSet| set.range(path.clone()..).next().is_some_and(|other| other.starts_with(path));
+        if !has_within(&others) && !has_within(&wanted) {
             fields::remove(&mut merged, path, &|parent| {
                 others.contains(parent) || wanted.iter().any(|path| path.starts_with(parent))
             });
@@ -84,7 +84,7 @@ pub(crate) fn merge(
         Some(index) => {
             entries[index].fields = wanted;
             if !unchanged || !overruled.is_empty() {
-                entries[index].time = time::now();
+                entries[index].time = managed::written_at(subresource);
             }
             entries[index].api_version = kind.api_version();
         }
@@ -100,7 +100,7 @@ fn entry(kind: &Kind, subresource: Option<&str>, options: &WriteOptions, fields:
         operation: "Apply".to_owned(),
         api_version: kind.api_version(),
         subresource: subresource.unwrap_or_default().to_owned(),
-        time: time::now(),
+        time: managed::written_at(subresource),
         fields,
     }
 }
@@ -201,32 +201,26 @@ fn merge_value(kind: &Kind, path: &mut Path, live: &mut Value, config: &Value) {
     }
 }
 
-/// Applied items come in the order applied; live ones keep their place before the next item both have.
+/// Items come in the order applied; those that only the live list has keep their places before what follows them there.
 fn merge_items(kind: &Kind, path: &mut Path, live: &mut Value, items: &[Value], keys: &[&str]) {
     let key = |item: &Value| fields::item_key(item, keys);
     let applied: Vec<String> = items.iter().map(key).collect();
-    let mut rest: Vec<Value> = live.as_array().cloned().unwrap_or_default();
-    let mut merged = Vec::new();
+    let old: Vec<Value> = live.as_array().cloned().unwrap_or_default();
+    let mut rest = old.iter().peekable();
+    let mut merged: Vec<Value> = Vec::new();
     for (item, name) in items.iter().zip(&applied) {
-        if let Some(index) = rest.iter().position(|old| key(old) == *name) {
-            let before: Vec<Value> = rest.drain(..=index).collect();
-            let mut old = Value::Null;
-            for candidate in before {
-                let candidate_key = key(&candidate);
-                if candidate_key == *name {
-                    old = candidate;
-                } else if applied.contains(&candidate_key) {
-                    rest.insert(0, candidate);
-                } else {
-                    merged.push(candidate);
-                }
+        let done: Vec<String> = merged.iter().map(key).collect();
+        while let Some(next) = rest.next_if(|next| !applied.contains(&key(next)) || done.contains(&key(next)))
+        {
+            if !applied.contains(&key(next)) {
+                merged.push(next.clone());
             }
-            merge_value(kind, path, &mut old, item);
-            merged.push(old);
-        } else {
-            merged.push(item.clone());
         }
+        let mut found = old.iter().find(|old| key(old) == *name).cloned().unwrap_or(Value::Null);
+        merge_value(kind, path, &mut found, item);
+        merged.push(found);
+        rest.next_if(|next| key(next) == *name);
     }
-    merged.extend(rest);
+    merged.extend(rest.filter(|next| !applied.contains(&key(next))).cloned());
     *live = Value::Array(merged);
 }

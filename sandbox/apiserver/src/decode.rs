@@ -6,23 +6,28 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 use crate::kinds::Kind;
+use crate::presence;
 use crate::request::FieldValidation;
 use crate::status::ApiError;
 
-/// The object as its type keeps it: without nulls and unknown fields. Those are errors or warnings, as asked.
+const MALFORMED_QUANTITY: &str =
+    "quantities must match the regular expression '^([+-]?[0-9.]+)([eEinumkKMGTP]*[-+]?[0-9]*)$'";
+
+/// The object as its type keeps it: without nulls and unknown fields. Those are errors or warnings, as asked. An error
+/// says what is wrong; [`refused`] makes an answer of it.
 pub(crate) fn decode(
     kind: &Kind,
     object: &Value,
     validation: FieldValidation,
     warnings: &mut Vec<String>,
-) -> Result<Value, ApiError> {
-    let decoded = normalize(kind, object)?;
+) -> Result<Value, String> {
+    let (decoded, kept) = normalize_both(kind, object)?;
     if validation != FieldValidation::Ignore {
         let mut unknown = Vec::new();
-        find_unknown(object, &decoded, &mut String::new(), &mut unknown);
+        find_unknown(object, &kept, &mut String::new(), &mut unknown);
         let texts: Vec<String> = unknown.iter().map(|path| format!("unknown field \"{path}\"")).collect();
         if validation == FieldValidation::Strict && !texts.is_empty() {
-            return Err(undecodable(kind, &format!("strict decoding error: {}", texts.join(", "))));
+            return Err(format!("strict decoding error: {}", texts.join(", ")));
         }
         warnings.extend(texts);
     }
@@ -30,16 +35,26 @@ pub(crate) fn decode(
 }
 
 /// The object as its type keeps it.
-pub(crate) fn normalize(kind: &Kind, object: &Value) -> Result<Value, ApiError> {
+pub(crate) fn normalize(kind: &Kind, object: &Value) -> Result<Value, String> {
+    normalize_both(kind, object).map(|(decoded, _)| decoded)
+}
+
+/// The object as its type keeps it, and before empty fields were left out and others added.
+fn normalize_both(kind: &Kind, object: &Value) -> Result<(Value, Value), String> {
     let mut object = object.clone();
-    quantities_as_text(&mut object);
+    write_quantities(&mut object)?;
+    check_micro_times(kind, &object)?;
     if kind.is("", "secrets") {
         encode_string_data(&mut object);
     }
-    round_trip(kind, &object).map_err(|why| undecodable(kind, &why))
+    let kept = round_trip(kind, &object)?;
+    let mut decoded = kept.clone();
+    presence::complete(kind, &object, &mut decoded);
+    Ok((decoded, kept))
 }
 
-fn undecodable(kind: &Kind, why: &str) -> ApiError {
+/// The answer to a body that can't be decoded.
+pub(crate) fn refused(kind: &Kind, why: &str) -> ApiError {
     let (name, version) = (kind.kind, kind.version);
     ApiError::bad_request(format!("{name} in version \"{version}\" cannot be handled as a {name}: {why}"))
 }
@@ -86,7 +101,7 @@ fn round_trip(kind: &Kind, object: &Value) -> Result<Value, String> {
 fn through<T: Serialize + DeserializeOwned>(object: &Value) -> Result<Value, String> {
     let typed: T = serde_path_to_error::deserialize(object).map_err(|error| {
         let path = error.path().to_string();
-        word_as_go(&path, &error.inner().to_string())
+        word_as_go(&go_field(object, &path), &error.inner().to_string())
     })?;
     serde_json::to_value(typed).map_err(|error| error.to_string())
 }
@@ -116,6 +131,73 @@ fn word_as_go(path: &str, text: &str) -> String {
         other => other,
     };
     format!("json: cannot unmarshal {found} into Go struct field {path} of type {expected}")
+}
+
+/// A path as Go's decoder names it: the struct that has the field, then the fields from the root, without the indices of
+/// lists and the keys of maps.
+fn go_field(object: &Value, path: &str) -> String {
+    let kind = object["kind"].as_str().unwrap_or("");
+    let mut fields: Vec<&str> = path.split('.').map(|step| step.split('[').next().unwrap_or(step)).collect();
+    const MAPS: [&str; 9] = [
+        "data",
+        "binaryData",
+        "stringData",
+        "labels",
+        "annotations",
+        "matchLabels",
+        "nodeSelector",
+        "limits",
+        "requests",
+    ];
+    if let Some(map) = fields.iter().position(|field| MAPS.contains(field)) {
+        fields.truncate(map + 1);
+    }
+    let owner = match fields.as_slice() {
+        [_] => kind.to_owned(),
+        [.., "template", "spec", _] => "PodSpec".to_owned(),
+        [.., "spec", _] => format!("{kind}Spec"),
+        [.., "status", _] => format!("{kind}Status"),
+        [.., "metadata", _] => "ObjectMeta".to_owned(),
+        [.., "template", _] => "PodTemplateSpec".to_owned(),
+        [.., "containers" | "initContainers", _] => "Container".to_owned(),
+        [.., "env", _] => "EnvVar".to_owned(),
+        [.., "containers" | "initContainers", "ports", _] => "ContainerPort".to_owned(),
+        [.., "ports", _] => format!("{kind}Port"),
+        [.., "resources", _] => "ResourceRequirements".to_owned(),
+        [.., "selector", _] => "LabelSelector".to_owned(),
+        [.., "livenessProbe" | "readinessProbe" | "startupProbe", _] => "Probe".to_owned(),
+        _ => kind.to_owned(),
+    };
+    format!("{owner}.{}", fields.join("."))
+}
+
+/// Times with microseconds are read with all six digits or not at all.
+fn check_micro_times(kind: &Kind, object: &Value) -> Result<(), String> {
+    let paths: &[&str] = match (kind.group, kind.kind) {
+        ("coordination.k8s.io", "Lease") => &["/spec/acquireTime", "/spec/renewTime"],
+        ("" | "events.k8s.io", "Event") => &["/eventTime", "/series/lastObservedTime"],
+        _ => &[],
+    };
+    for text in paths.iter().filter_map(|path| object.pointer(path)?.as_str()) {
+        let wrong = |rest: &str, layout: &str| {
+            Err(format!(
+                "parsing time \"{text}\" as \"2006-01-02T15:04:05.000000Z07:00\": cannot parse \"{rest}\" as \"{layout}\""
+            ))
+        };
+        if text.parse::<jiff::Timestamp>().is_err() {
+            return wrong(text, "2006");
+        }
+        let rest = text.get(19..).unwrap_or("");
+        let digits =
+            rest.strip_prefix('.').map_or(0, |rest| rest.bytes().take_while(u8::is_ascii_digit).count());
+        if digits < 6 {
+            return wrong(rest, ".000000");
+        }
+        if digits > 6 {
+            return wrong(&rest[7..], "Z07:00");
+        }
+    }
+    Ok(())
 }
 
 /// Paths of fields that the type does not know. A null is no field.
@@ -149,32 +231,36 @@ fn find_unknown(given: &Value, kept: &Value, path: &mut String, unknown: &mut Ve
     }
 }
 
-/// A quantity may be written as a number (`cpu: 2`); it is kept as text.
-fn quantities_as_text(value: &mut Value) {
+/// A quantity may be written as a number (`cpu: 2`) and in many ways (`1.5Gi`); it is kept as text, in one.
+fn write_quantities(value: &mut Value) -> Result<(), String> {
+    const MAPS: [&str; 5] = ["limits", "requests", "capacity", "allocatable", "overhead"];
+    const FIELDS: [&str; 3] = ["averageValue", "sizeLimit", "divisor"];
     match value {
         Value::Object(fields) => {
             for (key, value) in fields {
-                let quantities =
-                    ["limits", "requests", "capacity", "allocatable", "overhead"].contains(&key.as_str());
                 match value {
-                    Value::Object(map) if quantities => {
-                        for quantity in map.values_mut().filter(|quantity| quantity.is_number()) {
-                            *quantity = json!(quantity.to_string());
-                        }
+                    Value::Object(map) if MAPS.contains(&key.as_str()) => {
+                        map.values_mut().try_for_each(write_quantity)?;
                     }
-                    number
-                        if number.is_number()
-                            && ["averageValue", "sizeLimit", "divisor"].contains(&key.as_str()) =>
-                    {
-                        *number = json!(number.to_string());
-                    }
-                    other => quantities_as_text(other),
+                    scalar if FIELDS.contains(&key.as_str()) => write_quantity(scalar)?,
+                    other => write_quantities(other)?,
                 }
             }
+            Ok(())
         }
-        Value::Array(items) => items.iter_mut().for_each(quantities_as_text),
-        _ => {}
+        Value::Array(items) => items.iter_mut().try_for_each(write_quantities),
+        _ => Ok(()),
     }
+}
+
+fn write_quantity(value: &mut Value) -> Result<(), String> {
+    let text = match &*value {
+        Value::Number(number) => number.to_string(),
+        Value::String(text) => text.trim().to_owned(),
+        _ => return Ok(()),
+    };
+    *value = json!(quantity::canonical(&text).ok_or(MALFORMED_QUANTITY)?);
+    Ok(())
 }
 
 /// A Secret's `stringData` is written into `data`, in base64.

@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::kinds::Kind;
+use crate::presence;
 use crate::store::meta;
 
 /// Fills in what was left out.
@@ -11,10 +12,27 @@ pub(crate) fn apply(kind: &Kind, object: &mut Value) {
         ("", "Namespace") => namespace(object),
         ("", "Pod") => {
             pod_spec(&mut object["spec"]);
+            for list in ["initContainers", "containers"] {
+                each_in(&mut object["spec"], list, requests);
+            }
             pod(object);
         }
         ("", "Service") => service(object),
         ("", "Secret") => set(object, "type", json!("Opaque")),
+        ("", "Node") => {
+            set(object, "spec", json!({}));
+            set(object, "status", presence::node_status());
+        }
+        ("discovery.k8s.io", _) => each_in(object, "ports", |port| {
+            set(port, "name", json!(""));
+            set(port, "protocol", json!("TCP"));
+        }),
+        ("policy", _) => {
+            let fields = ["currentHealthy", "desiredHealthy", "disruptionsAllowed", "expectedPods"];
+            for field in fields {
+                set(&mut object["status"], field, json!(0));
+            }
+        }
         ("apps", "Deployment") => deployment(object),
         ("apps", "ReplicaSet") => replica_set(object),
         ("autoscaling", _) => autoscaler(object),
@@ -24,6 +42,16 @@ pub(crate) fn apply(kind: &Kind, object: &mut Value) {
         ("apiregistration.k8s.io", _) if object["spec"]["service"].is_object() => {
             set(&mut object["spec"]["service"], "port", json!(443));
         }
+        _ => {}
+    }
+}
+
+/// Fills in what admission and storage add, which belongs to no writer.
+pub(crate) fn admit(kind: &Kind, object: &mut Value) {
+    match (kind.group, kind.kind) {
+        ("", "Namespace") => set(&mut object["spec"], "finalizers", json!(["kubernetes"])),
+        ("", "Pod") => admit_pod(&mut object["spec"]),
+        ("", "Service") => allocate(object),
         _ => {}
     }
 }
@@ -67,16 +95,30 @@ fn each_in(object: &mut Value, field: &str, change: impl Fn(&mut Value)) {
 fn namespace(object: &mut Value) {
     let name = meta(object, "name").to_owned();
     object["metadata"]["labels"]["kubernetes.io/metadata.name"] = json!(name);
-    set(&mut object["spec"], "finalizers", json!(["kubernetes"]));
     set(&mut object["status"], "phase", json!("Active"));
 }
 
 fn pod(object: &mut Value) {
     let spec = &mut object["spec"];
+    set(spec, "enableServiceLinks", json!(true));
+    let class = quality_of_service(spec);
+    set(&mut object["status"], "phase", json!("Pending"));
+    set(&mut object["status"], "qosClass", json!(class));
+}
+
+/// What a container may use, it also asks for. Only in pods: a template stays as it was written.
+fn requests(container: &mut Value) {
+    if let Some(Value::Object(limits)) = container["resources"].get("limits").cloned() {
+        for (resource, quantity) in limits {
+            set(&mut container["resources"]["requests"], &resource, quantity);
+        }
+    }
+}
+
+fn admit_pod(spec: &mut Value) {
     set(spec, "serviceAccountName", json!("default"));
     let account = spec["serviceAccountName"].clone();
     set(spec, "serviceAccount", account);
-    set(spec, "enableServiceLinks", json!(true));
     set(spec, "preemptionPolicy", json!("PreemptLowerPriority"));
     set(spec, "priority", json!(0));
     if spec.get("tolerations").is_none() {
@@ -84,9 +126,6 @@ fn pod(object: &mut Value) {
             "key": format!("node.kubernetes.io/{taint}"), "operator": "Exists", "effect": "NoExecute",
             "tolerationSeconds": 300})));
     }
-    let class = quality_of_service(spec);
-    set(&mut object["status"], "phase", json!("Pending"));
-    set(&mut object["status"], "qosClass", json!(class));
 }
 
 fn quality_of_service(spec: &Value) -> &'static str {
@@ -136,11 +175,6 @@ fn container(container: &mut Value) {
     set(container, "terminationMessagePath", json!("/dev/termination-log"));
     set(container, "terminationMessagePolicy", json!("File"));
     set(container, "resources", json!({}));
-    if let Some(Value::Object(limits)) = container["resources"].get("limits").cloned() {
-        for (resource, quantity) in limits {
-            set(&mut container["resources"]["requests"], &resource, quantity);
-        }
-    }
     each_in(container, "ports", |port| set(port, "protocol", json!("TCP")));
     each_in(container, "env", |variable| {
         if variable["valueFrom"].get("fieldRef").is_some_and(Value::is_object) {
@@ -195,34 +229,48 @@ fn replica_set(object: &mut Value) {
 }
 
 fn service(object: &mut Value) {
-    let uid = meta(object, "uid").to_owned();
     let spec = &mut object["spec"];
     set(spec, "type", json!("ClusterIP"));
     set(spec, "sessionAffinity", json!("None"));
     if spec["type"] != "ExternalName" {
         set(spec, "internalTrafficPolicy", json!("Cluster"));
-        set(spec, "ipFamilies", json!(["IPv4"]));
-        set(spec, "ipFamilyPolicy", json!("SingleStack"));
+    }
+    each_in(spec, "ports", |port| {
+        set(port, "protocol", json!("TCP"));
+        let number = port["port"].clone();
+        set(port, "targetPort", number);
+    });
+    if has_node_ports(spec) {
+        set(spec, "externalTrafficPolicy", json!("Cluster"));
+    }
+    set(object, "status", json!({"loadBalancer": {}}));
+}
+
+fn has_node_ports(spec: &Value) -> bool {
+    ["NodePort", "LoadBalancer"].contains(&spec["type"].as_str().unwrap_or(""))
+}
+
+/// Gives out addresses and ports.
+fn allocate(object: &mut Value) {
+    let uid = meta(object, "uid").to_owned();
+    let spec = &mut object["spec"];
+    if spec["type"] != "ExternalName" {
+        // Without a selector, nobody knows yet which families the endpoints of a headless service will have.
+        let open = spec["clusterIP"] == "None" && spec["selector"].is_null();
+        set(spec, "ipFamilies", if open { json!(["IPv4", "IPv6"]) } else { json!(["IPv4"]) });
+        set(spec, "ipFamilyPolicy", json!(if open { "RequireDualStack" } else { "SingleStack" }));
         if spec["clusterIP"].as_str().unwrap_or("").is_empty() {
             spec["clusterIP"] = json!(made_up_address(&uid));
         }
         let address = spec["clusterIP"].clone();
         set(spec, "clusterIPs", json!([address]));
     }
-    let node_ports = ["NodePort", "LoadBalancer"].contains(&spec["type"].as_str().unwrap_or(""));
-    each_in(spec, "ports", |port| {
-        set(port, "protocol", json!("TCP"));
-        let number = port["port"].clone();
-        set(port, "targetPort", number);
-        if node_ports {
+    if has_node_ports(spec) {
+        each_in(spec, "ports", |port| {
             let number = 30_000 + hash(&format!("{uid}{}", port["port"])) % 2768;
             set(port, "nodePort", json!(number));
-        }
-    });
-    if node_ports {
-        set(spec, "externalTrafficPolicy", json!("Cluster"));
+        });
     }
-    set(object, "status", json!({"loadBalancer": {}}));
 }
 
 /// An address in 10.96.0.0/12, as kubeadm's default service range; nothing listens there.

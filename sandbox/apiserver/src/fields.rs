@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use serde_json::{Map, Value, json};
 
 use crate::kinds::Kind;
+use crate::presence;
 use crate::schema::{self, Merge, Path};
 
 /// The way to one field: `f:spec`, `k:{"name":"x"}`, `v:"value"`.
@@ -26,63 +27,96 @@ const UNOWNED: [&str; 9] = [
     "deletionTimestamp",
 ];
 
-/// The fields that an object sets. `status` decides whether that is its status or everything else.
+/// The fields that an object sets, as an applied configuration owns them. `status` decides whether that is its status
+/// or everything else.
 pub(crate) fn of(kind: &Kind, object: &Value, status: bool) -> FieldSet {
-    let mut set = FieldSet::new();
-    for (field, value) in object.as_object().into_iter().flatten() {
-        let counts = match field.as_str() {
-            "apiVersion" | "kind" => false,
-            "status" => status,
-            "metadata" => true,
-            _ => !status,
-        };
-        if counts {
-            let mut path = Path::default();
-            path.push(field);
-            walk(kind, value, &mut path, &mut vec![format!("f:{field}")], &mut set);
-        }
-    }
-    set
+    let mut walk = Walk { kind, with_parents: false, set: FieldSet::new() };
+    walk.object(object, status);
+    walk.set
 }
 
-fn walk(kind: &Kind, value: &Value, schema_path: &mut Path, at: &mut FieldPath, set: &mut FieldSet) {
-    match value {
-        Value::Object(fields) if !fields.is_empty() && schema::map(schema_path) != Merge::Atomic => {
-            for (field, value) in fields {
-                if at.len() == 1 && at[0] == "f:metadata" && UNOWNED.contains(&field.as_str()) {
-                    continue;
-                }
-                schema_path.push(field);
-                at.push(format!("f:{field}"));
-                walk(kind, value, schema_path, at, set);
-                at.pop();
-                schema_path.pop();
+/// As [`of`], and the maps and lists that these fields are in: whoever adds one by an ordinary write owns it too.
+pub(crate) fn with_parents(kind: &Kind, object: &Value, status: bool) -> FieldSet {
+    let mut walk = Walk { kind, with_parents: true, set: FieldSet::new() };
+    walk.object(object, status);
+    walk.set
+}
+
+struct Walk<'k> {
+    kind: &'k Kind,
+    with_parents: bool,
+    set: FieldSet,
+}
+
+impl Walk<'_> {
+    fn object(&mut self, object: &Value, status: bool) {
+        for (field, value) in object.as_object().into_iter().flatten() {
+            let counts = match field.as_str() {
+                "apiVersion" | "kind" => false,
+                "status" => status,
+                "metadata" => true,
+                _ => !status,
+            };
+            if counts {
+                let mut path = Path::default();
+                path.push(field);
+                self.value(value, &mut path, &mut vec![format!("f:{field}")]);
             }
         }
-        Value::Array(items) if !items.is_empty() => match schema::list(kind, schema_path) {
-            Merge::Keyed(keys) => {
-                for item in items {
-                    at.push(item_key(item, keys));
-                    set.insert(at.clone());
-                    walk(kind, item, schema_path, at, set);
+    }
+
+    fn value(&mut self, value: &Value, schema_path: &mut Path, at: &mut FieldPath) {
+        let kind = self.kind;
+        match value {
+            Value::Object(fields) if !fields.is_empty() && schema::map(schema_path) != Merge::Atomic => {
+                self.parent(schema_path, at);
+                for (field, value) in fields {
+                    if at.len() == 1 && at[0] == "f:metadata" && UNOWNED.contains(&field.as_str()) {
+                        continue;
+                    }
+                    schema_path.push(field);
+                    at.push(format!("f:{field}"));
+                    self.value(value, schema_path, at);
                     at.pop();
+                    schema_path.pop();
                 }
             }
-            Merge::Set => {
-                for item in items {
-                    at.push(format!("v:{item}"));
-                    set.insert(at.clone());
-                    at.pop();
+            Value::Array(items) if !items.is_empty() => match schema::list(kind, schema_path) {
+                Merge::Keyed(keys) => {
+                    self.parent(schema_path, at);
+                    for item in items {
+                        at.push(item_key(item, keys));
+                        self.set.insert(at.clone());
+                        self.value(item, schema_path, at);
+                        at.pop();
+                    }
+                }
+                Merge::Set => {
+                    self.parent(schema_path, at);
+                    for item in items {
+                        at.push(format!("v:{item}"));
+                        self.set.insert(at.clone());
+                        at.pop();
+                    }
+                }
+                Merge::Atomic | Merge::Granular => {
+                    self.set.insert(at.clone());
+                }
+            },
+            _ => {
+                let unset = self.with_parents && presence::is_unset(kind, schema_path, value);
+                if !unset && (at.len() > 1 || at[0] != "f:metadata") {
+                    self.set.insert(at.clone());
                 }
             }
-            Merge::Atomic | Merge::Granular => {
-                set.insert(at.clone());
-            }
-        },
-        _ => {
-            if at.len() > 1 || at[0] != "f:metadata" {
-                set.insert(at.clone());
-            }
+        }
+    }
+
+    /// Notes a map or list that holds others' fields; an item of a list is noted where it is found.
+    fn parent(&mut self, schema_path: &Path, at: &FieldPath) {
+        let is_item = at.last().is_some_and(|step| step.starts_with("k:"));
+        if self.with_parents && !is_item && !presence::always_there(self.kind, schema_path) {
+            self.set.insert(at.clone());
         }
     }
 }

@@ -109,6 +109,14 @@ impl Kind {
         if self.group.is_empty() { self.kind.to_owned() } else { format!("{}.{}", self.kind, self.group) }
     }
 
+    /// `core`, `apps`: the Go package that errors name.
+    pub(crate) fn package(&self) -> &'static str {
+        match self.group {
+            "" | "events.k8s.io" => "core",
+            group => group.split('.').next().unwrap_or(group),
+        }
+    }
+
     pub(crate) fn is(&self, group: &str, plural: &str) -> bool {
         self.group == group && self.plural == plural
     }
@@ -190,8 +198,7 @@ pub(crate) static KINDS: &[Kind] = &[
     )
     .short(&["hpa"])
     .sub(STATUS)
-    .all()
-    .generation(),
+    .all(),
     kind(
         "autoscaling",
         "v1",
@@ -245,6 +252,11 @@ pub(crate) static KINDS: &[Kind] = &[
 /// The kind at `/apis/{group}/{version}/{plural}`.
 pub(crate) fn find(group: &str, version: &str, plural: &str) -> Option<&'static Kind> {
     KINDS.iter().find(|kind| kind.version == version && kind.is(group, plural))
+}
+
+/// Is any version of this group served?
+pub(crate) fn has_group(group: &str) -> bool {
+    KINDS.iter().any(|kind| kind.group == group)
 }
 
 /// The stored kind with this group and plural, whatever the version asked for.

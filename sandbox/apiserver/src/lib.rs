@@ -19,6 +19,7 @@ mod namespaces;
 mod openapi;
 mod patch;
 mod portforward;
+mod presence;
 mod protobuf;
 mod request;
 mod rest;

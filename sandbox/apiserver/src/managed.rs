@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::fields::{self, FieldSet};
+use crate::fields::{self, FieldPath, FieldSet};
 use crate::kinds::Kind;
 use crate::time;
 
@@ -25,13 +25,15 @@ impl Entry {
             && self.subresource == subresource.unwrap_or_default()
     }
 
-    /// `"kubectl" using apps/v1`, as conflicts name it.
+    /// `"kubectl-edit" using apps/v1`, or `"kubectl"` where it has applied, as conflicts name it.
     pub(crate) fn show(&self) -> String {
         let subresource = match self.subresource.as_str() {
             "" => String::new(),
             name => format!(" with subresource \"{name}\""),
         };
-        format!("\"{}\"{subresource} using {}", self.manager, self.api_version)
+        let version =
+            if self.operation == "Apply" { String::new() } else { format!(" using {}", self.api_version) };
+        format!("\"{}\"{subresource}{version}", self.manager)
     }
 }
 
@@ -54,16 +56,22 @@ pub(crate) fn read(object: &Value) -> Vec<Entry> {
         .collect()
 }
 
-/// Writes entries into an object, the empty ones left out.
+/// Writes entries into an object, the empty ones left out, in Kubernetes' order.
 pub(crate) fn write(object: &mut Value, entries: &[Entry]) {
-    let list: Vec<Value> = entries
-        .iter()
-        .filter(|entry| !entry.fields.is_empty())
+    let mut sorted: Vec<&Entry> = entries.iter().filter(|entry| !entry.fields.is_empty()).collect();
+    sorted.sort_by_key(|entry| {
+        (&entry.operation, &entry.time, &entry.manager, &entry.api_version, &entry.subresource)
+    });
+    let list: Vec<Value> = sorted
+        .into_iter()
         .map(|entry| {
             let mut value = json!({
                 "manager": entry.manager, "operation": entry.operation, "apiVersion": entry.api_version,
-                "time": entry.time, "fieldsType": "FieldsV1", "fieldsV1": fields::to_json(&entry.fields),
+                "fieldsType": "FieldsV1", "fieldsV1": fields::to_json(&entry.fields),
             });
+            if !entry.time.is_empty() {
+                value["time"] = json!(entry.time);
+            }
             if !entry.subresource.is_empty() {
                 value["subresource"] = json!(entry.subresource);
             }
@@ -96,6 +104,10 @@ pub(crate) fn track(
     subresource: Option<&str>,
     manager: &str,
 ) {
+    if subresource == Some("binding") {
+        // What the scheduler decides belongs to nobody.
+        return;
+    }
     let given = new["metadata"].get("managedFields").filter(|list| !list.is_null());
     // Without the list, a write leaves ownership as it was; an empty list resets it.
     let mut entries = match (given, old) {
@@ -104,14 +116,20 @@ pub(crate) fn track(
         (_, None) => Vec::new(),
     };
     let status = subresource == Some("status");
-    let after = fields::of(kind, new, status);
-    let before = old.map(|old| fields::of(kind, old, status)).unwrap_or_default();
+    let after = fields::with_parents(kind, new, status);
+    let before = old.map(|old| fields::with_parents(kind, old, status)).unwrap_or_default();
     let empty = json!({});
     let old_object = old.unwrap_or(&empty);
+    // Of a list's item, and of what has fields of its own, the presence is owned and not the value.
+    let has_fields = |path: &FieldPath| {
+        is_item(path) || after.range(path.clone()..).nth(1).is_some_and(|next| next.starts_with(path))
+    };
     let changed: FieldSet = after
         .iter()
-        .filter(|path| !before.contains(*path) || fields::get(old_object, path) != fields::get(new, path))
-        .filter(|path| !is_item(path) || !before.contains(*path))
+        .filter(|path| {
+            !before.contains(*path)
+                || !has_fields(path) && fields::get(old_object, path) != fields::get(new, path)
+        })
         .cloned()
         .collect();
     let gone: FieldSet = before.difference(&after).cloned().collect();
@@ -120,11 +138,11 @@ pub(crate) fn track(
         return;
     }
     for entry in &mut entries {
-        entry.fields.retain(|path| !gone.contains(path) && (!changed.contains(path) || is_item(path)));
+        entry.fields.retain(|path| !gone.contains(path) && (!changed.contains(path) || has_fields(path)));
     }
     if !changed.is_empty() {
         let (position, now) =
-            (entries.iter().position(|e| e.is(manager, "Update", subresource)), time::now());
+            (entries.iter().position(|e| e.is(manager, "Update", subresource)), written_at(subresource));
         let index = position.unwrap_or(entries.len());
         if position.is_none() {
             entries.push(Entry {
@@ -140,6 +158,11 @@ pub(crate) fn track(
         entries[index].time = now;
     }
     write(new, &entries);
+}
+
+/// When a write through this subresource is recorded: a scale has no time, in Kubernetes either.
+pub(crate) fn written_at(subresource: Option<&str>) -> String {
+    if subresource == Some("scale") { String::new() } else { time::now() }
 }
 
 /// Does the path end at a list item (whose presence, not value, is owned)?

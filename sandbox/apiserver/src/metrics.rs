@@ -37,12 +37,13 @@ pub(crate) fn answer(call: &Call<'_>) -> Result<Response<Body>, ApiError> {
         })?;
         return Ok(json_response(200, &render::one(call.kind, &item, call.view)));
     }
-    let selector = call.query.selector()?;
+    let selector = call.query.selector(call.kind)?;
     items.retain(|item| selector.matches(item));
     let version = call.api.store.version();
-    if call.view == View::Table {
+    if let View::Table(rows) = call.view {
         let objects: Vec<Object> = items.into_iter().map(Object::new).collect();
-        return Ok(json_response(200, &render::table(call.kind, &objects, version)));
+        let metadata = json!({"resourceVersion": version.to_string()});
+        return Ok(json_response(200, &render::table(call.kind, rows, &objects, metadata)));
     }
     Ok(json_response(
         200,

@@ -1,10 +1,34 @@
 //! The patch types: JSON patch, merge patch, strategic merge patch. (Server-side apply is [`crate::apply`].)
 
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 use crate::kinds::Kind;
 use crate::schema::{self, Path};
 use crate::status::ApiError;
+
+pub(crate) const APPLY: &str = "application/apply-patch+yaml";
+pub(crate) const STRATEGIC: &str = "application/strategic-merge-patch+json";
+const MERGE: &str = "application/merge-patch+json";
+const JSON: &str = "application/json-patch+json";
+
+/// The patch that a body holds.
+pub(crate) fn read(content_type: &str, body: &[u8]) -> Result<Value, ApiError> {
+    if ![JSON, MERGE, STRATEGIC].contains(&content_type) {
+        let mut error = ApiError::new(415, "UnsupportedMediaType", "415: Unsupported Media Type");
+        error.details = Some(json!({}));
+        return Err(error);
+    }
+    let patch: Value = serde_json::from_slice(body).map_err(|error| {
+        let why = if error.is_eof() { "unexpected end of JSON input".to_owned() } else { error.to_string() };
+        ApiError::bad_request(format!("error decoding patch: {why}"))
+    })?;
+    if content_type == JSON && !patch.is_array() {
+        return Err(ApiError::bad_request(
+            "error decoding patch: json: cannot unmarshal object into Go value of type []handlers.jsonPatchOp",
+        ));
+    }
+    Ok(patch)
+}
 
 /// The object with the patch applied.
 pub(crate) fn apply(
@@ -14,22 +38,13 @@ pub(crate) fn apply(
     patch: &Value,
 ) -> Result<Value, ApiError> {
     match content_type {
-        "application/json-patch+json" => json_patch(current, patch),
-        "application/merge-patch+json" => Ok(merge(current.clone(), patch)),
-        "application/strategic-merge-patch+json" => {
+        JSON => json_patch(current, patch),
+        STRATEGIC => {
             let mut object = current.clone();
             strategic(kind, &mut Path::default(), &mut object, patch)?;
             Ok(object)
         }
-        other => Err(ApiError::new(
-            415,
-            "UnsupportedMediaType",
-            format!(
-                "the body of the request was in an unknown format - accepted media types include: \
-                 application/json-patch+json, application/merge-patch+json, application/apply-patch+yaml, \
-                 application/strategic-merge-patch+json (not {other})"
-            ),
-        )),
+        _ => Ok(merge(current.clone(), patch)),
     }
 }
 
@@ -54,17 +69,15 @@ pub(crate) fn merge(mut target: Value, patch: &Value) -> Value {
 
 /// RFC 6902.
 fn json_patch(current: &Value, patch: &Value) -> Result<Value, ApiError> {
-    let operations = patch.as_array().ok_or_else(|| {
-        ApiError::bad_request("error decoding patch: a JSON patch is an array of operations")
-    })?;
     let mut object = current.clone();
-    for operation in operations {
+    for operation in patch.as_array().into_iter().flatten() {
         one_operation(&mut object, operation).map_err(|why| {
-            ApiError::new(
-                422,
-                "Invalid",
-                format!("the server rejected our request due to an error in our request: {why}"),
-            )
+            tracing::debug!("a JSON patch cannot be applied: {why}");
+            // A real server doesn't say why either.
+            let message = "the server rejected our request due to an error in our request";
+            let mut error = ApiError::new(422, "Invalid", message);
+            error.details = Some(json!({}));
+            error
         })?;
     }
     Ok(object)
@@ -215,7 +228,9 @@ fn strategic(kind: &Kind, path: &mut Path, target: &mut Value, patch: &Value) ->
             if let (Some(merge_key), Some(Value::Array(items))) =
                 (schema::merge_key(kind, path), object.get_mut(list))
             {
-                reorder(items, order, merge_key);
+                let named: Vec<Value> = order.iter().map(|item| item[merge_key].clone()).collect();
+                let old = items.clone();
+                *items = arrange(std::mem::take(items), &named, &old, merge_key);
             }
             path.pop();
         }
@@ -252,9 +267,9 @@ fn strategic_list(
     let mut items = target.as_array().cloned().unwrap_or_default();
     for change in patch {
         let Some(key) = change.get(merge_key) else {
-            return Err(ApiError::bad_request(format!(
-                "map: {change} does not contain declared merge key: {merge_key}"
-            )));
+            let shown = print_as_go(change);
+            let why = format!("map: {shown} does not contain declared merge key: {merge_key}");
+            return Err(ApiError::new(500, "", why));
         };
         let found = items.iter().position(|item| item.get(merge_key) == Some(key));
         if change["$patch"] == "delete" {
@@ -267,16 +282,46 @@ fn strategic_list(
             items.push(item);
         }
     }
-    if let Some(order) = order {
-        reorder(&mut items, order, merge_key);
-    }
-    *target = Value::Array(items);
+    let named: Vec<Value> =
+        order.map_or(patch, Vec::as_slice).iter().map(|item| item[merge_key].clone()).collect();
+    let before = target.as_array().map_or(&[][..], Vec::as_slice);
+    *target = Value::Array(arrange(items, &named, before, merge_key));
     Ok(())
 }
 
-/// Items in the order given; those it does not name keep their places relative to each other, at the end.
-fn reorder(items: &mut [Value], order: &[Value], merge_key: &str) {
-    items.sort_by_key(|item| {
-        order.iter().position(|o| o.get(merge_key) == item.get(merge_key)).unwrap_or(usize::MAX)
-    });
+/// As `fmt.Print` shows it: `map[image:web:1 name:web]`.
+fn print_as_go(value: &Value) -> String {
+    match value {
+        Value::Object(fields) => {
+            let parts: Vec<String> =
+                fields.iter().map(|(key, value)| format!("{key}:{}", print_as_go(value))).collect();
+            format!("map[{}]", parts.join(" "))
+        }
+        Value::Array(items) => format!("[{}]", items.iter().map(print_as_go).collect::<Vec<_>>().join(" ")),
+        Value::String(text) => text.clone(),
+        Value::Null => "<nil>".to_owned(),
+        other => other.to_string(),
+    }
+}
+
+/// Those that the patch names come in its order; the others stay before what they were in front of, where the patch
+/// names that, and come last otherwise.
+fn arrange(items: Vec<Value>, named: &[Value], before: &[Value], merge_key: &str) -> Vec<Value> {
+    let place = |key: &Value, keys: &[Value]| keys.iter().position(|other| other == key);
+    let old: Vec<Value> = before.iter().map(|item| item[merge_key].clone()).collect();
+    let (mut patched, mut rest): (Vec<Value>, Vec<Value>) =
+        items.into_iter().partition(|item| named.contains(&item[merge_key]));
+    patched.sort_by_key(|item| place(&item[merge_key], named));
+    rest.sort_by_key(|item| place(&item[merge_key], &old));
+    let (mut patched, mut rest) = (patched.into_iter().peekable(), rest.into_iter().peekable());
+    let mut arranged = Vec::new();
+    while let (Some(next), Some(other)) = (patched.peek(), rest.peek()) {
+        let stays_first = place(&next[merge_key], &old)
+            .zip(place(&other[merge_key], &old))
+            .is_some_and(|(next, other)| other < next);
+        arranged.extend(if stays_first { rest.next() } else { patched.next() });
+    }
+    arranged.extend(patched);
+    arranged.extend(rest);
+    arranged
 }

@@ -3,10 +3,11 @@
 use std::collections::HashMap;
 
 use http::Method;
+use serde_json::json;
 
 use crate::kinds::{self, Kind};
 use crate::selectors::Selector;
-use crate::status::ApiError;
+use crate::status::{ApiError, Cause};
 
 /// The resource that a path names.
 #[derive(Debug, Clone, PartialEq)]
@@ -118,26 +119,22 @@ impl Query {
         match self.get(key) {
             None | Some("") => Ok(None),
             Some(text) => text.parse().map(Some).map_err(|_| {
-                ApiError::bad_request(format!(
-                    "invalid value \"{text}\" for parameter {key}: must be an integer"
-                ))
+                ApiError::bad_request(format!("strconv.ParseInt: parsing \"{text}\": invalid syntax"))
             }),
         }
     }
 
-    pub(crate) fn selector(&self) -> Result<Selector, ApiError> {
-        Selector::parse(self.get("labelSelector").unwrap_or(""), self.get("fieldSelector").unwrap_or(""))
+    pub(crate) fn selector(&self, kind: &Kind) -> Result<Selector, ApiError> {
+        let get = |key: &str| self.get(key).unwrap_or("");
+        Selector::parse(kind, get("labelSelector"), get("fieldSelector"))
     }
 
-    pub(crate) fn dry_run(&self) -> Result<bool, ApiError> {
+    /// Whether only to try; a cause where the parameter says something else than `All`.
+    pub(crate) fn dry_run(&self) -> Result<bool, Cause> {
         match self.all("dryRun") {
             [] => Ok(false),
             values if values.iter().all(|value| value == "All") => Ok(true),
-            _ => Err(ApiError::new(
-                422,
-                "Invalid",
-                "options.meta.k8s.io is invalid: dryRun: Unsupported value: supported values: \"All\"",
-            )),
+            values => Err(Cause::not_supported("dryRun", &json!(values), &["All"])),
         }
     }
 }
@@ -160,23 +157,49 @@ pub(crate) struct WriteOptions {
 }
 
 impl WriteOptions {
-    pub(crate) fn from(query: &Query, headers: &http::HeaderMap) -> Result<WriteOptions, ApiError> {
-        let agent = headers.get(http::header::USER_AGENT).and_then(|value| value.to_str().ok());
-        let manager = match query.get("fieldManager") {
-            Some(manager) if !manager.is_empty() => manager,
-            _ => agent
-                .and_then(|agent| agent.split('/').next())
-                .filter(|name| !name.is_empty())
-                .unwrap_or("unknown"),
+    pub(crate) fn from(
+        query: &Query,
+        method: &Method,
+        headers: &http::HeaderMap,
+    ) -> Result<WriteOptions, ApiError> {
+        let header = |name| headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or("");
+        let mut causes = Vec::new();
+        let options = match *method {
+            Method::POST => "CreateOptions",
+            Method::PUT => "UpdateOptions",
+            _ => "PatchOptions",
         };
+        let given = query.get("fieldManager").filter(|manager| !manager.is_empty());
+        if *method == Method::PATCH {
+            let is_apply = header(http::header::CONTENT_TYPE).starts_with("application/apply-patch");
+            if !is_apply && query.has("force") {
+                causes.push(Cause::forbidden("force", "may not be specified for non-apply patch"));
+            }
+            if is_apply && given.is_none() {
+                causes.push(Cause::required("fieldManager", "is required for apply patch"));
+            }
+        }
+        let dry_run = query.dry_run().unwrap_or_else(|cause| {
+            causes.push(cause);
+            true
+        });
         let validation = match query.get("fieldValidation") {
+            None | Some("" | "Warn") => FieldValidation::Warn,
             Some("Strict") => FieldValidation::Strict,
             Some("Ignore") => FieldValidation::Ignore,
-            _ => FieldValidation::Warn,
+            Some(other) => {
+                let supported = ["", "Ignore", "Strict", "Warn"];
+                causes.push(Cause::not_supported("fieldValidation", &json!(other), &supported));
+                FieldValidation::Warn
+            }
         };
+        if !causes.is_empty() {
+            return Err(ApiError::invalid_options(options, &causes));
+        }
+        let agent = header(http::header::USER_AGENT).split('/').next().filter(|name| !name.is_empty());
         Ok(WriteOptions {
-            dry_run: query.dry_run()?,
-            manager: manager.to_owned(),
+            dry_run,
+            manager: given.or(agent).unwrap_or("unknown").to_owned(),
             validation,
             force: query.flag("force"),
         })
@@ -189,26 +212,39 @@ pub(crate) enum View {
     /// As they are.
     Object,
     /// `Table`, as `kubectl get` asks.
-    Table,
+    Table(Rows),
     /// `PartialObjectMetadata`.
     Metadata,
+    /// `PartialObjectMetadataList`.
+    MetadataList,
+}
+
+/// What the rows of a table hold of their objects.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Rows {
+    Nothing,
+    Metadata,
+    Object,
 }
 
 impl View {
     /// The first form in `Accept` that is known.
-    pub(crate) fn from(headers: &http::HeaderMap) -> View {
+    pub(crate) fn from(headers: &http::HeaderMap, query: &Query) -> View {
         let accept = headers.get(http::header::ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or("");
         for form in accept.split(',') {
             if !form.trim().starts_with("application/json") {
                 continue;
             }
-            if form.contains("as=Table") {
-                return View::Table;
-            }
-            if form.contains("as=PartialObjectMetadata") {
-                return View::Metadata;
-            }
-            return View::Object;
+            return match form.split(';').find_map(|part| part.trim().strip_prefix("as=")) {
+                Some("Table") => View::Table(match query.get("includeObject") {
+                    Some("None") => Rows::Nothing,
+                    Some("Object") => Rows::Object,
+                    _ => Rows::Metadata,
+                }),
+                Some("PartialObjectMetadata") => View::Metadata,
+                Some("PartialObjectMetadataList") => View::MetadataList,
+                _ => View::Object,
+            };
         }
         View::Object
     }

@@ -16,6 +16,10 @@ impl Path {
         self.0.pop();
     }
 
+    pub(crate) fn fields(&self) -> &[String] {
+        &self.0
+    }
+
     fn last(&self) -> &str {
         self.0.last().map_or("", String::as_str)
     }

@@ -10,6 +10,7 @@ use crate::kinds::Kind;
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct ApiError {
     pub(crate) code: u16,
+    /// Empty where Kubernetes gives none.
     pub(crate) reason: &'static str,
     pub(crate) message: String,
     pub(crate) details: Option<Value>,
@@ -82,11 +83,10 @@ impl ApiError {
     }
 
     pub(crate) fn method_not_allowed() -> ApiError {
-        ApiError::new(
-            405,
-            "MethodNotAllowed",
-            "the server does not allow this method on the requested resource",
-        )
+        let message = "the server does not allow this method on the requested resource";
+        let mut error = ApiError::new(405, "MethodNotAllowed", message);
+        error.details = Some(json!({}));
+        error
     }
 
     pub(crate) fn already_exists(kind: &Kind, name: &str) -> ApiError {
@@ -130,11 +130,26 @@ impl ApiError {
     }
 
     pub(crate) fn invalid(kind: &Kind, name: &str, causes: &[Cause]) -> ApiError {
+        ApiError::invalid_as(kind.kind, kind.group, name, causes)
+    }
+
+    /// The query or the body asks for what its options do not have; `options` is `CreateOptions` or another of its kin.
+    pub(crate) fn invalid_options(options: &str, causes: &[Cause]) -> ApiError {
+        ApiError::invalid_as(options, "meta.k8s.io", "", causes)
+    }
+
+    /// The patch was fine, the object that it makes is not one: `object` is that object, `why` says what is wrong.
+    pub(crate) fn invalid_patch(object: &str, why: &str) -> ApiError {
+        ApiError::invalid_as("", "", "", &[Cause::invalid("patch", &json!(object), why)])
+    }
+
+    /// As [`ApiError::invalid`], for kinds that are not in the table.
+    pub(crate) fn invalid_as(kind: &str, group: &str, name: &str, causes: &[Cause]) -> ApiError {
+        let qualified = if group.is_empty() { kind.to_owned() } else { format!("{kind}.{group}") };
         let mut texts: Vec<String> = causes.iter().map(|c| format!("{}: {}", c.field, c.message)).collect();
         let text = if texts.len() == 1 { texts.remove(0) } else { format!("[{}]", texts.join(", ")) };
-        let mut error =
-            ApiError::new(422, "Invalid", format!("{} \"{name}\" is invalid: {text}", kind.qualified()));
-        let mut about = details(kind.kind, kind.group, name);
+        let mut error = ApiError::new(422, "Invalid", format!("{qualified} \"{name}\" is invalid: {text}"));
+        let mut about = details(kind, group, name);
         about["causes"] = causes
             .iter()
             .map(|c| json!({"reason": c.reason, "message": c.message, "field": c.field}))
@@ -147,8 +162,11 @@ impl ApiError {
     pub(crate) fn to_value(&self) -> Value {
         let mut status = json!({
             "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure",
-            "message": self.message, "reason": self.reason, "code": self.code,
+            "message": self.message, "code": self.code,
         });
+        if !self.reason.is_empty() {
+            status["reason"] = json!(self.reason);
+        }
         if let Some(details) = &self.details {
             status["details"] = details.clone();
         }
@@ -161,7 +179,10 @@ impl ApiError {
 }
 
 fn details(kind: &str, group: &str, name: &str) -> Value {
-    let mut details = json!({"kind": kind});
+    let mut details = json!({});
+    if !kind.is_empty() {
+        details["kind"] = json!(kind);
+    }
     if !name.is_empty() {
         details["name"] = json!(name);
     }

@@ -110,6 +110,30 @@ impl Store {
         (objects, inner.version)
     }
 
+    /// The objects as they were at `version`, as long as the log reaches back to it.
+    pub(crate) fn list_at(
+        &self,
+        kind: &Kind,
+        namespace: Option<&str>,
+        version: u64,
+    ) -> Result<Vec<Object>, Expired> {
+        let inner = self.lock();
+        let Some(table) = inner.tables.get(&(kind.group, kind.plural)) else { return Ok(Vec::new()) };
+        if version < table.forgotten || version > inner.version {
+            return Err(Expired(table.forgotten));
+        }
+        let mut objects = table.objects.clone();
+        for change in table.log.iter().rev().take_while(|change| change.version > version) {
+            let key = key(&change.after);
+            match &change.before {
+                Some(before) => objects.insert(key, before.clone()),
+                None => objects.remove(&key),
+            };
+        }
+        objects.retain(|(own, _), _| namespace.is_none_or(|namespace| own == namespace));
+        Ok(objects.into_values().collect())
+    }
+
     /// The changes after `version`, oldest first.
     pub(crate) fn changes_after(&self, kind: &Kind, version: u64) -> Result<Vec<Change>, Expired> {
         let inner = self.lock();
@@ -153,7 +177,7 @@ impl Store {
         seen: Option<&Object>,
         delete: bool,
     ) -> Result<Object, Refused> {
-        let key = (meta(&object, "namespace").to_owned(), meta(&object, "name").to_owned());
+        let key = key(&object);
         let mut guard = self.lock();
         let inner = &mut *guard;
         let Some(table) = inner.tables.get_mut(&(kind.group, kind.plural)) else {
@@ -189,6 +213,10 @@ impl Store {
         self.any.send_replace(version);
         Ok(after)
     }
+}
+
+fn key(object: &Value) -> Key {
+    (meta(object, "namespace").to_owned(), meta(object, "name").to_owned())
 }
 
 /// A string field of the metadata, empty when absent.

@@ -39,6 +39,8 @@ fn rename(object: &Value, api_version: &str, to_core: bool) -> Value {
         .as_object()
         .unwrap_or(&empty)
         .iter()
+        // The newer version leaves out what is empty.
+        .filter(|(key, value)| to_core || !key.starts_with("reporting") || *value != "")
         .map(|(key, value)| {
             let key = EVENT_FIELDS
                 .iter()
@@ -77,6 +79,9 @@ fn autoscaler_to_v1(object: &Value) -> Value {
     if let Some(status) = v1.get_mut("status").and_then(Value::as_object_mut) {
         status.remove("currentMetrics");
         status.remove("conditions");
+        for field in ["currentReplicas", "desiredReplicas"] {
+            status.entry(field).or_insert(json!(0));
+        }
         if let Some(current) = current {
             status.insert("currentCPUUtilizationPercentage".to_owned(), current);
         }

@@ -51,7 +51,11 @@ pub(crate) fn watch(
     let asked = match query.get("resourceVersion") {
         None | Some("" | "0") => None,
         Some(text) => Some(text.parse::<u64>().map_err(|_| {
-            ApiError::bad_request(format!("invalid resource version \"{text}\": must be a number"))
+            // A real server has no better code and no reason for this either.
+            let why = format!(
+                "resourceVersion: Invalid value: \"{text}\": strconv.ParseUint: parsing \"{text}\": invalid syntax"
+            );
+            ApiError::new(500, "", why)
         })?),
     };
     let timeout = query
@@ -183,8 +187,8 @@ impl Watch {
         });
         match self.view {
             View::Object => {}
-            View::Table => object = render::empty_table(self.kind, self.position),
-            View::Metadata => {
+            View::Table(_) => object = render::empty_table(self.kind, self.position),
+            View::Metadata | View::MetadataList => {
                 object["kind"] = json!("PartialObjectMetadata");
                 object["apiVersion"] = json!("meta.k8s.io/v1");
             }

@@ -49,11 +49,12 @@ impl Garbage {
             if owners.is_empty() || pods::is_deleting(object.meta()) {
                 continue;
             }
-            let mut owned = false;
+            let (mut owned, mut awaited) = (false, false);
             for owner in owners {
                 match living.get(&owner.uid) {
                     // Foreground: an owner that waits for its dependents doesn't keep them.
-                    Some(state) => owned |= *state != Going::Foreground,
+                    Some(Going::Foreground) => awaited = true,
+                    Some(Going::No) => owned = true,
                     None => match self.exists(owner, object.meta().namespace.as_deref()).await {
                         Ok(exists) => owned |= exists,
                         Err(error) => {
@@ -63,18 +64,21 @@ impl Garbage {
                     },
                 }
             }
-            if !owned && let Err(error) = self.delete(cache, &*object).await {
+            // What is awaited waits for its own dependents in turn.
+            let in_foreground = awaited && self.has_dependents(&object.uid().unwrap_or_default());
+            if !owned && let Err(error) = self.delete(cache, &*object, in_foreground).await {
                 pass.failed(format_args!("delete {} {}", K::kind(&()), pods::path(object.meta())), &error);
             }
         }
     }
 
-    async fn delete<K>(&self, cache: &Cache<K>, object: &K) -> kube::Result<()>
+    async fn delete<K>(&self, cache: &Cache<K>, object: &K, in_foreground: bool) -> kube::Result<()>
     where
         K: Object + Resource<Scope = NamespaceResourceScope>,
     {
         let only_this = Preconditions { uid: object.uid(), resource_version: None };
-        let parameters = DeleteParams::background().preconditions(only_this);
+        let policy = if in_foreground { DeleteParams::foreground() } else { DeleteParams::background() };
+        let parameters = policy.preconditions(only_this);
         let api: Api<K> = self.cluster.api(&object.namespace().unwrap_or_default());
         match api.delete(&object.name_any(), &parameters).await {
             Ok(answer) => {

@@ -1,6 +1,10 @@
 //! Kubernetes' resource quantities (`250m`, `1.5Gi`, `5234567n`, `1e3`) as numbers of their unit: cores, bytes.
 //! The grammar: <https://kubernetes.io/docs/reference/kubernetes-api/common-definitions/quantity/>.
 
+mod canonical;
+
+pub use canonical::canonical;
+
 /// The number that a quantity stands for; `None` when it is malformed or too large.
 #[must_use]
 pub fn value(text: &str) -> Option<f64> {

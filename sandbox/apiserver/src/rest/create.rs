@@ -4,19 +4,20 @@ use axum::body::Body;
 use http::Response;
 use serde_json::Value;
 
-use super::{Call, prepare, read_json};
+use super::{Call, prepare};
 use crate::admission::{self, Operation};
 use crate::request::WriteOptions;
 use crate::status::ApiError;
 use crate::store::{Object, Refused, meta};
-use crate::{managed, namespaces};
+use crate::{decode, defaults, managed, namespaces};
 
 pub(crate) async fn create(call: &Call<'_>, body: &[u8]) -> Result<Response<Body>, ApiError> {
     let options = call.write_options()?;
     let mut warnings = Vec::new();
-    let object = prepare::identify(call.kind, call.namespace, None, read_json(body)?)?;
+    let object = prepare::identify(call.kind, call.namespace, None, call.read(body)?)?;
     prepare::require_name(call.kind, &object)?;
-    let object = prepare::to_stored(call.kind, &object, &options, &mut warnings)?;
+    let object = prepare::to_stored(call.kind, &object, &options, &mut warnings)
+        .map_err(|why| decode::refused(call.kind, &why))?;
     let created = insert(call, object, &options, &mut warnings, true).await?;
     Ok(call.respond(201, &created, &warnings))
 }
@@ -37,6 +38,7 @@ pub(crate) async fn insert(
     if track {
         managed::track(kind, None, &mut object, None, &options.manager);
     }
+    defaults::admit(kind, &mut object);
     if call.api.store.get(kind, call.namespace, meta(&object, "name")).is_some() {
         return Err(ApiError::already_exists(call.kind, meta(&object, "name")));
     }

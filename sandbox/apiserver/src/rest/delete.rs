@@ -6,22 +6,47 @@ use axum::body::Body;
 use http::Response;
 use serde_json::{Value, json};
 
-use super::{Call, read_json};
+use super::{Call, list};
 use crate::kinds::{KINDS, Kind, Storage};
 use crate::server::Api;
-use crate::status::{ApiError, json_response};
+use crate::status::{ApiError, Cause, json_response};
 use crate::store::{Object, Refused, meta};
-use crate::{namespaces, time, views};
+use crate::{namespaces, time};
 
 /// Kubernetes' `DeleteOptions`, as far as they matter here.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct DeleteOptions {
     grace_seconds: Option<i64>,
-    orphan: bool,
+    propagation: Option<Propagation>,
     uid: Option<String>,
     version: Option<String>,
     dry_run: bool,
 }
+
+/// What becomes of an object's dependents.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Propagation {
+    /// They go after it.
+    Background,
+    /// It goes after them.
+    Foreground,
+    /// They stay.
+    Orphan,
+}
+
+impl Propagation {
+    /// The finalizer that holds the object until the garbage collector has done its part.
+    fn finalizer(self) -> Option<&'static str> {
+        match self {
+            Propagation::Background => None,
+            Propagation::Foreground => Some("foregroundDeletion"),
+            Propagation::Orphan => Some("orphan"),
+        }
+    }
+}
+
+/// Kinds whose deletion is answered with the object itself.
+const ANSWERED_WITH_OBJECT: [&str; 3] = ["pods", "serviceaccounts", "services"];
 
 /// What a delete led to.
 enum Outcome {
@@ -34,27 +59,49 @@ enum Outcome {
 impl DeleteOptions {
     /// From the body, else the query.
     pub(crate) fn read(call: &Call<'_>, body: &[u8]) -> Result<DeleteOptions, ApiError> {
-        let given = if body.is_empty() { json!({}) } else { read_json(body)? };
+        let given = if body.is_empty() { json!({}) } else { call.read_any(body)? };
+        DeleteOptions::from(call, &given)
+    }
+
+    pub(crate) fn from(call: &Call<'_>, given: &Value) -> Result<DeleteOptions, ApiError> {
         let text = |value: &Value| value.as_str().map(str::to_owned);
-        let policy = text(&given["propagationPolicy"])
-            .or_else(|| call.query.get("propagationPolicy").map(str::to_owned))
-            .unwrap_or_default();
+        let mut causes = Vec::new();
+        let field = "propagationPolicy";
+        let policy = text(&given[field]).or_else(|| call.query.get(field).map(str::to_owned));
+        let orphan = given["orphanDependents"]
+            .as_bool()
+            .or_else(|| call.query.has("orphanDependents").then(|| call.query.flag("orphanDependents")));
+        if let (Some(policy), Some(_)) = (&policy, orphan) {
+            let why = "orphanDependents and deletionPropagation cannot be both set";
+            causes.push(Cause::invalid(field, &json!(policy), why));
+        }
+        let propagation = match policy.as_deref() {
+            Some("Foreground") => Some(Propagation::Foreground),
+            Some("Background") => Some(Propagation::Background),
+            Some("Orphan") => Some(Propagation::Orphan),
+            Some(other) => {
+                let supported = ["Foreground", "Background", "Orphan", "nil"];
+                causes.push(Cause::not_supported(field, &json!(other), &supported));
+                None
+            }
+            None => orphan.map(|orphan| if orphan { Propagation::Orphan } else { Propagation::Background }),
+        };
+        let dry_run = call.query.dry_run().unwrap_or_else(|cause| {
+            causes.push(cause);
+            true
+        });
+        if !causes.is_empty() {
+            return Err(ApiError::invalid_options("DeleteOptions", &causes));
+        }
         Ok(DeleteOptions {
             grace_seconds: given["gracePeriodSeconds"]
                 .as_i64()
                 .or(call.query.number("gracePeriodSeconds")?),
-            orphan: policy == "Orphan"
-                || given["orphanDependents"] == true
-                || call.query.flag("orphanDependents"),
+            propagation,
             uid: text(&given["preconditions"]["uid"]),
             version: text(&given["preconditions"]["resourceVersion"]),
-            dry_run: call.query.dry_run()? || given["dryRun"].as_array().is_some_and(|list| !list.is_empty()),
+            dry_run: dry_run || given["dryRun"].as_array().is_some_and(|list| !list.is_empty()),
         })
-    }
-
-    pub(crate) fn with_grace(mut self, seconds: Option<i64>) -> DeleteOptions {
-        self.grace_seconds = seconds.or(self.grace_seconds);
-        self
     }
 }
 
@@ -75,7 +122,9 @@ pub(crate) fn delete(call: &Call<'_>, name: &str, body: &[u8]) -> Result<Respons
     let options = DeleteOptions::read(call, body)?;
     match remove(call.api, call.kind, call.namespace, name, &options)? {
         Outcome::Going(object) => Ok(call.respond(200, &object, &[])),
-        Outcome::Gone(object) if call.kind.is("", "pods") => Ok(call.respond(200, &object, &[])),
+        Outcome::Gone(object) if ANSWERED_WITH_OBJECT.contains(&call.kind.plural) => {
+            Ok(call.respond(200, &object, &[]))
+        }
         Outcome::Gone(object) => {
             let mut details =
                 json!({"name": name, "kind": call.kind.plural, "uid": object["metadata"]["uid"]});
@@ -90,24 +139,21 @@ pub(crate) fn delete(call: &Call<'_>, name: &str, body: &[u8]) -> Result<Respons
 
 pub(crate) fn delete_collection(call: &Call<'_>, body: &[u8]) -> Result<Response<Body>, ApiError> {
     let options = DeleteOptions::read(call, body)?;
-    let selector = call.query.selector()?;
+    let selector = call.query.selector(call.kind)?;
     let namespace = (!call.namespace.is_empty()).then_some(call.namespace);
     let (objects, version) = call.api.store.list(call.kind.stored(), namespace);
     let mut deleted = Vec::new();
     for object in objects.iter().filter(|object| selector.matches(object)) {
         match remove(call.api, call.kind, meta(object, "namespace"), meta(object, "name"), &options) {
             Ok(Outcome::Going(object) | Outcome::Gone(object)) => {
-                deleted.push(views::show(call.kind, &object));
+                deleted.push(object);
             }
             Err(error) if error.code == 404 => {}
             Err(error) => return Err(error),
         }
     }
-    let list = json!({
-        "kind": format!("{}List", call.kind.kind), "apiVersion": call.kind.api_version(),
-        "metadata": {"resourceVersion": version.to_string()}, "items": deleted,
-    });
-    Ok(json_response(200, &list))
+    let metadata = json!({"resourceVersion": version.to_string()});
+    Ok(json_response(200, &list::show(call, &deleted, metadata)?))
 }
 
 /// Deletes one object, as `delete` does.
@@ -137,7 +183,7 @@ fn remove(
         {
             return Err(ApiError::forbidden(kind, name, "this namespace may not be deleted"));
         }
-        if options.orphan && !options.dry_run {
+        if options.propagation == Some(Propagation::Orphan) && !is_collected(stored) && !options.dry_run {
             orphan(api, meta(&old, "uid"));
         }
         let marked = mark(stored, &old, options);
@@ -146,7 +192,9 @@ fn remove(
             return Ok(if released { Outcome::Gone(old) } else { Outcome::Going(Object::new(marked)) });
         }
         let written = if released {
-            api.store.remove(stored, marked, &old).map(Outcome::Gone)
+            // What goes at once goes unmarked.
+            let last = if stored.is("", "pods") { marked } else { (*old).clone() };
+            api.store.remove(stored, last, &old).map(Outcome::Gone)
         } else if marked == *old {
             Ok(Outcome::Going(old.clone()))
         } else {
@@ -171,18 +219,24 @@ fn check_preconditions(
     old: &Value,
     options: &DeleteOptions,
 ) -> Result<(), ApiError> {
-    for (what, wanted, field) in
-        [("UID", &options.uid, "uid"), ("ResourceVersion", &options.version, "resourceVersion")]
-    {
+    for (what, wanted, field, meaning) in [
+        ("UID", &options.uid, "uid", "deleted and then recreated"),
+        ("ResourceVersion", &options.version, "resourceVersion", "modified"),
+    ] {
         let found = meta(old, field);
         if let Some(wanted) = wanted
             && wanted != found
         {
-            let why = format!(
-                "the {what} in the precondition ({wanted}) does not match the {what} in record ({found}). \
-                 The object might have been deleted and then recreated"
+            let qualified = kind.qualified();
+            let message = format!(
+                "Operation cannot be fulfilled on {qualified} \"{name}\": the {what} in the precondition ({wanted}) \
+                 does not match the {what} in record ({found}). The object might have been {meaning}"
             );
-            return Err(ApiError::conflict(kind, name, &why));
+            let mut error = ApiError::new(409, "Conflict", message).on(kind, name);
+            if let Some(details) = &mut error.details {
+                details["kind"] = json!(kind.kind);
+            }
+            return Err(error);
         }
     }
     Ok(())
@@ -194,12 +248,25 @@ fn mark(kind: &Kind, old: &Value, options: &DeleteOptions) -> Value {
     let grace = if kind.is("", "pods") { pod_grace(old, options.grace_seconds) } else { 0 };
     let already = old["metadata"].get("deletionTimestamp").is_some();
     let previous = old["metadata"]["deletionGracePeriodSeconds"].as_i64().unwrap_or(0);
+    if let Some(propagation) = options.propagation.filter(|_| is_collected(kind)) {
+        let all = [Propagation::Foreground, Propagation::Orphan].map(|policy| json!(policy.finalizer()));
+        let mut finalizers = old["metadata"]["finalizers"].as_array().cloned().unwrap_or_default();
+        finalizers.retain(|finalizer| !all.contains(finalizer));
+        finalizers.extend(propagation.finalizer().map(Value::from));
+        if let Some(metadata) = object["metadata"].as_object_mut() {
+            if finalizers.is_empty() {
+                metadata.remove("finalizers");
+            } else {
+                metadata.insert("finalizers".to_owned(), Value::Array(finalizers));
+            }
+        }
+    }
     if already && grace >= previous {
         return object;
     }
     object["metadata"]["deletionTimestamp"] = json!(time::in_seconds(grace));
     object["metadata"]["deletionGracePeriodSeconds"] = json!(grace);
-    if let Some(generation) = old["metadata"]["generation"].as_i64() {
+    if let Some(generation) = old["metadata"]["generation"].as_i64().filter(|_| !already) {
         object["metadata"]["generation"] = json!(generation + 1);
     }
     if kind.is("", "namespaces") {
@@ -217,7 +284,15 @@ fn pod_grace(pod: &Value, asked: Option<i64>) -> i64 {
     asked.or(pod["spec"]["terminationGracePeriodSeconds"].as_i64()).unwrap_or(30).max(0)
 }
 
-/// Cuts the dependents of an object loose, so that garbage collection lets them live.
+/// Does the garbage collector watch this kind, so that it takes its finalizers off again? Other objects go at once, also
+/// where a real cluster would keep them until their dependents are gone.
+fn is_collected(kind: &Kind) -> bool {
+    [("apps", "deployments"), ("apps", "replicasets"), ("", "pods"), ("", "services")]
+        .contains(&(kind.group, kind.plural))
+}
+
+/// Cuts the dependents of an object loose, so that garbage collection lets them live. For kinds that no controller
+/// makes dependents of: there a new one could come in between.
 fn orphan(api: &Arc<Api>, uid: &str) {
     for kind in KINDS.iter().filter(|kind| kind.storage == Storage::Own) {
         for object in api.store.list(kind, None).0 {

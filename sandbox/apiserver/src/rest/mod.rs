@@ -2,6 +2,7 @@
 
 pub(crate) mod create;
 pub(crate) mod delete;
+pub(crate) mod list;
 pub(crate) mod pods;
 pub(crate) mod prepare;
 pub(crate) mod read;
@@ -17,11 +18,12 @@ use http::{HeaderMap, HeaderValue, Method, Request, Response};
 use http_body_util::{BodyExt as _, Limited};
 use serde_json::Value;
 
-use crate::kinds::{Kind, Storage};
+use crate::kinds::{self, Kind, Storage};
 use crate::request::{Query, Target, View, WriteOptions, is_watch};
 use crate::server::{self, Api};
 use crate::status::{ApiError, json_response};
 use crate::{discovery, health, metrics, openapi, protobuf, watch};
+use list::ListOptions;
 
 /// As Kubernetes limits a request body.
 const MAX_BODY_BYTES: usize = 3 * 1024 * 1024;
@@ -36,6 +38,7 @@ pub(crate) struct Call<'a> {
     pub(crate) query: &'a Query,
     pub(crate) headers: &'a HeaderMap,
     pub(crate) view: View,
+    pub(crate) method: &'a Method,
 }
 
 /// Answers a request.
@@ -43,7 +46,13 @@ pub(crate) async fn handle(api: &Arc<Api>, mut request: Request<Body>) -> Result
     let query = Query::parse(request.uri().query().unwrap_or(""));
     let path = request.uri().path().trim_end_matches('/').to_owned();
     let Some(target) = Target::parse(&path) else { return other(api, &path, &query, request.headers()) };
-    let kind = target.kind().ok_or_else(ApiError::no_such_path)?;
+    let Some(kind) = target.kind() else {
+        return if kinds::has_group(&target.group) {
+            Err(ApiError::no_such_path())
+        } else {
+            Ok(nothing_there())
+        };
+    };
     if kind.group == metrics::GROUP && !metrics::available(&api.store) {
         return Err(ApiError::no_such_path());
     }
@@ -71,10 +80,12 @@ pub(crate) async fn handle(api: &Arc<Api>, mut request: Request<Body>) -> Result
         subresource: target.subresource.as_deref(),
         query: &query,
         headers: &parts.headers,
-        view: View::from(&parts.headers),
+        view: View::from(&parts.headers, &query),
+        method: &parts.method,
     };
     if is_watch(&parts.method, &target, &query) {
-        let mut selector = query.selector()?;
+        let mut selector = query.selector(kind)?;
+        ListOptions::check(&query)?;
         if let Some(name) = call.name {
             selector = selector.named(name);
         }
@@ -105,7 +116,7 @@ impl Call<'_> {
             }
             Storage::Computed => {
                 return if method == Method::POST {
-                    review(body)
+                    review(self, body)
                 } else {
                     Err(ApiError::method_not_allowed())
                 };
@@ -123,7 +134,7 @@ impl Call<'_> {
                 format!("the sandbox does not offer {subresource}: its containers are plain processes"),
             )),
             (Some(name), _, &Method::GET) => read::get(self, name),
-            (None, None, &Method::GET) => read::list(self),
+            (None, None, &Method::GET) => list::list(self),
             (None, None, &Method::POST) => create::create(self, body).await,
             (Some(name), _, &Method::PUT) => update::put(self, name, body).await,
             (Some(name), _, &Method::PATCH) => update::patch(self, name, body).await,
@@ -134,7 +145,29 @@ impl Call<'_> {
     }
 
     pub(crate) fn write_options(&self) -> Result<WriteOptions, ApiError> {
-        WriteOptions::from(self.query, self.headers)
+        WriteOptions::from(self.query, self.method, self.headers)
+    }
+
+    /// The media type of the body, without parameters.
+    pub(crate) fn content_type(&self) -> &str {
+        let header = self.headers.get(http::header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
+        header.unwrap_or("").split(';').next().unwrap_or("").trim()
+    }
+
+    /// A body that need not be of the path's kind.
+    pub(crate) fn read_any(&self, body: &[u8]) -> Result<Value, ApiError> {
+        parse(self.content_type(), body).map_err(ApiError::bad_request)
+    }
+
+    /// An object that the body holds, in whatever form its media type says.
+    pub(crate) fn read(&self, body: &[u8]) -> Result<Value, ApiError> {
+        parse(self.content_type(), body).map_err(|why| {
+            let kind = self.kind.kind;
+            let shown = summary(body);
+            ApiError::bad_request(format!(
+                "the object provided is unrecognized (must be of type {kind}): {why} ({shown})"
+            ))
+        })
     }
 
     /// The object as the client wants to see it, with warnings as headers.
@@ -156,8 +189,8 @@ pub(crate) fn add_warnings(response: &mut Response<Body>, warnings: &[String]) {
 }
 
 /// Every access review says yes: whoever has the token may do everything.
-fn review(body: &[u8]) -> Result<Response<Body>, ApiError> {
-    let Value::Object(mut object) = read_json(body)? else {
+fn review(call: &Call<'_>, body: &[u8]) -> Result<Response<Body>, ApiError> {
+    let Value::Object(mut object) = call.read(body)? else {
         return Err(ApiError::bad_request("the object provided is unrecognized: it is not a JSON object"));
     };
     object.insert("status".to_owned(), serde_json::json!({"allowed": true}));
@@ -174,16 +207,48 @@ fn other(api: &Arc<Api>, path: &str, query: &Query, headers: &HeaderMap) -> Resu
     if let Some(response) = openapi::answer(api, path) {
         return Ok(response);
     }
-    discovery::answer(api, path, headers).ok_or_else(ApiError::no_such_path)
+    if let Some(response) = discovery::answer(api, path, headers) {
+        return Ok(response);
+    }
+    match path.trim_start_matches('/').split('/').collect::<Vec<_>>().as_slice() {
+        ["api", _] => Err(ApiError::no_such_path()),
+        ["apis", group, _] if kinds::has_group(group) => Err(ApiError::no_such_path()),
+        _ => Ok(nothing_there()),
+    }
 }
 
-/// A body as JSON: JSON itself, YAML (which server-side apply is sent in), or protobuf.
-pub(crate) fn read_json(body: &[u8]) -> Result<Value, ApiError> {
-    let unrecognized =
-        |why: String| ApiError::bad_request(format!("the object provided is unrecognized: {why}"));
+/// The answer where not even a group of the API is.
+fn nothing_there() -> Response<Body> {
+    let mut response = Response::new(Body::from("404 page not found\n"));
+    *response.status_mut() = http::StatusCode::NOT_FOUND;
+    let plain = HeaderValue::from_static("text/plain; charset=utf-8");
+    response.headers_mut().insert(http::header::CONTENT_TYPE, plain);
+    response
+}
+
+/// A body as JSON: JSON itself, YAML (which server-side apply is sent in), or protobuf; else what is wrong with it, in
+/// Kubernetes' words where those are not the Go parser's.
+pub(crate) fn parse(content_type: &str, body: &[u8]) -> Result<Value, String> {
     if protobuf::is_protobuf(body) {
-        return protobuf::to_json(body).map_err(unrecognized);
+        return protobuf::to_json(body);
     }
-    serde_json::from_slice(body)
-        .or_else(|_| serde_yaml::from_slice(body).map_err(|error| unrecognized(error.to_string())))
+    if content_type.contains("yaml") {
+        return serde_yaml::from_slice(body).map_err(|error| format!("error parsing YAML: {error}"));
+    }
+    serde_json::from_slice(body).map_err(|error| {
+        let why = if error.is_eof() { "unexpected end of JSON input".to_owned() } else { error.to_string() };
+        format!("couldn't get version/kind; json parse error: {why}")
+    })
+}
+
+/// The beginning of a body, as errors show it: objects as they are, anything else in hexadecimal.
+fn summary(body: &[u8]) -> String {
+    const LIMIT: usize = 30;
+    let head = &body[..body.len().min(LIMIT)];
+    let shown = match head.first() {
+        None => return "<empty>".to_owned(),
+        Some(b'{') => String::from_utf8_lossy(head).into_owned(),
+        Some(_) => head.iter().map(|byte| format!("{byte:02x}")).collect(),
+    };
+    if body.len() > LIMIT { format!("{shown} ...") } else { shown }
 }

@@ -6,7 +6,7 @@ use http::{HeaderValue, Response, header};
 use serde_json::{Value, json};
 
 use super::delete::DeleteOptions;
-use super::{Call, delete, read_json, update};
+use super::{Call, delete, update};
 use crate::kinds;
 use crate::kubelet::{LogError, LogRequest};
 use crate::selectors::label_selector_matches;
@@ -64,25 +64,22 @@ fn choose_container(pod_name: &str, pod: &Value, asked: Option<&str>) -> Result<
 }
 
 pub(crate) async fn bind(call: &Call<'_>, name: &str, body: &[u8]) -> Result<Response<Body>, ApiError> {
-    let node = read_json(body)?["target"]["name"].as_str().unwrap_or("").to_owned();
+    let node = call.read_any(body)?["target"]["name"].as_str().unwrap_or("").to_owned();
     let options = call.write_options()?;
-    let pods = Call { subresource: None, ..*call };
     let mut warnings = Vec::new();
     if !options.dry_run {
-        update::change(&pods, name, &options, &mut warnings, |pod| {
+        update::change(call, name, &options, &mut warnings, |pod| {
             let current = pod["spec"]["nodeName"].as_str().unwrap_or("");
             if !current.is_empty() {
+                let what = format!("pods/binding \"{name}\"");
                 let why = format!("pod {name} is already assigned to node \"{current}\"");
-                return Err(ApiError::conflict(call.kind, &format!("pods/binding/{name}"), &why));
+                let message = format!("Operation cannot be fulfilled on {what}: {why}");
+                let mut error = ApiError::new(409, "Conflict", message);
+                error.details = Some(json!({"name": name, "kind": "pods/binding"}));
+                return Err(error);
             }
             let mut pod = pod.clone();
             pod["spec"]["nodeName"] = json!(node);
-            Ok(pod)
-        })
-        .await?;
-        let status = Call { subresource: Some("status"), ..*call };
-        update::change(&status, name, &options, &mut warnings, |pod| {
-            let mut pod = pod.clone();
             set_condition(&mut pod, "PodScheduled", "True");
             Ok(pod)
         })
@@ -109,7 +106,7 @@ fn set_condition(pod: &mut Value, kind: &str, status: &str) {
 /// Deletes the pod unless a disruption budget forbids it.
 pub(crate) fn evict(call: &Call<'_>, name: &str, body: &[u8]) -> Result<Response<Body>, ApiError> {
     let pod = call.stored(name)?;
-    let eviction = read_json(body)?;
+    let eviction = call.read_any(body)?;
     if let Some(budget) = violated_budget(call, &pod) {
         let mut error = ApiError::new(
             429,
@@ -122,10 +119,7 @@ pub(crate) fn evict(call: &Call<'_>, name: &str, body: &[u8]) -> Result<Response
         }]}));
         return Err(error);
     }
-    let options =
-        DeleteOptions::read(call, &serde_json::to_vec(&eviction["deleteOptions"]).unwrap_or_default())
-            .unwrap_or_default()
-            .with_grace(eviction["deleteOptions"]["gracePeriodSeconds"].as_i64());
+    let options = DeleteOptions::from(call, &eviction["deleteOptions"])?;
     delete::delete_object(call.api, call.kind, call.namespace, name, &options)?;
     Ok(json_response(
         201,

@@ -3,7 +3,7 @@
 
 use serde_json::{Map, Value, json};
 
-use crate::kinds::Kind;
+use crate::kinds::{KINDS, Kind};
 use crate::request::WriteOptions;
 use crate::status::{ApiError, Cause};
 use crate::store::meta;
@@ -30,16 +30,16 @@ pub(crate) fn identify(
         return Err(ApiError::bad_request("the object provided is unrecognized: it is not a JSON object"));
     };
     let wanted = kind.api_version();
-    for (field, wanted) in [("apiVersion", wanted.as_str()), ("kind", kind.kind)] {
+    let given = |field: &str, wanted: &str| {
         let given = fields.get(field).and_then(Value::as_str).unwrap_or("");
-        if !given.is_empty() && given != wanted {
-            let what = if field == "kind" { "kind" } else { "API version" };
-            return Err(ApiError::bad_request(format!(
-                "the {what} in the data ({given}) does not match the expected {what} ({wanted})"
-            )));
-        }
-        fields.insert(field.to_owned(), json!(wanted));
+        if given.is_empty() { wanted.to_owned() } else { given.to_owned() }
+    };
+    let (given_kind, given_version) = (given("kind", kind.kind), given("apiVersion", &wanted));
+    if (given_kind.as_str(), given_version.as_str()) != (kind.kind, wanted.as_str()) {
+        return Err(another_kind(kind, &given_kind, &given_version));
     }
+    fields.insert("apiVersion".to_owned(), json!(wanted));
+    fields.insert("kind".to_owned(), json!(kind.kind));
     let metadata = fields.entry("metadata").or_insert_with(|| json!({}));
     if metadata.is_null() {
         *metadata = json!({});
@@ -70,13 +70,43 @@ pub(crate) fn identify(
     Ok(object)
 }
 
-/// Decodes as the kind asked for and converts to the kind stored.
+/// The body is an object, but not of the kind that the path names.
+fn another_kind(kind: &Kind, given: &str, version: &str) -> ApiError {
+    let wanted = kind.api_version();
+    let known = KINDS.iter().find(|known| known.kind == given && known.api_version() == version);
+    let (short, why) = match known {
+        Some(known) if known.group == kind.group && known.kind == kind.kind => {
+            return ApiError::bad_request(format!(
+                "the API version in the data ({version}) does not match the expected API version ({wanted})"
+            ));
+        }
+        Some(known) => {
+            let (package, name) = (kind.package(), kind.kind);
+            let why =
+                format!("converting ({}.{given}) to ({package}.{name}): unknown conversion", known.version);
+            (known.version, why)
+        }
+        None => {
+            // The line is where the real server's scheme is made.
+            let scheme = "k8s.io/kubernetes/pkg/api/legacyscheme/scheme.go:30";
+            let why =
+                format!("no kind \"{given}\" is registered for version \"{version}\" in scheme \"{scheme}\"");
+            (kind.version, why)
+        }
+    };
+    ApiError::bad_request(format!(
+        "{given} in version \"{short}\" cannot be handled as a {}: {why}",
+        kind.kind
+    ))
+}
+
+/// Decodes as the kind asked for and converts to the kind stored; else says what is wrong.
 pub(crate) fn to_stored(
     kind: &Kind,
     object: &Value,
     options: &WriteOptions,
     warnings: &mut Vec<String>,
-) -> Result<Value, ApiError> {
+) -> Result<Value, String> {
     Ok(views::store(kind, decode::decode(kind, object, options.validation, warnings)?))
 }
 
@@ -111,28 +141,33 @@ pub(crate) fn next_object(
     subresource: Option<&str>,
 ) -> Result<Value, ApiError> {
     let name = meta(old, "name").to_owned();
+    let uid = meta(&object, "uid");
+    if !uid.is_empty() && uid != meta(old, "uid") {
+        let why = format!(
+            "StorageError: invalid object, Code: 4, Key: /registry/{}, ResourceVersion: 0, AdditionalErrorMsg: \
+             Precondition failed: UID in precondition: {uid}, UID in object meta: {}",
+            [kind.plural, meta(old, "namespace"), &name]
+                .into_iter()
+                .filter(|part| !part.is_empty())
+                .collect::<Vec<_>>()
+                .join("/"),
+            meta(old, "uid")
+        );
+        return Err(ApiError::conflict(kind, &name, &why));
+    }
     if subresource == Some("status") {
         let given_fields = object["metadata"]["managedFields"].take();
-        let finalizers = object["metadata"]["finalizers"].take();
         let annotations = object["metadata"]["annotations"].take();
         let status = object["status"].take();
         object = old.clone();
         set_or_remove(&mut object["metadata"], "managedFields", given_fields);
-        if kind.is("", "nodes") || kind.is("", "pods") {
+        // Controllers note things in annotations as they write a status: a Deployment's revision, say.
+        if ["nodes", "pods", "deployments", "replicasets"].contains(&kind.plural) {
             set_or_remove(&mut object["metadata"], "annotations", annotations);
         }
-        let _ = finalizers;
         set_or_remove(&mut object, "status", status);
-    } else if kind.has("status") {
+    } else if kind.has("status") && subresource != Some("binding") {
         set_or_remove(&mut object, "status", old["status"].clone());
-    }
-    let uid = meta(&object, "uid");
-    if !uid.is_empty() && uid != meta(old, "uid") {
-        let why = format!(
-            "Precondition failed: UID in precondition: {uid}, UID in object meta: {}",
-            meta(old, "uid")
-        );
-        return Err(ApiError::conflict(kind, &name, &why));
     }
     let metadata = metadata_mut(&mut object)?;
     for field in SYSTEM {
@@ -146,11 +181,17 @@ pub(crate) fn next_object(
     }
     defaults::carry_over(kind, old, &mut object);
     defaults::apply(kind, &mut object);
-    if kind.generation && beyond_metadata(old) != beyond_metadata(&object) {
+    defaults::admit(kind, &mut object);
+    let annotations = |object: &Value| object["metadata"]["annotations"].clone();
+    // A Deployment's annotations count too: its ReplicaSets take them over.
+    let changed = beyond_metadata(old) != beyond_metadata(&object)
+        || kind.is("apps", "deployments") && annotations(old) != annotations(&object);
+    if kind.generation && !matches!(subresource, Some("binding" | "status")) && changed {
         let generation = old["metadata"]["generation"].as_i64().unwrap_or(0) + 1;
         object["metadata"]["generation"] = json!(generation);
     }
-    let causes = validate::object(kind, &object, Some(old));
+    let bound = subresource == Some("binding");
+    let causes = validate::object(kind, &object, Some(old).filter(|_| !bound));
     if causes.is_empty() { Ok(object) } else { Err(ApiError::invalid(kind, &name, &causes)) }
 }
 

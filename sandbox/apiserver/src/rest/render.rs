@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::kinds::Kind;
-use crate::request::View;
+use crate::request::{Rows, View};
 use crate::store::Object;
 use crate::{table, views};
 
@@ -11,9 +11,9 @@ use crate::{table, views};
 pub(crate) fn one(kind: &Kind, object: &Value, view: View) -> Value {
     match view {
         View::Object => views::show(kind, object),
-        View::Metadata => metadata_only(object),
-        View::Table => {
-            let mut table = table::of(kind, [object].into_iter());
+        View::Metadata | View::MetadataList => metadata_only(object),
+        View::Table(rows) => {
+            let mut table = table::of(kind, rows, [object].into_iter());
             table["metadata"] = json!({"resourceVersion": object["metadata"]["resourceVersion"]});
             table
         }
@@ -21,15 +21,15 @@ pub(crate) fn one(kind: &Kind, object: &Value, view: View) -> Value {
 }
 
 /// A list as a table.
-pub(crate) fn table(kind: &Kind, objects: &[Object], version: u64) -> Value {
-    let mut table = table::of(kind, objects.iter().map(|object| &**object));
-    table["metadata"] = json!({"resourceVersion": version.to_string()});
+pub(crate) fn table(kind: &Kind, rows: Rows, objects: &[Object], metadata: Value) -> Value {
+    let mut table = table::of(kind, rows, objects.iter().map(|object| &**object));
+    table["metadata"] = metadata;
     table
 }
 
 /// What a bookmark is in a watch of tables.
 pub(crate) fn empty_table(kind: &Kind, version: u64) -> Value {
-    let mut table = table::of(kind, std::iter::empty());
+    let mut table = table::of(kind, Rows::Nothing, std::iter::empty());
     table["metadata"] = json!({"resourceVersion": version.to_string()});
     table
 }

@@ -2,10 +2,10 @@
 
 use axum::body::Body;
 use bytes::Bytes;
-use http::{Method, Response, header};
+use http::{Method, Response};
 use serde_json::{Value, json};
 
-use super::{Call, add_warnings, read_json, update};
+use super::{Call, add_warnings, parse, update};
 use crate::patch;
 use crate::status::{ApiError, Cause, json_response};
 use crate::store::meta;
@@ -21,9 +21,7 @@ pub(crate) async fn answer(
         if replicas < 0 {
             let why = "must be greater than or equal to 0";
             let cause = Cause::invalid("spec.replicas", &scale["spec"]["replicas"], why);
-            let mut error = ApiError::invalid(call.kind, name, &[cause]);
-            error.message = error.message.replacen(&call.kind.qualified(), "Scale.autoscaling", 1);
-            return Err(error);
+            return Err(ApiError::invalid_as("Scale", "autoscaling", name, &[cause]));
         }
         Ok(replicas)
     };
@@ -34,25 +32,30 @@ pub(crate) async fn answer(
         return Err(ApiError::method_not_allowed());
     }
     let options = call.write_options()?;
-    let given = read_json(body)?;
-    let content_type =
-        call.headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or("");
-    let content_type = content_type.split(';').next().unwrap_or("").trim();
     let mut warnings = Vec::new();
-    let stored = update::change(call, name, &options, &mut warnings, |current| {
-        let scale = of(current);
-        let scale = match (method == Method::PUT, content_type) {
-            (true, _) => given.clone(),
-            // A Scale has one field to own; applying it is merging it.
-            (false, "application/apply-patch+yaml") => patch::merge(scale, &given),
-            (false, _) => patch::apply(content_type, call.kind, &scale, &given)?,
-        };
-        let mut object = current.clone();
-        object["metadata"]["resourceVersion"] = scale["metadata"]["resourceVersion"].clone();
-        object["spec"]["replicas"] = json!(read(scale)?);
-        Ok(object)
-    })
-    .await?;
+    let stored = if method == Method::PATCH && call.content_type() == patch::APPLY {
+        let scale = parse(patch::APPLY, body)
+            .map_err(|why| ApiError::bad_request(format!("error decoding YAML: {why}")))?;
+        call.stored(name)?;
+        let mut config = json!({"metadata": {"name": name}, "spec": {"replicas": read(scale.clone())?}});
+        config["metadata"]["resourceVersion"] = scale["metadata"]["resourceVersion"].clone();
+        update::apply_config(call, name, &config, &options, &mut warnings).await?.1
+    } else {
+        let given =
+            if method == Method::PUT { call.read(body)? } else { patch::read(call.content_type(), body)? };
+        update::change(call, name, &options, &mut warnings, |current| {
+            let scale = if method == Method::PUT {
+                given.clone()
+            } else {
+                patch::apply(call.content_type(), call.kind, &of(current), &given)?
+            };
+            let mut object = current.clone();
+            object["metadata"]["resourceVersion"] = scale["metadata"]["resourceVersion"].clone();
+            object["spec"]["replicas"] = json!(read(scale)?);
+            Ok(object)
+        })
+        .await?
+    };
     let mut response = json_response(200, &of(&stored));
     add_warnings(&mut response, &warnings);
     Ok(response)

@@ -1,15 +1,15 @@
 //! update and patch.
 
 use axum::body::Body;
-use http::{Response, header};
+use http::{Method, Response};
 use serde_json::Value;
 
-use super::{Call, create, delete, prepare, read_json};
+use super::{Call, create, delete, parse, prepare};
 use crate::admission::{self, Operation};
 use crate::request::WriteOptions;
 use crate::status::ApiError;
 use crate::store::{Object, Refused, meta};
-use crate::{apply, managed, patch as patches, views};
+use crate::{apply, decode, managed, patch as patches, views};
 
 /// How often a patch is worked out anew when others write in between, as a real server does.
 const PATCH_ATTEMPTS: usize = 6;
@@ -17,7 +17,7 @@ const PATCH_ATTEMPTS: usize = 6;
 pub(crate) async fn put(call: &Call<'_>, name: &str, body: &[u8]) -> Result<Response<Body>, ApiError> {
     let options = call.write_options()?;
     let mut warnings = Vec::new();
-    let object = prepare::identify(call.kind, call.namespace, Some(name), read_json(body)?)?;
+    let object = prepare::identify(call.kind, call.namespace, Some(name), call.read(body)?)?;
     let stored = change(call, name, &options, &mut warnings, |_| Ok(object.clone())).await?;
     Ok(call.respond(200, &stored, &warnings))
 }
@@ -25,15 +25,12 @@ pub(crate) async fn put(call: &Call<'_>, name: &str, body: &[u8]) -> Result<Resp
 pub(crate) async fn patch(call: &Call<'_>, name: &str, body: &[u8]) -> Result<Response<Body>, ApiError> {
     let options = call.write_options()?;
     let mut warnings = Vec::new();
-    let content_type =
-        call.headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or("");
-    let content_type = content_type.split(';').next().unwrap_or("").trim();
-    if matches!(content_type, "application/apply-patch+yaml" | "application/apply-patch+cbor") {
+    if call.content_type() == patches::APPLY {
         return apply_patch(call, name, body, &options, warnings).await;
     }
-    let patch = read_json(body)?;
+    let patch = patches::read(call.content_type(), body)?;
     let stored = change(call, name, &options, &mut warnings, |current| {
-        patches::apply(content_type, call.kind, current, &patch)
+        patches::apply(call.content_type(), call.kind, current, &patch)
     })
     .await?;
     Ok(call.respond(200, &stored, &warnings))
@@ -56,7 +53,8 @@ pub(crate) async fn change(
         if !version.is_empty() && version != meta(&old, "resourceVersion") {
             return Err(ApiError::modified(call.kind, name));
         }
-        let object = prepare::to_stored(call.kind, &changed, options, warnings)?;
+        let object = prepare::to_stored(call.kind, &changed, options, warnings)
+            .map_err(|why| undecodable(call, &changed, &why))?;
         let kind = call.kind.stored();
         let mut object = prepare::next_object(kind, &old, object, call.subresource)?;
         managed::track(kind, Some(&old), &mut object, call.subresource, &options.manager);
@@ -68,6 +66,20 @@ pub(crate) async fn change(
     Err(ApiError::modified(call.kind, name))
 }
 
+/// A body that is wrong is a bad request; a patch that makes something wrong is an invalid one.
+fn undecodable(call: &Call<'_>, changed: &Value, why: &str) -> ApiError {
+    if call.method != Method::PATCH {
+        return decode::refused(call.kind, why);
+    }
+    let expected = why.rsplit_once(" of type ").map(|(_, expected)| expected);
+    match expected.filter(|_| call.content_type() == patches::STRATEGIC) {
+        Some(expected) => {
+            ApiError::invalid_patch(&changed.to_string(), &format!("unrecognized type: {expected}"))
+        }
+        None => ApiError::invalid_patch(&changed.to_string(), why),
+    }
+}
+
 async fn apply_patch(
     call: &Call<'_>,
     name: &str,
@@ -75,17 +87,33 @@ async fn apply_patch(
     options: &WriteOptions,
     mut warnings: Vec<String>,
 ) -> Result<Response<Body>, ApiError> {
-    if call.query.get("fieldManager").is_none_or(str::is_empty) {
-        return Err(ApiError::new(
-            422,
-            "Invalid",
-            "PatchOptions.meta.k8s.io \"\" is invalid: fieldManager: Required value: is required for apply patch",
-        ));
+    let config = parse(patches::APPLY, body)
+        .map_err(|why| ApiError::bad_request(format!("error decoding YAML: {why}")))?;
+    let text = |field: &str| config[field].as_str().unwrap_or("");
+    if text("apiVersion").is_empty() || text("kind").is_empty() {
+        let (group, version) = text("apiVersion").split_once('/').unwrap_or(("", text("apiVersion")));
+        let why = format!("invalid object type: {group}/{version}, Kind={}", text("kind"));
+        return Err(ApiError::bad_request(why));
     }
-    let config = prepare::identify(call.kind, call.namespace, Some(name), read_json(body)?)?;
-    crate::decode::decode(call.kind, &config, options.validation, &mut warnings)?;
-    let kind = call.kind.stored();
+    let config = prepare::identify(call.kind, call.namespace, Some(name), config)?;
+    decode::decode(call.kind, &config, options.validation, &mut warnings)
+        .map_err(|why| decode::refused(call.kind, &why))?;
     let config = views::store(call.kind, config);
+    let (created, object) = apply_config(call, name, &config, options, &mut warnings).await?;
+    Ok(call.respond(if created { 201 } else { 200 }, &object, &warnings))
+}
+
+/// Applies a configuration; also says whether that made the object.
+pub(crate) async fn apply_config(
+    call: &Call<'_>,
+    name: &str,
+    config: &Value,
+    options: &WriteOptions,
+    warnings: &mut Vec<String>,
+) -> Result<(bool, Object), ApiError> {
+    let kind = call.kind.stored();
+    let normalize =
+        |object: &Value| decode::normalize(kind, object).map_err(|why| decode::refused(kind, &why));
     for _ in 0..PATCH_ATTEMPTS {
         let mut notes = warnings.clone();
         let Ok(old) = call.stored(name) else {
@@ -94,22 +122,26 @@ async fn apply_patch(
             }
             let mut object = config.clone();
             apply::first(kind, &mut object, call.subresource, options)?;
-            let object = crate::decode::normalize(kind, &object)?;
+            let object = normalize(&object)?;
             match create::insert(call, object, options, &mut notes, false).await {
-                Ok(created) => return Ok(call.respond(201, &created, &notes)),
+                Ok(created) => {
+                    *warnings = notes;
+                    return Ok((true, created));
+                }
                 Err(error) if error.reason == "AlreadyExists" => continue,
                 Err(error) => return Err(error),
             }
         };
-        let version = meta(&config, "resourceVersion");
+        let version = meta(config, "resourceVersion");
         if !version.is_empty() && version != meta(&old, "resourceVersion") {
             return Err(ApiError::modified(call.kind, name));
         }
-        let merged = apply::merge(kind, &old, &config, call.subresource, options)?;
-        let merged = crate::decode::normalize(kind, &merged)?;
+        let merged = apply::merge(kind, &old, config, call.subresource, options)?;
+        let merged = normalize(&merged)?;
         let object = prepare::next_object(kind, &old, merged, call.subresource)?;
         if let Some(stored) = write(call, &old, object, options, &mut notes).await? {
-            return Ok(call.respond(200, &stored, &notes));
+            *warnings = notes;
+            return Ok((false, stored));
         }
     }
     Err(ApiError::modified(call.kind, name))

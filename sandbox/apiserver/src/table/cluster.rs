@@ -112,20 +112,15 @@ pub(crate) const EVENT: Columns = Columns {
         };
         let count = number(&event["series"]["count"]).max(number(&event["count"])).max(1);
         vec![
-            times(&[
-                &["series", "lastObservedTime"],
-                &["lastTimestamp"],
-                &["eventTime"],
-                &["metadata", "creationTimestamp"],
-            ]),
+            times(&[&["series", "lastObservedTime"], &["lastTimestamp"], &["eventTime"]]),
             json!(text(event, &["type"])),
             json!(text(event, &["reason"])),
             json!(format!("{}/{}", text(object, &["kind"]).to_lowercase(), text(object, &["name"]))),
             json!(text(object, &["fieldPath"])),
             json!(source),
             json!(text(event, &["message"]).trim()),
-            times(&[&["firstTimestamp"], &["eventTime"], &["metadata", "creationTimestamp"]]),
-            json!(count.to_string()),
+            times(&[&["firstTimestamp"], &["eventTime"]]),
+            json!(count),
             name(event),
         ]
     },

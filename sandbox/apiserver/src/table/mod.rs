@@ -9,9 +9,10 @@ mod workloads;
 use serde_json::{Value, json};
 
 use crate::kinds::Kind;
+use crate::request::Rows;
 use crate::rest::render;
 use crate::store::meta;
-use crate::time;
+use crate::{time, views};
 
 /// The columns of a kind and how to fill them.
 pub(crate) struct Columns {
@@ -21,13 +22,16 @@ pub(crate) struct Columns {
 }
 
 /// Rows for objects.
-pub(crate) fn of<'a>(kind: &Kind, objects: impl Iterator<Item = &'a Value>) -> Value {
+pub(crate) fn of<'a>(kind: &Kind, rows: Rows, objects: impl Iterator<Item = &'a Value>) -> Value {
     let columns = columns(kind);
     let definitions: Vec<Value> = columns
         .names
         .iter()
         .map(|(name, wide)| {
-            let number = ["Desired", "Current", "Up-To-Date", "Available", "Data", "Replicas", "Secrets"].contains(name);
+            let number = match kind.kind {
+                "ReplicaSet" => ["Desired", "Current", "Ready"].contains(name),
+                _ => *name == "Allowed Disruptions",
+            };
             json!({
                 "name": name, "type": if number { "integer" } else { "string" },
                 "format": if *name == "Name" { "name" } else { "" }, "description": "", "priority": i32::from(*wide),
@@ -35,7 +39,14 @@ pub(crate) fn of<'a>(kind: &Kind, objects: impl Iterator<Item = &'a Value>) -> V
         })
         .collect();
     let rows: Vec<Value> = objects
-        .map(|object| json!({"cells": (columns.cells)(object), "object": render::metadata_only(object)}))
+        .map(|object| {
+            let shown = match rows {
+                Rows::Nothing => Value::Null,
+                Rows::Metadata => render::metadata_only(object),
+                Rows::Object => views::show(kind, object),
+            };
+            json!({"cells": (columns.cells)(object), "object": shown})
+        })
         .collect();
     json!({"kind": "Table", "apiVersion": "meta.k8s.io/v1", "columnDefinitions": definitions, "rows": rows})
 }

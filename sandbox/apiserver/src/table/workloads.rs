@@ -8,7 +8,7 @@ pub(crate) const DEPLOYMENT: Columns = Columns {
     names: &[
         ("Name", false),
         ("Ready", false),
-        ("Up-To-Date", false),
+        ("Up-to-date", false),
         ("Available", false),
         ("Age", false),
         ("Containers", true),

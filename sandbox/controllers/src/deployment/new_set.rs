@@ -3,9 +3,10 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use k8s_openapi::api::apps::v1::{ReplicaSet, ReplicaSetSpec};
+use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet, ReplicaSetSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::ResourceExt;
+use kube::api::{Patch, PatchParams};
 
 use super::{COMPONENT, DESIRED, HASH_LABEL, MAXIMUM, REVISION, REVISION_HISTORY, Rollout, template};
 use crate::control::{has_code, message};
@@ -133,7 +134,14 @@ impl Rollout<'_> {
         if self.deployment.annotations().get(REVISION) == Some(&revision) {
             return Ok(());
         }
-        let patch = serde_json::json!({ "annotations": { REVISION: revision } });
-        self.cluster.patch_metadata(&self.cluster.deployments, &*self.deployment, patch).await
+        let uid = self.deployment.uid();
+        let patch = serde_json::json!({ "metadata": { "uid": uid, "annotations": { REVISION: revision } } });
+        let api = self.cluster.api::<Deployment>(&self.deployment.namespace().unwrap_or_default());
+        // By way of the status, as Kubernetes does it: it does not count as a new generation there.
+        let written = api
+            .patch_status(&self.deployment.name_any(), &PatchParams::default(), &Patch::Merge(patch))
+            .await?;
+        self.cluster.deployments.observe(written);
+        Ok(())
     }
 }

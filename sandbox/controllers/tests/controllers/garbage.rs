@@ -28,9 +28,7 @@ async fn orphaned_dependents_live_on() {
     world.create::<Deployment>(deployment("web", 2, "good:1")).await;
     world.until_rolled_out("web", 2).await;
     let before = world.api::<Pod>().list(&ListParams::default()).await.unwrap().items;
-    // What a deletion with the policy Orphan sets.
-    world.merge::<Deployment>("web", json!({"metadata": {"finalizers": ["orphan"]}})).await;
-    world.api::<Deployment>().delete("web", &DeleteParams::default()).await.unwrap();
+    world.api::<Deployment>().delete("web", &DeleteParams::orphan()).await.unwrap();
     world
         .until("a set without owner", |sets: &[ReplicaSet]| {
             sets.len() == 1 && sets[0].owner_references().is_empty()
@@ -43,6 +41,28 @@ async fn orphaned_dependents_live_on() {
     let after = world.api::<Pod>().list(&ListParams::default()).await.unwrap().items;
     let uids = |pods: &[Pod]| pods.iter().map(|pod| pod.uid().unwrap()).collect::<Vec<_>>();
     assert_eq!(uids(&before), uids(&after));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn in_the_foreground_an_owner_goes_last() {
+    let world = World::start().await;
+    world.create::<Deployment>(deployment("web", 2, "good:1")).await;
+    world.until_rolled_out("web", 2).await;
+    let set = world.api::<ReplicaSet>().list(&ListParams::default()).await.unwrap().items[0].name_any();
+    world.merge::<ReplicaSet>(&set, json!({"metadata": {"finalizers": ["example.com/hold"]}})).await;
+    let answer = world.api::<Deployment>().delete("web", &DeleteParams::foreground()).await.unwrap();
+    let going = answer.left().expect("the Deployment, which is still there");
+    assert_eq!(going.finalizers(), ["foregroundDeletion"]);
+    world
+        .until("a set that only its finalizer holds", |sets: &[ReplicaSet]| {
+            sets.len() == 1 && sets[0].metadata.deletion_timestamp.is_some()
+        })
+        .await;
+    world.until("no pod", <[Pod]>::is_empty).await;
+    assert!(world.api::<Deployment>().get_opt("web").await.unwrap().is_some(), "it waits for its set");
+    world.merge::<ReplicaSet>(&set, json!({"metadata": {"finalizers": null}})).await;
+    world.until("no set", <[ReplicaSet]>::is_empty).await;
+    world.until("no Deployment", <[Deployment]>::is_empty).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,9 +1,12 @@
 //! Label and field selectors of lists and watches.
 
+mod labels;
+
 use std::collections::BTreeMap;
 
 use serde_json::Value;
 
+use crate::kinds::Kind;
 use crate::status::ApiError;
 
 /// Which objects a list or watch is about.
@@ -19,21 +22,14 @@ enum LabelTerm {
     NotIn(String, Vec<String>),
     Exists(String),
     Missing(String),
+    Above(String, i64),
+    Below(String, i64),
 }
 
 impl Selector {
     /// From the query parameters `labelSelector` and `fieldSelector`.
-    pub(crate) fn parse(labels: &str, fields: &str) -> Result<Selector, ApiError> {
-        let labels = split_terms(labels)
-            .into_iter()
-            .map(|term| {
-                label_term(&term).ok_or_else(|| {
-                    ApiError::bad_request(format!(
-                        "unable to parse requirement: found '{term}', expected: a label requirement"
-                    ))
-                })
-            })
-            .collect::<Result<_, _>>()?;
+    pub(crate) fn parse(kind: &Kind, labels: &str, fields: &str) -> Result<Selector, ApiError> {
+        let labels = labels::parse(labels).map_err(ApiError::bad_request)?;
         let fields = fields
             .split(',')
             .filter(|term| !term.is_empty())
@@ -46,10 +42,16 @@ impl Selector {
                     let why = format!("invalid selector: '{term}'; can't understand '{term}'");
                     return Err(ApiError::bad_request(why));
                 };
+                check_field(kind, path.trim())?;
                 Ok((path.trim().to_owned(), wanted, value.trim().to_owned()))
             })
             .collect::<Result<_, _>>()?;
         Ok(Selector { labels, fields })
+    }
+
+    /// Takes every object.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.labels.is_empty() && self.fields.is_empty()
     }
 
     /// Only the object of this name.
@@ -68,60 +70,72 @@ impl Selector {
 impl LabelTerm {
     fn matches(&self, labels: &Value) -> bool {
         let get = |key: &str| labels.get(key).and_then(Value::as_str);
+        let number = |key: &str| get(key).and_then(|text| text.parse::<i64>().ok());
         match self {
             LabelTerm::In(key, values) => get(key).is_some_and(|v| values.iter().any(|w| w == v)),
             LabelTerm::NotIn(key, values) => get(key).is_none_or(|v| values.iter().all(|w| w != v)),
             LabelTerm::Exists(key) => get(key).is_some(),
             LabelTerm::Missing(key) => get(key).is_none(),
+            LabelTerm::Above(key, bound) => number(key).is_some_and(|number| number > *bound),
+            LabelTerm::Below(key, bound) => number(key).is_some_and(|number| number < *bound),
         }
     }
 }
 
-/// Splits at commas outside parentheses.
-fn split_terms(text: &str) -> Vec<String> {
-    let mut terms = vec![String::new()];
-    let mut depth = 0_i32;
-    for c in text.chars() {
-        match c {
-            '(' => depth += 1,
-            ')' => depth -= 1,
-            ',' if depth == 0 => {
-                terms.push(String::new());
-                continue;
-            }
-            _ => {}
-        }
-        if let Some(last) = terms.last_mut() {
-            last.push(c);
-        }
+/// Refuses a field that Kubernetes has no selector for. Source: the field label conversions in `pkg/apis/*/v1`.
+fn check_field(kind: &Kind, path: &str) -> Result<(), ApiError> {
+    let own: &[&str] = match (kind.group, kind.kind) {
+        ("", "Pod") => &[
+            "spec.nodeName",
+            "spec.restartPolicy",
+            "spec.schedulerName",
+            "spec.serviceAccountName",
+            "spec.hostNetwork",
+            "status.phase",
+            "status.podIP",
+            "status.podIPs",
+            "status.nominatedNodeName",
+        ],
+        ("", "Node") => &["spec.unschedulable"],
+        ("", "Namespace") => &["status.phase"],
+        ("", "Secret") => &["type"],
+        ("", "Service") => &["spec.clusterIP", "spec.type"],
+        ("apps", "ReplicaSet") => &["status.replicas"],
+        ("", "Event") => &[
+            "involvedObject.kind",
+            "involvedObject.namespace",
+            "involvedObject.name",
+            "involvedObject.uid",
+            "involvedObject.apiVersion",
+            "involvedObject.resourceVersion",
+            "involvedObject.fieldPath",
+            "reason",
+            "reportingComponent",
+            "source",
+            "type",
+        ],
+        ("events.k8s.io", _) => &[
+            "regarding.kind",
+            "regarding.namespace",
+            "regarding.name",
+            "regarding.uid",
+            "regarding.apiVersion",
+            "regarding.resourceVersion",
+            "regarding.fieldPath",
+            "reason",
+            "reportingController",
+            "type",
+        ],
+        _ => &[],
+    };
+    if ["metadata.name", "metadata.namespace"].contains(&path) || own.contains(&path) {
+        return Ok(());
     }
-    terms.into_iter().map(|term| term.trim().to_owned()).filter(|term| !term.is_empty()).collect()
-}
-
-fn label_term(term: &str) -> Option<LabelTerm> {
-    let one = |key: &str, value: &str| (key.trim().to_owned(), vec![value.trim().to_owned()]);
-    if let Some((head, list)) = term.strip_suffix(')').and_then(|t| t.split_once('(')) {
-        let values = list.split(',').map(|v| v.trim().to_owned()).collect();
-        let (key, operator) = head.trim().rsplit_once(char::is_whitespace)?;
-        let key = key.trim().to_owned();
-        return match operator {
-            "in" => Some(LabelTerm::In(key, values)),
-            "notin" => Some(LabelTerm::NotIn(key, values)),
-            _ => None,
-        };
-    }
-    if let Some((key, value)) = term.split_once("!=") {
-        let (key, values) = one(key, value);
-        return Some(LabelTerm::NotIn(key, values));
-    }
-    if let Some((key, value)) = term.split_once("==").or_else(|| term.split_once('=')) {
-        let (key, values) = one(key, value);
-        return Some(LabelTerm::In(key, values));
-    }
-    if let Some(key) = term.strip_prefix('!') {
-        return Some(LabelTerm::Missing(key.trim().to_owned()));
-    }
-    (!term.contains(char::is_whitespace)).then(|| LabelTerm::Exists(term.to_owned()))
+    Err(ApiError::bad_request(if own.is_empty() {
+        format!("\"{path}\" is not a known field selector: only \"metadata.name\", \"metadata.namespace\"")
+    } else {
+        format!("field label not supported: {path}")
+    }))
 }
 
 /// The value of a field path as selectors compare it; absent is empty.
@@ -132,7 +146,12 @@ fn field(object: &Value, path: &str) -> String {
             &object["source"]["component"]
         }
         "source" => &object["source"]["component"],
-        _ => path.split('.').fold(object, |value, part| &value[part]),
+        "reportingController" => &object["reportingComponent"],
+        // Events are stored as the core group has them.
+        _ => path
+            .replacen("regarding.", "involvedObject.", 1)
+            .split('.')
+            .fold(object, |value, part| &value[part]),
     };
     match found {
         Value::String(text) => text.clone(),

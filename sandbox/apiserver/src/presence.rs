@@ -1,0 +1,152 @@
+//! What Kubernetes' Go types write although nobody set it, and leave out although it was set: their `omitempty` leaves
+//! out empty lists and maps, but never a struct or a time.
+
+use serde_json::{Map, Value, json};
+
+use crate::kinds::Kind;
+use crate::schema::Path;
+
+/// Maps by their field names; any other empty object is a struct, which stays.
+const MAPS: [&str; 11] = [
+    "labels",
+    "annotations",
+    "matchLabels",
+    "data",
+    "binaryData",
+    "nodeSelector",
+    "limits",
+    "requests",
+    "capacity",
+    "allocatable",
+    "overhead",
+];
+/// Lists that are written although they are empty.
+const LISTS: [&str; 4] = ["rules", "containers", "endpoints", "httpHeaders"];
+
+/// Brings a decoded object into the form that the Go type has in JSON; `given` is what it was decoded from.
+pub(crate) fn complete(kind: &Kind, given: &Value, object: &mut Value) {
+    leave_out_empty(object);
+    // The one struct that is a pointer in Go alone.
+    if kind.group == "apps"
+        && given["spec"]["selector"].is_null()
+        && let Some(spec) = object.get_mut("spec").and_then(Value::as_object_mut)
+    {
+        spec.remove("selector");
+    }
+    let times: &[&str] = match kind.kind {
+        "Pod" => &["lastProbeTime", "lastTransitionTime"],
+        "Deployment" => &["lastUpdateTime", "lastTransitionTime"],
+        "Node" => &["lastHeartbeatTime", "lastTransitionTime"],
+        "ReplicaSet" | "HorizontalPodAutoscaler" | "Namespace" | "APIService" => &["lastTransitionTime"],
+        _ => &[],
+    };
+    for condition in list(object, "conditions") {
+        times.iter().for_each(|time| add(condition, time, Value::Null));
+    }
+    match (kind.group, kind.kind) {
+        ("", "Pod") => {
+            for statuses in ["containerStatuses", "initContainerStatuses"] {
+                for status in list(object, statuses) {
+                    add(status, "state", json!({}));
+                    add(status, "lastState", json!({}));
+                }
+            }
+        }
+        ("", "Event") => {
+            for time in ["eventTime", "firstTimestamp", "lastTimestamp"] {
+                add(object, time, Value::Null);
+            }
+            add(object, "reportingComponent", json!(""));
+            add(object, "reportingInstance", json!(""));
+            add(object, "source", json!({}));
+        }
+        _ => {}
+    }
+}
+
+fn list<'a>(object: &'a mut Value, field: &str) -> impl Iterator<Item = &'a mut Value> {
+    let list = object.get_mut("status").and_then(|status| status.get_mut(field));
+    list.and_then(Value::as_array_mut).into_iter().flatten()
+}
+
+fn add(object: &mut Value, field: &str, value: Value) {
+    if let Some(fields) = object.as_object_mut() {
+        fields.entry(field).or_insert(value);
+    }
+}
+
+fn leave_out_empty(value: &mut Value) {
+    match value {
+        Value::Object(fields) => {
+            fields.values_mut().for_each(leave_out_empty);
+            fields.retain(|name, value| match value {
+                Value::Object(map) => !map.is_empty() || !MAPS.contains(&name.as_str()),
+                Value::Array(items) => !items.is_empty() || LISTS.contains(&name.as_str()),
+                _ => true,
+            });
+        }
+        Value::Array(items) => items.iter_mut().for_each(leave_out_empty),
+        _ => {}
+    }
+}
+
+/// Does every object of the kind have this map or list, so that nobody adds it?
+pub(crate) fn always_there(kind: &Kind, path: &Path) -> bool {
+    let path = path.fields();
+    let workload = kind.group == "apps";
+    match path.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
+        ["metadata" | "spec" | "status"] => true,
+        ["spec", "containers"] => kind.is("", "pods"),
+        ["spec", "strategy" | "template"]
+        | ["spec", "template", "metadata" | "spec"]
+        | ["spec", "template", "spec", "containers"] => workload,
+        ["status", "loadBalancer"] => true,
+        ["status", "nodeInfo" | "daemonEndpoints"] | ["status", "daemonEndpoints", "kubeletEndpoint"] => true,
+        ["involvedObject" | "source"] => kind.is("", "events"),
+        ["spec", "scaleTargetRef"] => kind.group == "autoscaling",
+        _ => false,
+    }
+}
+
+/// Is this what the field is in every object that says nothing of it?
+pub(crate) fn is_unset(kind: &Kind, path: &Path, value: &Value) -> bool {
+    let empty = match value {
+        Value::Null => true,
+        Value::String(text) => text.is_empty(),
+        Value::Object(fields) => fields.is_empty(),
+        _ => false,
+    };
+    let path: Vec<&str> = path.fields().iter().map(String::as_str).collect();
+    empty
+        && match (kind.group, path.as_slice()) {
+            (
+                "",
+                [
+                    "eventTime" | "firstTimestamp" | "lastTimestamp" | "reportingComponent"
+                    | "reportingInstance" | "source",
+                ],
+            ) => kind.kind == "Event",
+            ("networking.k8s.io", ["spec", "podSelector"]) | (_, ["spec" | "status"]) => true,
+            _ => false,
+        }
+}
+
+/// The status of a new Node.
+pub(crate) fn node_status() -> Value {
+    let info: Map<String, Value> = [
+        "machineID",
+        "systemUUID",
+        "bootID",
+        "kernelVersion",
+        "osImage",
+        "containerRuntimeVersion",
+        "kubeletVersion",
+        "kubeProxyVersion",
+        "operatingSystem",
+        "architecture",
+    ]
+    .into_iter()
+    .map(|field| (field.to_owned(), json!("")))
+    .collect();
+    json!({"daemonEndpoints": {"kubeletEndpoint": {"Port": 0}}, "nodeInfo": info})
+}

@@ -1,0 +1,169 @@
+//! list: what its options allow, and the pages that `limit` asks for.
+
+use axum::body::Body;
+use http::Response;
+use serde_json::{Value, json};
+
+use super::{Call, render};
+use crate::request::{Query, View};
+use crate::status::{ApiError, Cause, json_response};
+use crate::store::{Expired, Object, meta};
+use crate::views;
+
+/// Kubernetes' `ListOptions`, as far as they matter here.
+pub(crate) struct ListOptions {
+    limit: usize,
+    page: Option<Page>,
+}
+
+/// Where the next page begins: after this object, in the state at this version.
+#[derive(Debug, Clone, PartialEq)]
+struct Page {
+    version: u64,
+    after: (String, String),
+}
+
+impl Page {
+    /// The token that `continue` brings back.
+    fn token(&self) -> String {
+        let text = json!([self.version, self.after.0, self.after.1]).to_string();
+        let encoded = serde_json::to_value(k8s_openapi::ByteString(text.into_bytes())).unwrap_or_default();
+        encoded.as_str().unwrap_or_default().to_owned()
+    }
+
+    fn read(token: &str) -> Option<Page> {
+        let bytes: k8s_openapi::ByteString = serde_json::from_value(json!(token)).ok()?;
+        let (version, namespace, name) = serde_json::from_slice(&bytes.0).ok()?;
+        Some(Page { version, after: (namespace, name) })
+    }
+}
+
+impl ListOptions {
+    /// Refuses options of a list or watch that contradict each other.
+    pub(crate) fn check(query: &Query) -> Result<(), ApiError> {
+        let get = |key: &str| query.get(key).unwrap_or("");
+        let (matching, field) = (get("resourceVersionMatch"), "resourceVersionMatch");
+        let watches = query.flag("watch");
+        let mut causes = Vec::new();
+        let mut forbid = |field: &str, why: &str| causes.push(Cause::forbidden(field, why));
+        if watches && query.has("sendInitialEvents") && matching != "NotOlderThan" {
+            forbid(field, "sendInitialEvents requires setting resourceVersionMatch to NotOlderThan");
+        }
+        if !watches && query.has("sendInitialEvents") {
+            forbid("sendInitialEvents", "sendInitialEvents is forbidden for list");
+        }
+        if !matching.is_empty() {
+            if watches && !query.has("sendInitialEvents") {
+                forbid(
+                    field,
+                    "resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided",
+                );
+            }
+            if !watches && get("resourceVersion").is_empty() {
+                forbid(field, "resourceVersionMatch is forbidden unless resourceVersion is provided");
+            }
+            if !get("continue").is_empty() {
+                forbid(field, "resourceVersionMatch is forbidden with continue");
+            }
+            let supported: &[&str] = if watches { &["NotOlderThan"] } else { &["Exact", "NotOlderThan", ""] };
+            if !supported.contains(&matching) {
+                causes.push(Cause::not_supported(field, &json!(matching), supported));
+            }
+        }
+        if causes.is_empty() { Ok(()) } else { Err(ApiError::invalid_options("ListOptions", &causes)) }
+    }
+
+    fn read(query: &Query) -> Result<ListOptions, ApiError> {
+        let limit = query.number("limit")?.unwrap_or(0);
+        query.number("timeoutSeconds")?;
+        ListOptions::check(query)?;
+        let version = query.get("resourceVersion").filter(|text| !text.is_empty());
+        let exactly = query.get("resourceVersionMatch") == Some("Exact");
+        let version = version.map(|text| {
+            text.parse::<u64>().map_err(|_| {
+                ApiError::bad_request(format!(
+                    "invalid resource version: resourceVersion: Invalid value: \"{text}\": strconv.ParseUint: \
+                     parsing \"{text}\": invalid syntax"
+                ))
+            })
+        });
+        let version = version.transpose()?.filter(|_| exactly);
+        let page = match query.get("continue").filter(|token| !token.is_empty()) {
+            Some(token) => Some(Page::read(token).ok_or_else(|| {
+                ApiError::bad_request(
+                    "invalid continue token: continue key is not valid: it is not one of ours",
+                )
+            })?),
+            None => version.map(|version| Page { version, after: Default::default() }),
+        };
+        Ok(ListOptions { limit: usize::try_from(limit).unwrap_or(0), page })
+    }
+}
+
+pub(crate) fn list(call: &Call<'_>) -> Result<Response<Body>, ApiError> {
+    let options = ListOptions::read(call.query)?;
+    let selector = call.query.selector(call.kind)?;
+    let namespace = (!call.namespace.is_empty()).then_some(call.namespace);
+    let kind = call.kind.stored();
+    let (mut objects, version) = match &options.page {
+        None => call.api.store.list(kind, namespace),
+        Some(page) => {
+            let objects = call.api.store.list_at(kind, namespace, page.version);
+            let mut objects = objects.map_err(|Expired(_)| expired())?;
+            objects.retain(|object| key(object) > page.after);
+            (objects, page.version)
+        }
+    };
+    objects.retain(|object| selector.matches(object));
+    let mut metadata = json!({"resourceVersion": version.to_string()});
+    if options.limit > 0 && objects.len() > options.limit {
+        // A real server only counts what is left where it need not look at each object.
+        if selector.is_empty() {
+            metadata["remainingItemCount"] = json!(objects.len() - options.limit);
+        }
+        objects.truncate(options.limit);
+        let after = objects.last().map(key).unwrap_or_default();
+        metadata["continue"] = json!(Page { version, after }.token());
+    }
+    Ok(json_response(200, &show(call, &objects, metadata)?))
+}
+
+fn key(object: &Object) -> (String, String) {
+    (meta(object, "namespace").to_owned(), meta(object, "name").to_owned())
+}
+
+fn expired() -> ApiError {
+    let why = "The provided continue parameter is too old to display a consistent list result. You can start a new \
+               list without the continue parameter.";
+    ApiError::new(410, "Expired", why)
+}
+
+/// The list as the client wants to see it. Its items leave out what the list says of them all: kind and version.
+pub(crate) fn show(call: &Call<'_>, objects: &[Object], metadata: Value) -> Result<Value, ApiError> {
+    let items = |one: &dyn Fn(&Value) -> Value| objects.iter().map(|object| one(object)).collect::<Vec<_>>();
+    Ok(match call.view {
+        View::Table(rows) => render::table(call.kind, rows, objects, metadata),
+        View::Metadata => {
+            let (package, kind) = (call.kind.package(), call.kind.kind);
+            let why = format!(
+                "you requested PartialObjectMetadata, but the requested object is a list (*{package}.{kind}List)"
+            );
+            return Err(ApiError::new(406, "NotAcceptable", why));
+        }
+        View::MetadataList => json!({
+            "kind": "PartialObjectMetadataList", "apiVersion": "meta.k8s.io/v1", "metadata": metadata,
+            "items": items(&render::metadata_only),
+        }),
+        View::Object => json!({
+            "kind": format!("{}List", call.kind.kind), "apiVersion": call.kind.api_version(), "metadata": metadata,
+            "items": items(&|object| {
+                let mut item = views::show(call.kind, object);
+                if let Some(fields) = item.as_object_mut() {
+                    fields.remove("kind");
+                    fields.remove("apiVersion");
+                }
+                item
+            }),
+        }),
+    })
+}
