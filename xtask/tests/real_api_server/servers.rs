@@ -179,19 +179,22 @@ impl Server {
         self.until_ready().await
     }
 
-    /// One request as it is, and the answer as it is.
+    /// One request with these headers, and the answer as it is.
     pub(crate) async fn ask(
         &self,
         method: &str,
         path: &str,
-        content_type: &str,
+        headers: &[(http::HeaderName, &str)],
         body: String,
     ) -> Result<(u16, serde_json::Value)> {
         let method = method.parse::<reqwest::Method>()?;
         let request = self.http.request(method, format!("{}{path}", self.url)).bearer_auth(TOKEN);
-        let request =
-            request.header("content-type", content_type).header("user-agent", "parity/1").body(body);
-        let answer = request.send().await.with_context(|| format!("asking the {} API server", self.name))?;
+        let request = headers.iter().fold(request, |request, (name, value)| request.header(name, *value));
+        let answer = request
+            .body(body)
+            .send()
+            .await
+            .with_context(|| format!("asking the {} API server", self.name))?;
         let code = answer.status().as_u16();
         let text = answer.text().await?;
         Ok((code, serde_json::from_str(&text).unwrap_or(serde_json::Value::String(text))))
