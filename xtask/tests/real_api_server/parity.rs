@@ -98,14 +98,14 @@ const CHOSEN: &[(&str, &str)] = &[
     ("taints", "of a new node: the sandbox has no controller that would take them off"),
 ];
 
-/// Parts of messages, from the first text to the second (to the end where that is empty).
+/// What is left out of messages: from the first text up to the second (to the end where that is empty).
 const UNSAID: &[(&str, &str, &str)] = &[
     ("\n@@", "", "a difference of Go structs"),
     ("continue key is not valid: ", "", "the words of Go's JSON parser"),
-    (" is invalid: patch: Invalid value: ", "\": ", "the whole patched object, in Go's order of fields"),
+    ("Invalid value: \"{\\\"apiVersion", "\": ", "a whole object, in Go's order of fields"),
+    ("Invalid value: \"map[", "\": ", "where the sandbox shows the object, the real one shows the patch"),
     ("in record (", ")", "an uid or a resourceVersion"),
     ("UID in object meta: ", "", "an uid"),
-    ("/registry/", ",", "the namespace is in it"),
 ];
 
 /// Asks both the same, in order, and compares what does not depend on when and where.
@@ -195,11 +195,10 @@ fn without_ages(mut cells: Value) -> Value {
 
 fn unsay(text: &mut String) {
     for (from, to, _) in UNSAID {
-        let Some(start) = text.find(from).map(|start| start + from.len()) else { continue };
-        let end =
-            if to.is_empty() { Some(text.len()) } else { text[start..].rfind(to).map(|end| start + end) };
-        if let Some(end) = end {
-            text.replace_range(start..end, "...");
+        let Some(start) = text.find(from) else { continue };
+        let length = if to.is_empty() { Some(text.len() - start) } else { text[start..].find(to) };
+        if let Some(length) = length {
+            text.replace_range(start..start + length, "");
         }
     }
     // The name that generateName made.
