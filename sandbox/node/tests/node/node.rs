@@ -27,7 +27,7 @@ async fn the_node_registers_itself_ready() {
     for resources in [status.capacity.unwrap(), status.allocatable.unwrap()] {
         assert_eq!(
             (&*resources["cpu"].0, &*resources["memory"].0, &*resources["pods"].0),
-            ("2", "8388608Ki", "110")
+            ("2", "8Gi", "110")
         );
     }
     assert_eq!(status.addresses.unwrap()[0].address, "127.0.0.1");
