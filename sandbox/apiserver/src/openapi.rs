@@ -1,10 +1,11 @@
 //! OpenAPI v3, as much as kubectl needs: which kinds there are, and that writes take `fieldValidation` and `dryRun`,
-//! so that it leaves validation to the server. There is no v2 document: kubectl then uses the types built into it.
+//! so that it leaves validation to the server. The v2 document, which kubectl wants before it applies a `List`, names no
+//! kinds: kubectl then uses the types built into it.
 
 use std::sync::Arc;
 
 use axum::body::Body;
-use http::Response;
+use http::{HeaderMap, HeaderValue, Response, header};
 use serde_json::{Map, Value, json};
 
 use crate::kinds::{KINDS, Kind, Storage};
@@ -12,8 +13,14 @@ use crate::metrics;
 use crate::server::Api;
 use crate::status::json_response;
 
+const TITLE: &str = "Kubernetes";
+const VERSION: &str = "v1.34.0-sandbox";
+
 /// The answer to an OpenAPI path, `None` for any other.
-pub(crate) fn answer(api: &Arc<Api>, path: &str) -> Option<Response<Body>> {
+pub(crate) fn answer(api: &Arc<Api>, path: &str, headers: &HeaderMap) -> Option<Response<Body>> {
+    if path == "/openapi/v2" {
+        return Some(second_version(headers));
+    }
     let rest = path.strip_prefix("/openapi/v3")?;
     if rest.is_empty() {
         let mut paths = Map::new();
@@ -82,10 +89,29 @@ pub(crate) fn answer(api: &Arc<Api>, path: &str) -> Option<Response<Body>> {
         );
     }
     let document = json!({
-        "openapi": "3.0.0", "info": {"title": "Kubernetes", "version": "v1.34.0-sandbox"},
+        "openapi": "3.0.0", "info": {"title": TITLE, "version": VERSION},
         "paths": paths, "components": {"schemas": schemas},
     });
     Some(json_response(200, &document))
+}
+
+/// The v2 document, in the form that the client takes.
+fn second_version(headers: &HeaderMap) -> Response<Body> {
+    const PROTOBUF: &str = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf";
+    let accept = headers.get(header::ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or("");
+    if !accept.contains("proto-openapi.spec.v2") {
+        let document = json!({"swagger": "2.0", "info": {"title": TITLE, "version": VERSION}, "paths": {}});
+        return json_response(200, &document);
+    }
+    // `Document` of gnostic's OpenAPIv2.proto: swagger is field 1, info is field 2; of `Info`, title is 1, version is 2.
+    let text = |field: u8, bytes: &[u8]| {
+        let length = u8::try_from(bytes.len()).unwrap_or(0);
+        [&[field << 3 | 2, length], bytes].concat()
+    };
+    let info = [text(1, TITLE.as_bytes()), text(2, VERSION.as_bytes())].concat();
+    let mut response = Response::new(Body::from([text(1, b"2.0"), text(2, &info)].concat()));
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(PROTOBUF));
+    response
 }
 
 fn root(kind: &Kind) -> String {

@@ -204,7 +204,7 @@ fn other(api: &Arc<Api>, path: &str, query: &Query, headers: &HeaderMap) -> Resu
     if path == "/version" {
         return Ok(json_response(200, &server::version()));
     }
-    if let Some(response) = openapi::answer(api, path) {
+    if let Some(response) = openapi::answer(api, path, headers) {
         return Ok(response);
     }
     if let Some(response) = discovery::answer(api, path, headers) {
