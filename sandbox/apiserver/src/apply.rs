@@ -12,6 +12,24 @@ use crate::request::WriteOptions;
 use crate::schema::{self, Merge, Path};
 use crate::status::ApiError;
 
+/// A path such as `spec.containers[0].name` as the errors of applying name it: `.spec.containers[name="web"].name`.
+pub(crate) fn typed_path(kind: &Kind, object: &Value, path: &str) -> String {
+    let (mut value, mut schema_path, mut steps) = (object, Path::default(), Vec::new());
+    for step in path.split('.') {
+        let (field, index) = step.split_once('[').unwrap_or((step, ""));
+        schema_path.push(field);
+        value = &value[field];
+        steps.push(format!("f:{field}"));
+        if let Ok(index) = index.trim_end_matches(']').parse::<usize>() {
+            value = &value[index];
+            if let Merge::Keyed(keys) = schema::list(kind, &schema_path) {
+                steps.push(fields::item_key(value, keys));
+            }
+        }
+    }
+    fields::show(&steps)
+}
+
 /// Makes the applied configuration a new object, owned by its manager.
 pub(crate) fn first(
     kind: &Kind,
@@ -40,6 +58,9 @@ pub(crate) fn merge(
     let status = subresource == Some("status");
     let wanted = fields::of(kind, &config, status);
     let mut entries = managed::read(live);
+    if entries.is_empty() {
+        entries.extend(managed::before_first_apply(kind, live));
+    }
     let mine = entries.iter().position(|entry| entry.is(&options.manager, "Apply", subresource));
     let before = mine.map(|index| entries[index].fields.clone()).unwrap_or_default();
 

@@ -21,10 +21,9 @@ pub(crate) fn decode(
     validation: FieldValidation,
     warnings: &mut Vec<String>,
 ) -> Result<Value, String> {
-    let (decoded, kept) = normalize_both(kind, object)?;
+    let decoded = normalize(kind, object)?;
     if validation != FieldValidation::Ignore {
-        let mut unknown = Vec::new();
-        find_unknown(object, &kept, &mut String::new(), &mut unknown);
+        let unknown = unknown_fields(kind, object)?;
         let texts: Vec<String> = unknown.iter().map(|path| format!("unknown field \"{path}\"")).collect();
         if validation == FieldValidation::Strict && !texts.is_empty() {
             return Err(format!("strict decoding error: {}", texts.join(", ")));
@@ -32,6 +31,14 @@ pub(crate) fn decode(
         warnings.extend(texts);
     }
     Ok(decoded)
+}
+
+/// The paths of fields that the type does not know.
+pub(crate) fn unknown_fields(kind: &Kind, object: &Value) -> Result<Vec<String>, String> {
+    let (_, kept) = normalize_both(kind, object)?;
+    let mut unknown = Vec::new();
+    find_unknown(object, &kept, &mut String::new(), &mut unknown);
+    Ok(unknown)
 }
 
 /// The object as its type keeps it.

@@ -81,6 +81,20 @@ fn set(object: &mut Value, field: &str, value: Value) {
     }
 }
 
+/// Takes away what only the former type of a service had; its writer goes on owning it, in Kubernetes too.
+pub(crate) fn drop_dependent(kind: &Kind, old: &Value, new: &mut Value) {
+    if kind.is("", "services") && has_node_ports(&old["spec"]) && !has_node_ports(&new["spec"]) {
+        each_in(&mut new["spec"], "ports", |port| remove(port, "nodePort"));
+        remove(&mut new["spec"], "externalTrafficPolicy");
+    }
+}
+
+fn remove(object: &mut Value, field: &str) {
+    if let Some(fields) = object.as_object_mut() {
+        fields.remove(field);
+    }
+}
+
 fn each(list: &mut Value, change: impl Fn(&mut Value)) {
     list.as_array_mut().into_iter().flatten().for_each(change);
 }
@@ -232,6 +246,9 @@ fn service(object: &mut Value) {
     let spec = &mut object["spec"];
     set(spec, "type", json!("ClusterIP"));
     set(spec, "sessionAffinity", json!("None"));
+    if spec["sessionAffinity"] == "ClientIP" {
+        set(spec, "sessionAffinityConfig", json!({"clientIP": {"timeoutSeconds": 10_800}}));
+    }
     if spec["type"] != "ExternalName" {
         set(spec, "internalTrafficPolicy", json!("Cluster"));
     }

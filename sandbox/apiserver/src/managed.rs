@@ -115,6 +115,11 @@ pub(crate) fn track(
         (None, Some(old)) => read(old),
         (_, None) => Vec::new(),
     };
+    if old.is_some() && entries.is_empty() {
+        // What nobody has applied to, and whose list was taken away, is not tracked.
+        write(new, &entries);
+        return;
+    }
     let status = subresource == Some("status");
     let after = fields::with_parents(kind, new, status);
     let before = old.map(|old| fields::with_parents(kind, old, status)).unwrap_or_default();
@@ -158,6 +163,19 @@ pub(crate) fn track(
         entries[index].time = now;
     }
     write(new, &entries);
+}
+
+/// The owner of all that is there when something is applied for the first time to an object without owners.
+pub(crate) fn before_first_apply(kind: &Kind, live: &Value) -> Option<Entry> {
+    let fields = fields::with_parents(kind, live, false);
+    (!fields.is_empty()).then(|| Entry {
+        manager: "before-first-apply".to_owned(),
+        operation: "Update".to_owned(),
+        api_version: kind.api_version(),
+        subresource: String::new(),
+        time: time::now(),
+        fields,
+    })
 }
 
 /// When a write through this subresource is recorded: a scale has no time, in Kubernetes either.

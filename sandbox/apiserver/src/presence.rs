@@ -20,8 +20,8 @@ const MAPS: [&str; 11] = [
     "allocatable",
     "overhead",
 ];
-/// Lists that are written although they are empty.
-const LISTS: [&str; 4] = ["rules", "containers", "endpoints", "httpHeaders"];
+/// Lists that are written although they are empty, and the one that says something by being empty.
+const LISTS: [&str; 4] = ["rules", "containers", "endpoints", "managedFields"];
 
 /// Brings a decoded object into the form that the Go type has in JSON; `given` is what it was decoded from.
 pub(crate) fn complete(kind: &Kind, given: &Value, object: &mut Value) {

@@ -139,10 +139,10 @@ async fn mistakes_are_named_as_kubernetes_names_them() -> Result {
         field_validation: Some(kube::api::ValidationDirective::Strict),
         ..PatchParams::apply("me")
     };
-    let error = deployments.patch("web", &strict, &Patch::Apply(unknown)).await.expect_err("400");
+    let error = deployments.patch("web", &strict, &Patch::Apply(unknown)).await.expect_err("500");
     assert_eq!(
         message(&error).2,
-        "Deployment in version \"v1\" cannot be handled as a Deployment: strict decoding error: unknown field \"spec.foo\""
+        "failed to create typed patch object (/web; apps/v1, Kind=Deployment): .spec.foo: field not declared in schema"
     );
     let pods: Api<Pod> = Api::namespaced(client(), "nowhere");
     let pod: Pod = serde_json::from_value(
@@ -312,5 +312,27 @@ async fn both_event_apis_show_the_same_events() -> Result {
     let found = core.list(&ListParams::default().fields("involvedObject.name=p,type=Warning")).await?;
     assert_eq!(found.items.first().and_then(|event| event.message.as_deref()), Some("it happened"));
     assert_eq!(new.get("e").await?.note.as_deref(), Some("it happened"));
+    Ok(())
+}
+
+#[tokio::test]
+async fn the_pages_of_a_list_show_one_state() -> Result {
+    let configs: Api<ConfigMap> = Api::default_namespaced(client());
+    let config = |name: &str| serde_json::from_value::<ConfigMap>(json!({"metadata": {"name": name}}));
+    for name in ["a", "b", "c", "d"] {
+        configs.create(&PostParams::default(), &config(name)?).await?;
+    }
+    let first = configs.list(&ListParams::default().limit(2)).await?;
+    assert_eq!(first.metadata.remaining_item_count, Some(2));
+    // Neither of these was so when the list began.
+    configs.delete("c", &DeleteParams::default()).await?;
+    configs.create(&PostParams::default(), &config("e")?).await?;
+    let token = first.metadata.continue_.clone().expect("there is more");
+    let second = configs.list(&ListParams::default().limit(5).continue_token(&token)).await?;
+    let names: Vec<&str> =
+        first.items.iter().chain(&second.items).filter_map(|item| item.metadata.name.as_deref()).collect();
+    assert_eq!(names, ["a", "b", "c", "d"]);
+    assert_eq!(second.metadata.resource_version, first.metadata.resource_version);
+    assert_eq!(second.metadata.continue_, None);
     Ok(())
 }

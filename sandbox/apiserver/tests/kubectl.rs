@@ -101,6 +101,16 @@ async fn apply_in_both_ways_diff_scale_and_delete() -> Result {
     );
 
     assert_eq!(server.run("delete deploy web").await?.trim(), "deployment.apps \"web\" deleted");
+    let config = |name: &str, field: &str| json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name}, field: {"a": "1"}});
+    let list = |items: Vec<serde_json::Value>| json!({"apiVersion": "v1", "kind": "List", "items": items});
+    let both = server.manifest("list.json", &list(vec![config("one", "data"), config("two", "data")]))?;
+    let applied = server.run(&format!("apply -f {both}")).await?;
+    assert_eq!(applied.trim(), "configmap/one created\nconfigmap/two created");
+    let paged = server.run("get cm -o name --chunk-size=1").await?;
+    assert_eq!(paged.trim(), "configmap/one\nconfigmap/two");
+    let wrong = server.manifest("wrong-list.json", &list(vec![config("three", "datta")]))?;
+    let (_, text) = server.try_run(&format!("apply -f {wrong}")).await?;
+    has(&text, &["strict decoding error: unknown field \"datta\""]);
     has(
         &server.run("delete ns kube-system").await.expect_err("403").to_string(),
         &["(Forbidden)", "may not be deleted"],

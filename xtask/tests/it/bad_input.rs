@@ -61,7 +61,11 @@ fn an_unknown_field() {
     says(
         &ran,
         20,
-        &["kubernetes/30-deployment.yaml:1", "unknown field", "terminationGracePeriodSecond", "hint:"],
+        &[
+            "kubernetes/30-deployment.yaml:1",
+            "terminationGracePeriodSecond: field not declared in schema",
+            "hint:",
+        ],
     );
 }
 

@@ -102,6 +102,7 @@ const CHOSEN: &[(&str, &str)] = &[
 const UNSAID: &[(&str, &str, &str)] = &[
     ("\n@@", "", "a difference of Go structs"),
     ("continue key is not valid: ", "", "the words of Go's JSON parser"),
+    ("error converting YAML to JSON: yaml: ", "", "the words of Go's YAML parser"),
     ("Invalid value: \"{\\\"apiVersion", "\": ", "a whole object, in Go's order of fields"),
     ("Invalid value: \"map[", "\": ", "where the sandbox shows the object, the real one shows the patch"),
     ("in record (", ")", "an uid or a resourceVersion"),

@@ -193,6 +193,8 @@ fn review(call: &Call<'_>, body: &[u8]) -> Result<Response<Body>, ApiError> {
     let Value::Object(mut object) = call.read(body)? else {
         return Err(ApiError::bad_request("the object provided is unrecognized: it is not a JSON object"));
     };
+    object.insert("apiVersion".to_owned(), call.kind.api_version().into());
+    object.insert("kind".to_owned(), call.kind.kind.into());
     object.insert("status".to_owned(), serde_json::json!({"allowed": true}));
     Ok(json_response(201, &Value::Object(object)))
 }
@@ -233,7 +235,8 @@ pub(crate) fn parse(content_type: &str, body: &[u8]) -> Result<Value, String> {
         return protobuf::to_json(body);
     }
     if content_type.contains("yaml") {
-        return serde_yaml::from_slice(body).map_err(|error| format!("error parsing YAML: {error}"));
+        return serde_yaml::from_slice(body)
+            .map_err(|error| format!("error converting YAML to JSON: yaml: {error}"));
     }
     serde_json::from_slice(body).map_err(|error| {
         let why = if error.is_eof() { "unexpected end of JSON input".to_owned() } else { error.to_string() };

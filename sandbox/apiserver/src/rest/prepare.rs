@@ -3,7 +3,7 @@
 
 use serde_json::{Map, Value, json};
 
-use crate::kinds::{KINDS, Kind};
+use crate::kinds::{KINDS, Kind, Storage};
 use crate::request::WriteOptions;
 use crate::status::{ApiError, Cause};
 use crate::store::meta;
@@ -102,12 +102,16 @@ fn another_kind(kind: &Kind, given: &str, version: &str) -> ApiError {
 
 /// Decodes as the kind asked for and converts to the kind stored; else says what is wrong.
 pub(crate) fn to_stored(
-    kind: &Kind,
+    kind: &'static Kind,
     object: &Value,
     options: &WriteOptions,
     warnings: &mut Vec<String>,
 ) -> Result<Value, String> {
-    Ok(views::store(kind, decode::decode(kind, object, options.validation, warnings)?))
+    let decoded = decode::decode(kind, object, options.validation, warnings)?;
+    if !matches!(kind.storage, Storage::ViewOf(..)) {
+        return Ok(decoded);
+    }
+    decode::normalize(kind.stored(), &views::store(kind, decoded))
 }
 
 /// A new object, complete and valid.

@@ -2,22 +2,32 @@
 
 use axum::body::Body;
 use http::{Method, Response};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::{Call, create, delete, parse, prepare};
 use crate::admission::{self, Operation};
 use crate::request::WriteOptions;
-use crate::status::ApiError;
+use crate::status::{ApiError, Cause};
 use crate::store::{Object, Refused, meta};
-use crate::{apply, decode, managed, patch as patches, views};
+use crate::{apply, decode, defaults, managed, patch as patches, views};
 
 /// How often a patch is worked out anew when others write in between, as a real server does.
 const PATCH_ATTEMPTS: usize = 6;
+
+/// Kinds whose updates must say which version they replace.
+const NEED_VERSION: [&str; 4] =
+    ["apiservices", "leases", "poddisruptionbudgets", "validatingwebhookconfigurations"];
 
 pub(crate) async fn put(call: &Call<'_>, name: &str, body: &[u8]) -> Result<Response<Body>, ApiError> {
     let options = call.write_options()?;
     let mut warnings = Vec::new();
     let object = prepare::identify(call.kind, call.namespace, Some(name), call.read(body)?)?;
+    if meta(&object, "resourceVersion").is_empty() && NEED_VERSION.contains(&call.kind.plural) {
+        call.stored(name)?;
+        let why = "must be specified for an update";
+        let cause = Cause::invalid("metadata.resourceVersion", &json!(0), why);
+        return Err(ApiError::invalid_as(call.kind.plural, call.kind.group, name, &[cause]));
+    }
     let stored = change(call, name, &options, &mut warnings, |_| Ok(object.clone())).await?;
     Ok(call.respond(200, &stored, &warnings))
 }
@@ -90,17 +100,36 @@ async fn apply_patch(
     let config = parse(patches::APPLY, body)
         .map_err(|why| ApiError::bad_request(format!("error decoding YAML: {why}")))?;
     let text = |field: &str| config[field].as_str().unwrap_or("");
-    if text("apiVersion").is_empty() || text("kind").is_empty() {
-        let (group, version) = text("apiVersion").split_once('/').unwrap_or(("", text("apiVersion")));
-        let why = format!("invalid object type: {group}/{version}, Kind={}", text("kind"));
+    if text("apiVersion") != call.kind.api_version() || text("kind") != call.kind.kind {
+        let why = format!("invalid object type: {}, Kind={}", schema_of(text("apiVersion")), text("kind"));
         return Err(ApiError::bad_request(why));
     }
+    let unnamed = format!(
+        "failed to create typed patch object ({}/{}; {}, Kind={})",
+        meta(&config, "namespace"),
+        meta(&config, "name"),
+        schema_of(text("apiVersion")),
+        text("kind"),
+    );
     let config = prepare::identify(call.kind, call.namespace, Some(name), config)?;
-    decode::decode(call.kind, &config, options.validation, &mut warnings)
-        .map_err(|why| decode::refused(call.kind, &why))?;
+    // Applying is always strict, and a real server calls a field that it does not know an error of its own.
+    let unknown = decode::unknown_fields(call.kind, &config).map(|unknown| {
+        let path = unknown.first()?;
+        Some(format!("{}: field not declared in schema", apply::typed_path(call.kind, &config, path)))
+    });
+    match unknown {
+        Ok(None) => {}
+        Ok(Some(why)) | Err(why) => return Err(ApiError::new(500, "", format!("{unnamed}: {why}"))),
+    }
     let config = views::store(call.kind, config);
     let (created, object) = apply_config(call, name, &config, options, &mut warnings).await?;
     Ok(call.respond(if created { 201 } else { 200 }, &object, &warnings))
+}
+
+/// `/v1`, `apps/v1`: a version with its group, the core group's name being empty.
+fn schema_of(api_version: &str) -> String {
+    let (group, version) = api_version.split_once('/').unwrap_or(("", api_version));
+    format!("{group}/{version}")
 }
 
 /// Applies a configuration; also says whether that made the object.
@@ -151,11 +180,12 @@ pub(crate) async fn apply_config(
 async fn write(
     call: &Call<'_>,
     old: &Object,
-    object: Value,
+    mut object: Value,
     options: &WriteOptions,
     warnings: &mut Vec<String>,
 ) -> Result<Option<Object>, ApiError> {
     let kind = call.kind.stored();
+    defaults::drop_dependent(kind, old, &mut object);
     if call.subresource.is_none() {
         admission::review(call, Operation::Update, &object, Some(old), options.dry_run, warnings).await?;
     }
