@@ -10,7 +10,8 @@ use k8s_openapi::api::core::v1::{Namespace, Service, ServiceAccount};
 use k8s_openapi::api::networking::v1::IngressClass;
 use k8s_openapi::kube_aggregator::pkg::apis::apiregistration::v1::APIService;
 use kube::api::{Patch, PatchParams};
-use kube::{Api, Client, Resource, ResourceExt as _};
+use kube::{Api, Client, Resource};
+use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
@@ -101,8 +102,17 @@ pub async fn is_metrics_enabled(client: &Client) -> Result<bool> {
 /// Applies one object; true if it is another one than before.
 async fn apply<K>(api: &Api<K>, object: &Value, params: &PatchParams) -> Result<bool>
 where
-    K: Resource + Clone + DeserializeOwned + Debug,
+    K: Resource + Clone + DeserializeOwned + Serialize + Debug,
 {
+    // Its controllers may write its status in between: that is not our change.
+    let own = |object: &K| -> Option<Value> {
+        let mut value = serde_json::to_value(object).ok()?;
+        value.as_object_mut()?.remove("status");
+        let metadata = value.get_mut("metadata")?.as_object_mut()?;
+        metadata.remove("resourceVersion");
+        metadata.remove("managedFields");
+        Some(value)
+    };
     let name = object.pointer("/metadata/name").and_then(Value::as_str).unwrap_or_default();
     let kind = object.get("kind").and_then(Value::as_str).unwrap_or_default();
     let before = api.get_opt(name).await.with_context(|| format!("look for {kind} {name}"))?;
@@ -110,7 +120,7 @@ where
         .patch(name, params, &Patch::Apply(object))
         .await
         .with_context(|| format!("apply {kind} {name}"))?;
-    Ok(before.and_then(|object| object.resource_version()) != after.resource_version())
+    Ok(before.as_ref().and_then(own) != own(&after))
 }
 
 fn labels() -> Value {
