@@ -23,6 +23,14 @@ pub(crate) fn apply(kind: &Kind, object: &mut Value) {
             set(object, "spec", json!({}));
             set(object, "status", presence::node_status());
         }
+        ("", "Endpoints") => each_in(object, "subsets", |subset| {
+            each_in(subset, "ports", |port| set(port, "protocol", json!("TCP")));
+        }),
+        ("rbac.authorization.k8s.io", "RoleBinding" | "ClusterRoleBinding")
+            if object["roleRef"]["apiGroup"].as_str().unwrap_or("").is_empty() =>
+        {
+            object["roleRef"]["apiGroup"] = json!(kind.group);
+        }
         ("discovery.k8s.io", _) => each_in(object, "ports", |port| {
             set(port, "name", json!(""));
             set(port, "protocol", json!("TCP"));
@@ -86,6 +94,7 @@ pub(crate) fn drop_dependent(kind: &Kind, old: &Value, new: &mut Value) {
     if kind.is("", "services") && has_node_ports(&old["spec"]) && !has_node_ports(&new["spec"]) {
         each_in(&mut new["spec"], "ports", |port| remove(port, "nodePort"));
         remove(&mut new["spec"], "externalTrafficPolicy");
+        remove(&mut new["spec"], "allocateLoadBalancerNodePorts");
     }
 }
 
@@ -175,8 +184,20 @@ fn pod_spec(spec: &mut Value) {
                 set(&mut volume[source], "defaultMode", json!(420));
             }
         }
-        if volume.get("projected").is_some_and(Value::is_object) {
-            set(&mut volume["projected"], "defaultMode", json!(420));
+        for source in ["projected", "downwardAPI"] {
+            if volume.get(source).is_some_and(Value::is_object) {
+                set(&mut volume[source], "defaultMode", json!(420));
+            }
+        }
+        if let Some(downward) = volume.get_mut("downwardAPI") {
+            each_in(downward, "items", |item| {
+                if item.get("fieldRef").is_some_and(Value::is_object) {
+                    set(&mut item["fieldRef"], "apiVersion", json!("v1"));
+                }
+            });
+        }
+        if volume.get("hostPath").is_some_and(Value::is_object) {
+            set(&mut volume["hostPath"], "type", json!(""));
         }
     });
 }
@@ -259,6 +280,9 @@ fn service(object: &mut Value) {
     });
     if has_node_ports(spec) {
         set(spec, "externalTrafficPolicy", json!("Cluster"));
+    }
+    if spec["type"] == "LoadBalancer" {
+        set(spec, "allocateLoadBalancerNodePorts", json!(true));
     }
     set(object, "status", json!({"loadBalancer": {}}));
 }

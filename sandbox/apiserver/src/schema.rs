@@ -86,6 +86,9 @@ pub(crate) fn key_default(field: &str) -> Option<&'static str> {
 /// How server-side apply merges the map at this path.
 pub(crate) fn map(path: &Path) -> Merge {
     use Merge::{Atomic, Granular};
+    if (path.parent(), path.last()) == ("service", "port") {
+        return Atomic;
+    }
     match path.last() {
         "selector" | "labelSelector" | "namespaceSelector" | "objectSelector" | "podSelector"
         | "nodeSelector" | "fieldRef" | "resourceFieldRef" | "configMapKeyRef" | "secretKeyRef"

@@ -145,9 +145,8 @@ pub(crate) fn delete_collection(call: &Call<'_>, body: &[u8]) -> Result<Response
     let mut deleted = Vec::new();
     for object in objects.iter().filter(|object| selector.matches(object)) {
         match remove(call.api, call.kind, meta(object, "namespace"), meta(object, "name"), &options) {
-            Ok(Outcome::Going(object) | Outcome::Gone(object)) => {
-                deleted.push(object);
-            }
+            // The answer lists what was found, not what became of it.
+            Ok(_) => deleted.push(object.clone()),
             Err(error) if error.code == 404 => {}
             Err(error) => return Err(error),
         }
@@ -265,7 +264,9 @@ fn mark(kind: &Kind, old: &Value, options: &DeleteOptions) -> Value {
         return object;
     }
     object["metadata"]["deletionTimestamp"] = json!(time::in_seconds(grace));
-    object["metadata"]["deletionGracePeriodSeconds"] = json!(grace);
+    if !kind.is("", "namespaces") {
+        object["metadata"]["deletionGracePeriodSeconds"] = json!(grace);
+    }
     if let Some(generation) = old["metadata"]["generation"].as_i64().filter(|_| !already) {
         object["metadata"]["generation"] = json!(generation + 1);
     }

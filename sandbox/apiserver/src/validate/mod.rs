@@ -51,6 +51,15 @@ pub(crate) fn object(kind: &Kind, object: &Value, old: Option<&Value>) -> Vec<Ca
                 field: "spec".to_owned(),
             });
         }
+        ("coordination.k8s.io", _) => {
+            if spec["leaseDurationSeconds"].as_i64().is_some_and(|seconds| seconds <= 0) {
+                let why = "must be greater than 0";
+                causes.push(Cause::invalid("spec.leaseDurationSeconds", &spec["leaseDurationSeconds"], why));
+            }
+            if spec["leaseTransitions"].as_i64().is_some_and(|count| count < 0) {
+                causes.push(Cause::invalid("spec.leaseTransitions", &spec["leaseTransitions"], NOT_NEGATIVE));
+            }
+        }
         ("", "ConfigMap" | "Secret") => {
             if let Some(old) = old.filter(|old| old["immutable"] == true)
                 && (old["data"] != object["data"] || object["immutable"] != true)
@@ -101,6 +110,21 @@ fn metadata(kind: &Kind, object: &Value, causes: &mut Vec<Cause>) {
     }
     labels(&object["metadata"]["labels"], "metadata.labels", causes);
     annotations(&object["metadata"]["annotations"], causes);
+    for owner in object["metadata"]["ownerReferences"].as_array().into_iter().flatten() {
+        for (field, what) in [("apiVersion", "version "), ("kind", ""), ("name", ""), ("uid", "")] {
+            if owner[field].as_str().unwrap_or("").is_empty() {
+                let path = format!("metadata.ownerReferences.{field}");
+                causes.push(Cause::invalid(path, &json!(""), &format!("{what}must not be empty")));
+            }
+        }
+    }
+    for (index, finalizer) in object["metadata"]["finalizers"].as_array().into_iter().flatten().enumerate() {
+        let name = finalizer.as_str().unwrap_or("");
+        if !name.contains('/') && !["orphan", "foregroundDeletion", "kubernetes"].contains(&name) {
+            let why = "name is neither a standard finalizer name nor is it fully qualified";
+            causes.push(Cause::invalid(format!("metadata.finalizers[{index}]"), finalizer, why));
+        }
+    }
 }
 
 fn workload(object: &Value, old: Option<&Value>, causes: &mut Vec<Cause>) {
@@ -259,6 +283,8 @@ fn ingress(spec: &Value, causes: &mut Vec<Cause>) {
             let given = path["pathType"].as_str().unwrap_or("");
             if given.is_empty() {
                 causes.push(Cause::required(format!("{field}.pathType"), "pathType must be specified"));
+                // Kubernetes looks no further either.
+                continue;
             } else if !types.contains(&given) {
                 causes.push(Cause::not_supported(format!("{field}.pathType"), &path["pathType"], &types));
             }
@@ -273,6 +299,11 @@ fn ingress(spec: &Value, causes: &mut Vec<Cause>) {
                 && path["backend"]["resource"].is_null()
             {
                 causes.push(Cause::required(format!("{field}.backend.service.name"), ""));
+            }
+            let port = &path["backend"]["service"]["port"];
+            if path["backend"]["service"].is_object() && port["name"].is_null() && port["number"].is_null() {
+                let why = "port name or number is required";
+                causes.push(Cause::required(format!("{field}.backend"), why));
             }
         }
     }
