@@ -93,10 +93,12 @@ impl Watches {
                 }
                 change = self.changes.next() => if change.is_none() { return },
             }
+            // The watches go on meanwhile, so that the next table is of what is known then.
             while let Some(last) = last.filter(|last| last.elapsed() < *pace.borrow_and_update()) {
                 let next = last + *pace.borrow();
                 tokio::select! {
                     () = tokio::time::sleep_until(next) => {}
+                    change = self.changes.next() => if change.is_none() { return },
                     // Without the sender the pace stays.
                     Ok(()) = pace.changed() => {}
                 }

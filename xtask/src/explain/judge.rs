@@ -153,12 +153,22 @@ fn http_error(failure: &Failure<'_>) -> Verdict {
 fn by_the_app(failure: &Failure<'_>, status: u16, pod: &str, code: Option<&str>, words: String) -> Verdict {
     let story = failure.case.timeline.pods.iter().find(|story| story.name == pod);
     let is_ending = story.is_some_and(|story| story.was_ending(failure.end));
+    // A container that a liveness probe had told to end drains as one does whose pod was deleted.
+    let killing = story.and_then(|story| {
+        let event = upstream::liveness_kill(failure, story, failure.end)?;
+        let since = story.at(failure.end).and_then(|state| state.running_since);
+        since.is_none_or(|since| since <= event.at).then_some(event)
+    });
     let mut evidence = vec![words];
     let mechanism = match (status, code) {
         (429, _) | (503, Some("QUEUE_FULL")) => Mechanism::BackPressure,
         (503, Some("MODEL_NOT_LOADED")) if is_ending => {
             evidence.extend(story.map(|story| upstream::ending_line(story, failure.end)));
             Mechanism::ShutdownRace
+        }
+        (503, Some("MODEL_NOT_LOADED")) if killing.is_some() => {
+            evidence.extend(killing.map(upstream::event_line));
+            Mechanism::LivenessRestart
         }
         (503, Some("MODEL_NOT_LOADED")) => {
             evidence.extend(story.map(|story| upstream::starting_line(story, failure.end)));

@@ -106,9 +106,7 @@ pub(super) fn no_endpoint(failure: &Failure<'_>) -> Verdict {
             && event.at >= failure.sent - since
             && matches!(event.reason.as_str(), "Unhealthy" | "BackOff" | "Killing" | "FailedScheduling")
     });
-    evidence.extend(
-        warnings.take(5).map(|e| format!("event {} {} {}: {}", clock(e.at), e.reason, e.about, e.message)),
-    );
+    evidence.extend(warnings.take(5).map(super::upstream::event_line));
     let mut verdict = failure.verdict(Mechanism::NoEndpoint, evidence);
     verdict.rejected.push((Mechanism::BackPressure, "no pod was asked, so none refused".to_owned()));
     verdict

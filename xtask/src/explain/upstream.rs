@@ -5,7 +5,7 @@ use jiff::{SignedDuration, Timestamp};
 use super::access::{Access, Attempt};
 use super::judge::{Failure, Test, Verdict, clock, test};
 use super::mechanism::Mechanism;
-use super::timeline::{Exit, PodStory};
+use super::timeline::{EventSeen, Exit, PodStory};
 
 /// Tries that ingress-nginx makes (`proxy-next-upstream-tries`).
 const TRIES: usize = 3;
@@ -182,21 +182,32 @@ fn out_of_memory(pod: &PodStory, at: Timestamp, with: With<'_>) -> (Mechanism, T
 
 fn liveness(failure: &Failure<'_>, pod: &PodStory, at: Timestamp, with: With<'_>) -> (Mechanism, Test) {
     let exit = pod.exit_around(at, TOLD_LATER).filter(|_| !pod.was_ending(at));
-    let killing = failure.case.timeline.events.iter().rev().find(|event| {
+    let killing = liveness_kill(failure, pod, at);
+    let against = "no liveness probe had it killed";
+    let test = match (exit, killing) {
+        (Some(exit), Some(event)) => Test::Holds(with(vec![event_line(event), exit_line(pod, exit)])),
+        _ => Test::Fails(against.to_owned()),
+    };
+    (Mechanism::LivenessRestart, test)
+}
+
+/// The event that tells that a liveness probe had the pod's container ended, by a moment.
+pub(super) fn liveness_kill<'c>(
+    failure: &Failure<'c>,
+    pod: &PodStory,
+    at: Timestamp,
+) -> Option<&'c EventSeen> {
+    failure.case.timeline.events.iter().rev().find(|event| {
         event.about == pod.name
             && event.reason == "Killing"
             && event.message.contains("liveness")
             && event.at <= at + TOLD_LATER
-    });
-    let against = "no liveness probe had it killed";
-    let test = match (exit, killing) {
-        (Some(exit), Some(event)) => Test::Holds(with(vec![
-            format!("event {} {} {}: {}", clock(event.at), event.reason, event.about, event.message),
-            exit_line(pod, exit),
-        ])),
-        _ => Test::Fails(against.to_owned()),
-    };
-    (Mechanism::LivenessRestart, test)
+    })
+}
+
+/// An event, quoted.
+pub(super) fn event_line(event: &EventSeen) -> String {
+    format!("event {} {} {}: {}", clock(event.at), event.reason, event.about, event.message)
 }
 
 fn crash(pod: &PodStory, at: Timestamp, with: With<'_>) -> (Mechanism, Test) {

@@ -329,6 +329,14 @@ fn runs() -> Vec<(Mechanism, Run, Vec<&'static str>)> {
             vec!["access", "exit", "event"],
         ),
         (
+            Mechanism::LivenessRestart,
+            by_app(503, "MODEL_NOT_LOADED").and(
+                "event",
+                event(9.0, "Killing", "Container app failed liveness probe, will be restarted"),
+            ),
+            vec!["app", "event"],
+        ),
+        (
             Mechanism::Crash,
             Run::dropped().and("exit", restarted(Run::pod(), 10.0, 101, "Error")),
             vec!["access", "exit"],
