@@ -2,14 +2,16 @@
 //! waits until it is due, sends it and waits for its end. A request that is due while all are busy is sent late, and its
 //! latency is counted from when it was due.
 
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
+use tokio::time::Sleep;
 use tokio_util::sync::CancellationToken;
 
-use super::client::{Pool, Target};
+use super::client::{Answer, Pool, Target};
 use super::record::{Outcome, Record};
 use super::schedule::{Due, Schedule};
 use super::tally::Book;
@@ -85,6 +87,12 @@ async fn send_all(run: Arc<Run>) {
     let schedule = &run.plan.schedule;
     let end = schedule.end().map(|end| run.began + end);
     let is_over = || run.stop.is_cancelled() || end.is_some_and(|end| Instant::now() >= end);
+    // Made once: a timer and a listener for each request would cost more than the request.
+    let mut timer = pin!(tokio::time::sleep(run.plan.request_timeout));
+    let mut stopped = pin!(async {
+        run.stop.cancelled().await;
+        tokio::time::sleep(LAST_ANSWERS).await;
+    });
     while !is_over() {
         let free = Instant::now();
         let n = run.next.fetch_add(1, Ordering::SeqCst);
@@ -107,24 +115,44 @@ async fn send_all(run: Arc<Run>) {
             // One whose sender was free and woke up a moment late is sent.
             run.give_up(n, Outcome::Unsent);
         } else {
-            run.send(n, due, free).await;
+            let sent = Instant::now();
+            let over = async {
+                tokio::select! {
+                    () = until(timer.as_mut(), sent + run.plan.request_timeout) => None,
+                    () = stopped.as_mut() => Some(Err("given up: the run was stopped".to_owned())),
+                }
+            };
+            run.send(n, due, free, sent, over).await;
         }
     }
 }
 
+/// Waits until `at`, which is never earlier than the time before; the timer is set anew only when it went off too early.
+async fn until(mut timer: Pin<&mut Sleep>, at: Instant) {
+    loop {
+        timer.as_mut().await;
+        if Instant::now() >= at {
+            return;
+        }
+        timer.as_mut().reset(at.into());
+    }
+}
+
 impl Run {
-    async fn send(&self, n: u64, due: Instant, free: Instant) {
+    /// Sends one request at `sent` and waits for its end, or until it is given up.
+    async fn send(
+        &self,
+        n: u64,
+        due: Instant,
+        free: Instant,
+        sent: Instant,
+        over: impl Future<Output = Option<Result<Answer, String>>>,
+    ) {
         let id = uuid::Uuid::new_v4().simple().to_string();
-        let sent = Instant::now();
-        let stopped = async {
-            self.stop.cancelled().await;
-            tokio::time::sleep(LAST_ANSWERS).await;
-        };
         let answer = tokio::select! {
             biased;
             answer = self.pool.ask(&self.target, &id) => Some(answer),
-            () = tokio::time::sleep(self.plan.request_timeout) => None,
-            () = stopped => Some(Err("given up: the run was stopped".to_owned())),
+            given_up = over => given_up,
         };
         let mut record = Record {
             n,
