@@ -110,7 +110,7 @@ fn what_is_injected_is_what_is_said() {
         let ran = world.run_ok(&["status", "--output", "json"]);
         ran.summary()["entry"].as_str().expect("an entry").trim_start_matches("http://").to_owned()
     };
-    let predictions = ["--requests", "40", "--concurrency", "8"];
+    let predictions = ["--requests", "40", "--concurrency", "12"];
     let looks = ["--get", "/health", "--rate", "30", "--duration", "6"];
 
     matrix.load(&world, "request-refused", &["--get", "/nothing-here", "-n", "20"], || {});
