@@ -78,6 +78,7 @@ impl Model {
         let mut engine = engine::open(kind, &path, library, threads)?;
         let logits = engine.run(vec![0.0; 3 * 224 * 224]).context("warm up")?;
         ensure!(logits.len() == labels::COUNT, "expected {} classes, got {}", labels::COUNT, logits.len());
+        give_back_freed_memory();
         Ok(Model { manifest, engine, threads: threads.get() })
     }
 
@@ -99,5 +100,16 @@ impl Model {
     /// Whether the predictions mean nothing.
     pub fn is_seeded(&self) -> bool {
         self.manifest.seeded.is_some()
+    }
+}
+
+/// What loading has freed goes back to the system. glibc keeps it otherwise: with ONNX Runtime, which reads and then
+/// repacks the weights, as much memory again as the model needs.
+#[allow(unsafe_code, reason = "one call of the C library, which takes no pointer and keeps none")]
+fn give_back_freed_memory() {
+    // SAFETY: malloc_trim may be called at any time, by any thread.
+    #[cfg(all(target_os = "linux", target_env = "gnu"))]
+    unsafe {
+        libc::malloc_trim(0);
     }
 }
