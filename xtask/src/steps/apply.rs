@@ -149,9 +149,18 @@ async fn apply(cx: &Cx, client: &Client, object: &Object, resource: &(ApiResourc
         .hint("the API server's own words are above; mend the manifest and run again")?;
     Ok(match before {
         None => Change::Created,
-        Some(before) if before.metadata.resource_version == after.metadata.resource_version => {
-            Change::Unchanged
-        }
+        Some(before) if wanted(&before) == wanted(&after) => Change::Unchanged,
         Some(_) => Change::Configured,
     })
+}
+
+/// An object without what its controllers write: a new status in between is not our change.
+fn wanted(object: &DynamicObject) -> DynamicObject {
+    let mut object = object.clone();
+    object.metadata.resource_version = None;
+    object.metadata.managed_fields = None;
+    if let Some(fields) = object.data.as_object_mut() {
+        fields.remove("status");
+    }
+    object
 }
