@@ -1,8 +1,11 @@
 //! `cargo xtask down`: removes exactly what `up` made.
 
+use std::time::Duration;
+
 use anyhow::{Context as _, Result};
 use k8s_openapi::api::core::v1::Namespace;
 use kube::api::{DeleteParams, DynamicObject};
+use kube::runtime::wait::{await_condition, conditions};
 use kube::{Api, ResourceExt as _};
 
 use crate::clusters::{self, Cluster, Kind};
@@ -12,6 +15,9 @@ use crate::pipeline::{Outcome, step};
 use crate::steps::apply::{self, FIELD_MANAGER};
 use crate::steps::cluster::MADE_BY;
 use crate::summary::Summary;
+
+/// Longer than the pods' grace period (45 s in `kubernetes/`), within which the kubelet ends them.
+const GONE_WITHIN: Duration = Duration::from_secs(120);
 
 /// Deletes the app's objects, then does to the cluster what its kind says: the sandbox ends, a minikube profile
 /// goes on unless `delete` is asked for.
@@ -45,6 +51,12 @@ async fn remove(cx: &Cx, cluster: &Cluster, manifests: &Manifests) -> Result<cra
                     return Ok(false);
                 }
                 api.delete(&object.name, &DeleteParams::foreground()).await?;
+                // It stays until the last of its pods has drained.
+                let uid = found.uid().unwrap_or_default();
+                let gone = await_condition(api, &object.name, conditions::is_deleted(&uid));
+                tokio::time::timeout(GONE_WITHIN, gone)
+                    .await
+                    .with_context(|| format!("it is still there after {} s", GONE_WITHIN.as_secs()))??;
                 Ok(true)
             };
             if cx.unless_stopped(work).await.with_context(|| format!("removing {}", object.title()))? {

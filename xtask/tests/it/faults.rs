@@ -73,7 +73,7 @@ fn without_permission_there_are_no_faults() {
     world.run_ok(&["up"]);
     let ran = world.run(&["sandbox", "fault", "--home", &world.home().display().to_string(), "list"]);
     assert_eq!(ran.code, 20, "{}", ran.stderr);
-    assert!(ran.stderr.contains("could not find the requested resource"), "{}", ran.stderr);
+    assert!(ran.stderr.contains("404 page not found"), "{}", ran.stderr);
 }
 
 #[test]
