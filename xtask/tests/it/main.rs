@@ -8,7 +8,6 @@ mod interrupt;
 mod load;
 mod load_explain;
 mod load_generator;
-mod load_matrix;
 mod load_report;
 mod load_without;
 mod minikube;

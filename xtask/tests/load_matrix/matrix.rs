@@ -151,7 +151,7 @@ fn what_is_injected_is_what_is_said() {
         tell(&world, &json!({"fault": "kill", "namespace": "default", "pod": pod(&world)}).to_string());
     });
     matrix.load(&world, "forced-deletion", &[&predictions[..], &["--during", "pod-kill"]].concat(), || {});
-    matrix.load(&world, "grace-too-short", &["-n", "160", "-c", "24", "--without", "grace"], || {});
+    matrix.load(&world, "grace-too-short", &["-n", "80", "-c", "8", "--without", "grace"], || {});
 
     assert!(matrix.publish() >= 0.95);
 }
