@@ -55,28 +55,51 @@ async fn measure(server: &Server, transitions: usize) -> Result<()> {
     for pod in &play.pods {
         play.ready(pod).await;
     }
-    let mut latencies: [Vec<Duration>; 4] = Default::default();
+    let (mut writes, mut latencies) = (Vec::new(), <[Vec<Transit>; 4]>::default());
     for n in 0..transitions {
         available(&play, 0).await;
         // The golden ratio spreads the moments evenly over the poll's second, whatever their number.
         let pause = Duration::from_secs_f64(0.2 + (n as f64 * 0.618_034).fract());
-        let seen = transition(server, &play, pause).await?;
-        for (all, one) in latencies.iter_mut().zip(seen) {
-            all.push(one);
+        let (write, seen) = transition(server, &play, pause).await?;
+        writes.push(write.answered - write.sent);
+        for (all, at) in latencies.iter_mut().zip(seen) {
+            all.push(Transit {
+                from_sent: at.saturating_duration_since(write.sent),
+                from_answered: at.saturating_duration_since(write.answered),
+            });
         }
     }
-    println!("{} API server, {transitions} transitions: from the write to its being known", server.name);
-    for (name, mut all) in OBSERVERS.into_iter().zip(latencies) {
-        all.sort_unstable();
-        let percentile = |part: f64| all[((all.len() as f64 * part).ceil() as usize).max(1) - 1];
-        let ms = |part| percentile(part).as_secs_f64() * 1e3;
-        println!("  {name:<24} p50 {:>7.1} ms   p99 {:>7.1} ms", ms(0.5), ms(0.99));
+    println!("{} API server, {transitions} transitions, in ms", server.name);
+    println!("  {:<24} {:>21}   {:>21}", "", "from the write sent", "from its answer");
+    println!("  {:<24} {}", "the write", percentiles(writes));
+    for (name, all) in OBSERVERS.into_iter().zip(latencies) {
+        let sent = percentiles(all.iter().map(|transit| transit.from_sent).collect());
+        let answered = percentiles(all.iter().map(|transit| transit.from_answered).collect());
+        println!("  {name:<24} {sent}   {answered}");
     }
     Ok(())
 }
 
-/// One transition, and when each observer knew of it, counted from before it was written.
-async fn transition(server: &Server, play: &Play<'_>, pause: Duration) -> Result<[Duration; 4]> {
+/// How long an observer took. The condition becomes true between the two moments: when the server has stored the write.
+struct Transit {
+    from_sent: Duration,
+    from_answered: Duration,
+}
+
+/// When a write was sent, and when the server had answered it.
+struct Write {
+    sent: Instant,
+    answered: Instant,
+}
+
+fn percentiles(mut all: Vec<Duration>) -> String {
+    all.sort_unstable();
+    let ms = |part: f64| all[((all.len() as f64 * part).ceil() as usize).max(1) - 1].as_secs_f64() * 1e3;
+    format!("p50 {:>5.1}  p99 {:>5.1}", ms(0.5), ms(0.99))
+}
+
+/// One transition, and when each observer knew of it.
+async fn transition(server: &Server, play: &Play<'_>, pause: Duration) -> Result<(Write, [Instant; 4])> {
     let (cx, target) = (cx()?, play.target());
     let deployments: Api<Deployment> = server.api(play.namespace);
     let status = kubectl(server, &["rollout", "status", "deployment/web"]).await?;
@@ -96,12 +119,12 @@ async fn transition(server: &Server, play: &Play<'_>, pause: Duration) -> Result
     };
     let write = async {
         tokio::time::sleep(pause).await;
-        let began = Instant::now();
+        let sent = Instant::now();
         available(play, PODS).await;
-        Ok::<_, anyhow::Error>(began)
+        Ok::<_, anyhow::Error>(Write { sent, answered: Instant::now() })
     };
-    let (began, gate, status, wait, poll) = tokio::try_join!(write, gate, ended(status), ended(wait), poll)?;
-    Ok([gate, status, wait, poll].map(|at| at.saturating_duration_since(began)))
+    let (write, gate, status, wait, poll) = tokio::try_join!(write, gate, ended(status), ended(wait), poll)?;
+    Ok((write, [gate, status, wait, poll]))
 }
 
 async fn available(play: &Play<'_>, pods: usize) {
