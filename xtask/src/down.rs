@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
+use futures::future::try_join_all;
 use k8s_openapi::api::core::v1::Namespace;
 use kube::api::{DeleteParams, DynamicObject};
 use kube::runtime::wait::{await_condition, conditions};
@@ -10,8 +11,8 @@ use kube::{Api, ResourceExt as _};
 
 use crate::clusters::{self, Cluster, Kind};
 use crate::cx::Cx;
-use crate::manifests::Manifests;
-use crate::pipeline::{Outcome, step};
+use crate::manifests::{Manifests, Object};
+use crate::pipeline::{Done, Outcome, Running, step};
 use crate::steps::apply::{self, FIELD_MANAGER};
 use crate::steps::cluster::MADE_BY;
 use crate::summary::Summary;
@@ -37,33 +38,24 @@ pub async fn run(cx: &Cx, delete: bool) -> Result<Summary> {
     Ok(Summary::new())
 }
 
-async fn remove(cx: &Cx, cluster: &Cluster, manifests: &Manifests) -> Result<crate::pipeline::Done<()>> {
+async fn remove(cx: &Cx, cluster: &Cluster, manifests: &Manifests) -> Result<Done<()>> {
     step(cx, "remove", &[], async |step| {
-        let mut removed = 0;
+        let mut going = Vec::new();
         // Last applied, first removed: the Ingress before what it routes to.
         for object in manifests.objects.iter().rev() {
             let resource = cx.unless_stopped(apply::resolve(&cluster.client, object)).await?;
             let api = apply::api(cx, &cluster.client, &resource);
-            let work = async {
-                let Some(found) = api.get_opt(&object.name).await? else { return Ok(false) };
-                if !is_ours(&found) {
-                    step.warn(format!("{} was not applied by this tool: left alone", object.title()));
-                    return Ok(false);
-                }
-                api.delete(&object.name, &DeleteParams::foreground()).await?;
-                // It stays until the last of its pods has drained.
-                let uid = found.uid().unwrap_or_default();
-                let gone = await_condition(api, &object.name, conditions::is_deleted(&uid));
-                tokio::time::timeout(GONE_WITHIN, gone)
-                    .await
-                    .with_context(|| format!("it is still there after {} s", GONE_WITHIN.as_secs()))??;
-                Ok(true)
-            };
-            if cx.unless_stopped(work).await.with_context(|| format!("removing {}", object.title()))? {
-                step.at(format!("{} removed", object.title()));
-                removed += 1;
-            }
+            let deleted = cx.unless_stopped(delete(step, &api, object)).await;
+            let uid = deleted.with_context(|| format!("removing {}", object.title()))?;
+            going.extend(uid.map(|uid| (api, object, uid)));
         }
+        let removed = going.len();
+        let gone = going.into_iter().map(async |(api, object, uid)| {
+            gone(api, object, &uid).await.with_context(|| format!("removing {}", object.title()))?;
+            step.at(format!("{} removed", object.title()));
+            anyhow::Ok(())
+        });
+        cx.unless_stopped(try_join_all(gone)).await?;
         cx.unless_stopped(remove_namespace(cx, cluster)).await?;
         Ok(match removed {
             0 => Outcome::Already((), "nothing of the app is in the cluster".to_owned()),
@@ -71,6 +63,26 @@ async fn remove(cx: &Cx, cluster: &Cluster, manifests: &Manifests) -> Result<cra
         })
     })
     .await
+}
+
+/// Tells the API to delete an object that this tool applied; its uid, where there is one.
+async fn delete(step: &Running<'_>, api: &Api<DynamicObject>, object: &Object) -> Result<Option<String>> {
+    let Some(found) = api.get_opt(&object.name).await? else { return Ok(None) };
+    if !is_ours(&found) {
+        step.warn(format!("{} was not applied by this tool: left alone", object.title()));
+        return Ok(None);
+    }
+    api.delete(&object.name, &DeleteParams::foreground()).await?;
+    Ok(Some(found.uid().unwrap_or_default()))
+}
+
+/// Waits until the object is gone: it stays until the last of its pods has drained.
+async fn gone(api: Api<DynamicObject>, object: &Object, uid: &str) -> Result<()> {
+    let gone = await_condition(api, &object.name, conditions::is_deleted(uid));
+    tokio::time::timeout(GONE_WITHIN, gone)
+        .await
+        .with_context(|| format!("it is still there after {} s", GONE_WITHIN.as_secs()))??;
+    Ok(())
 }
 
 fn is_ours(object: &DynamicObject) -> bool {

@@ -6,11 +6,12 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, anyhow};
 use serde_json::json;
+use xtask_load::tally::error_code;
 
 use crate::cli::Format;
 use crate::cx::Cx;
 use crate::failure::{Attach as _, Exit};
-use crate::load::{RECORDS, meta, tally};
+use crate::load::{RECORDS, meta};
 use crate::summary::Summary;
 
 pub mod access;
@@ -128,7 +129,7 @@ pub fn text(verdicts: &[Verdict]) -> String {
 pub(crate) fn codes(group: &[&Verdict]) -> String {
     let mut codes: BTreeMap<String, usize> = BTreeMap::new();
     for verdict in group {
-        *codes.entry(tally::error_code(&verdict.record)).or_default() += 1;
+        *codes.entry(error_code(&verdict.record)).or_default() += 1;
     }
     let codes: Vec<_> = codes.into_iter().map(|(code, count)| format!("{count} × {code}")).collect();
     codes.join(", ")

@@ -12,7 +12,7 @@ use super::access::{self, Access};
 use super::timeline::Timeline;
 use crate::load::RECORDS;
 use crate::load::meta::Meta;
-use crate::load::record::Record;
+use xtask_load::record::Record;
 
 /// What is known of a run's failures.
 #[derive(Clone, Debug)]

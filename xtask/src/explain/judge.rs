@@ -11,7 +11,7 @@ use super::access::Access;
 use super::case::{AppLine, Case};
 use super::mechanism::Mechanism;
 use super::{proxy, upstream};
-use crate::load::record::{Outcome, Record};
+use xtask_load::record::{Outcome, Record};
 
 /// Why a request failed.
 #[derive(Clone, Debug, PartialEq)]

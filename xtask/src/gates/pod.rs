@@ -11,8 +11,9 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, Time};
 use super::clock::Clock;
 use super::condition::{self, Condition, one_line};
 
-/// How long a pod may have no node before that counts as permanent.
-pub const UNSCHEDULABLE_GRACE: Duration = Duration::from_secs(15);
+/// How long a pod may have no node before that counts as permanent: 15 s, and one for the fraction of a second that the
+/// condition's timestamp leaves out.
+pub const UNSCHEDULABLE_GRACE: Duration = Duration::from_secs(16);
 /// How long a refusal that someone may still mend must stand: an image or a ConfigMap that is about to be made.
 pub const REFUSAL_GRACE: Duration = Duration::from_secs(4);
 /// How often a container must have ended in a row before that is a crash loop.

@@ -7,11 +7,11 @@ use clap::Args;
 
 use super::disturb::Disturbance;
 use super::experiment::Protection;
-use super::generator::Plan;
-use super::schedule::{Pace, Schedule};
 use super::threshold::Threshold;
 use crate::cli::duration;
 use crate::failure::{Attach as _, Exit};
+use xtask_load::run::Plan;
+use xtask_load::schedule::{Pace, Schedule};
 
 /// Requests, where nothing else is said.
 const REQUESTS: u64 = 50;
@@ -94,29 +94,6 @@ impl LoadArgs {
         let most = schedule.total().and_then(|n| usize::try_from(n).ok()).unwrap_or(usize::MAX);
         let concurrency = asked.unwrap_or(concurrency).min(most);
         Ok(Plan { schedule, concurrency, request_timeout: self.request_timeout })
-    }
-}
-
-impl Plan {
-    /// The plan in one line.
-    pub fn line(&self) -> String {
-        let Schedule { pace, requests, duration } = self.schedule;
-        let requests = requests.map(|n| format!("{n} requests")).into_iter();
-        let seconds = |name: &str, time: Duration| format!("{name} {} s", time.as_secs_f64());
-        let duration = duration.map(|time| seconds("for", time));
-        let mut parts: Vec<String> = requests.chain(duration).collect();
-        match pace {
-            Pace::Closed => parts.push(format!("{} at a time", self.concurrency)),
-            Pace::Open { rate, ramp_up, ramp_down } => {
-                parts.push(format!("{rate}/s"));
-                let ramps = [("ramp-up", ramp_up), ("ramp-down", ramp_down)];
-                parts.extend(
-                    ramps.into_iter().filter(|(_, t)| !t.is_zero()).map(|(name, t)| seconds(name, t)),
-                );
-                parts.push(format!("at most {} at a time", self.concurrency));
-            }
-        }
-        parts.join(", ")
     }
 }
 

@@ -6,7 +6,7 @@ use anyhow::{Context as _, Result};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::tally::{Buckets, Latency};
+use xtask_load::tally::{Buckets, Latency};
 
 /// The file in the run's folder.
 pub const FILE: &str = "load.json";

@@ -24,29 +24,24 @@ use crate::steps::smoke::PICTURE;
 use crate::summary::{Summary, entry};
 
 pub mod args;
-pub mod client;
 pub mod disturb;
 pub mod experiment;
-pub mod generator;
 pub mod meta;
 pub mod page;
 mod ready;
-pub mod record;
 pub mod report;
-pub mod schedule;
-pub mod tally;
 pub mod threshold;
 pub mod witness;
 
 use args::LoadArgs;
-use client::{Pool, Target};
 use disturb::{Disturbance, Prepared};
 use experiment::{Experiment, Protection};
-use generator::{Finished, Plan};
 use meta::{End, Mark, Meta};
-use tally::Book;
 use threshold::Figures;
 use witness::Witness;
+use xtask_load::client::Target;
+use xtask_load::run::{Finished, Plan};
+use xtask_load::tally::Book;
 
 pub use ready::DEADLINE as READY_DEADLINE;
 
@@ -241,7 +236,7 @@ impl Load<'_> {
             let began = Instant::now();
             meta.write(self.dir)?;
             let stop = CancellationToken::new();
-            let sending = generator::run(target, plan.clone(), Arc::clone(book), stop.clone(), began);
+            let sending = xtask_load::run::run(target, plan.clone(), Arc::clone(book), stop.clone(), began);
             let mut sending = std::pin::pin!(sending);
             let mut disturbing = std::pin::pin!(self.disturb(began));
             let mut disturbed = self.prepared.is_none();
@@ -325,10 +320,9 @@ async fn close(cx: &Cx, witness: Witness, canary: &Target, book: &Book) -> Resul
     let mut caught_up = false;
     let any_failed = book.tally().buckets.failed() > 0;
     if any_failed {
-        let pool = Pool::default();
         let until = Instant::now() + Duration::from_secs(10);
         while !caught_up && Instant::now() < until && !cx.is_stopped() {
-            caught_up = matches!(ready::look(&witness, canary, &pool).await, gates::Verdict::Open(..));
+            caught_up = matches!(ready::look(&witness, canary).await, gates::Verdict::Open(..));
             // Endings of pods are told a moment after the connections broke.
             tokio::time::sleep(Duration::from_secs(1)).await;
         }

@@ -9,11 +9,11 @@ use serde_json::json;
 
 use super::RECORDS;
 use super::meta::{End, Mark, Meta};
-use super::tally::{Buckets, Latency};
 use crate::explain::timeline::Timeline;
 use crate::explain::{self, Verdict};
 use lives::{Life, Phase};
 use series::Series;
+use xtask_load::tally::{Buckets, Latency};
 
 mod lives;
 mod plot;

@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use anyhow::Result;
 
-use super::client::{Pool, Target};
 use super::witness::Witness;
 use crate::clusters::Cluster;
 use crate::cx::Cx;
@@ -14,6 +13,7 @@ use crate::gates::rollout::Rollout;
 use crate::gates::{self, Gate, Verdict, evidence};
 use crate::manifests::Manifests;
 use crate::pipeline::{Done, SpanId, all3, both};
+use xtask_load::client::{Client, Target};
 
 /// How long the canary may be looked for.
 pub const DEADLINE: Duration = Duration::from_secs(30);
@@ -71,16 +71,15 @@ pub(super) async fn canary(
             evidence::kubectl("-n ingress-nginx logs deploy/ingress-nginx-controller --tail 5")
         ),
     };
-    let pool = Pool::default();
-    let verdicts = gates::poll(Duration::from_millis(100), async || Ok(look(witness, target, &pool).await));
+    let verdicts = gates::poll(Duration::from_millis(100), async || Ok(look(witness, target).await));
     gates::wait(cx, spec, verdicts, async || Evidence::default()).await
 }
 
 /// One canary.
-pub(super) async fn look(witness: &Witness, target: &Target, pool: &Pool) -> Verdict {
+pub(super) async fn look(witness: &Witness, target: &Target) -> Verdict {
     let id = uuid::Uuid::new_v4().simple().to_string();
     let seen = witness.expect(&id);
-    let answer = match tokio::time::timeout(ANSWER_DEADLINE, pool.ask(target, &id)).await {
+    let answer = match tokio::time::timeout(ANSWER_DEADLINE, Client::default().ask(target, &id)).await {
         Ok(Ok(answer)) => answer,
         Ok(Err(why)) => return Verdict::Closed(format!("the canary got no answer: {why}")),
         Err(_) => return Verdict::Closed("the canary got no answer in time".to_owned()),

@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
-use super::generator::Plan;
 use super::meta::End;
-use super::tally::{Buckets, Latency};
+use xtask_load::run::Plan;
+use xtask_load::tally::{Buckets, Latency};
 
 /// `Progress: 5/50 (10%) — 5 ok, 0 err`.
 pub fn progress(buckets: Buckets, total: Option<u64>) -> String {
@@ -75,7 +75,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::load::schedule::{Pace, Schedule};
+    use xtask_load::schedule::{Pace, Schedule};
 
     #[test]
     fn progress_reads_as_it_always_did() {

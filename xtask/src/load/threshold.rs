@@ -3,7 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-use super::tally::{Buckets, Latency};
+use xtask_load::tally::{Buckets, Latency};
 
 /// One condition.
 #[derive(Clone, Debug)]

@@ -3,8 +3,10 @@
 use anyhow::{Context as _, Result, anyhow};
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::PodTemplateSpec;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{FieldsV1, ManagedFieldsEntry};
 use kube::api::{ApiResource, DynamicObject, GroupVersionKind, Patch, PatchParams, ValidationDirective};
-use kube::{Api, Client};
+use kube::{Api, Client, ResourceExt as _};
+use serde_json::Value;
 
 use crate::clusters::Cluster;
 use crate::cx::Cx;
@@ -149,18 +151,65 @@ async fn apply(cx: &Cx, client: &Client, object: &Object, resource: &(ApiResourc
         .hint("the API server's own words are above; mend the manifest and run again")?;
     Ok(match before {
         None => Change::Created,
-        Some(before) if wanted(&before) == wanted(&after) => Change::Unchanged,
+        Some(before) if wanted(&value, &before) == wanted(&value, &after) => Change::Unchanged,
         Some(_) => Change::Configured,
     })
 }
 
-/// An object without what its controllers write: a new status in between is not our change.
-fn wanted(object: &DynamicObject) -> DynamicObject {
-    let mut object = object.clone();
-    object.metadata.resource_version = None;
-    object.metadata.managed_fields = None;
-    if let Some(fields) = object.data.as_object_mut() {
-        fields.remove("status");
+/// What a manifest wants of an object: the values at its own fields, and which fields were ever its own. What controllers
+/// and autoscalers write beside them is not our change.
+fn wanted(manifest: &Value, object: &DynamicObject) -> (Option<Value>, Vec<FieldsV1>) {
+    let is_own = |entry: &&ManagedFieldsEntry| {
+        entry.manager.as_deref() == Some(FIELD_MANAGER) && entry.operation.as_deref() == Some("Apply")
+    };
+    let owned = object.managed_fields().iter().filter(is_own).filter_map(|entry| entry.fields_v1.clone());
+    let whole = serde_json::to_value(object).ok();
+    (whole.map(|whole| at_fields_of(manifest, &whole)), owned.collect())
+}
+
+fn at_fields_of(manifest: &Value, object: &Value) -> Value {
+    match (manifest, object) {
+        (Value::Object(fields), Value::Object(object)) => fields
+            .iter()
+            .filter_map(|(name, field)| Some((name.clone(), at_fields_of(field, object.get(name)?))))
+            .collect(),
+        (Value::Array(items), Value::Array(objects)) if items.len() == objects.len() => {
+            items.iter().zip(objects).map(|(item, object)| at_fields_of(item, object)).collect()
+        }
+        _ => object.clone(),
     }
-    object
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn only_what_the_manifest_speaks_of_is_our_change() {
+        let manifest = json!({"spec": {"template": {"containers": [{"name": "app", "image": "new"}]}}});
+        let object = |image: &str, replicas: u32, owned: &str| -> DynamicObject {
+            let container = json!({"name": "app", "image": image, "imagePullPolicy": "Never"});
+            let mut entry = json!({"manager": FIELD_MANAGER, "operation": "Apply", "fieldsType": "FieldsV1"});
+            entry["fieldsV1"] = json!({owned: {}});
+            let other =
+                json!({"manager": "kubectl", "operation": "Update", "fieldsV1": {"f:replicas": replicas}});
+            serde_json::from_value(json!({
+                "apiVersion": "apps/v1", "kind": "Deployment",
+                "metadata": {"name": "web", "managedFields": [entry, other]},
+                "spec": {"replicas": replicas, "template": {"containers": [container]}},
+                "status": {"replicas": replicas},
+            }))
+            .expect("an object")
+        };
+        let before = wanted(&manifest, &object("new", 3, "f:spec"));
+        assert_eq!(before, wanted(&manifest, &object("new", 7, "f:spec")), "an autoscaler's write");
+        assert_ne!(before, wanted(&manifest, &object("old", 3, "f:spec")), "another value");
+        assert_ne!(
+            before,
+            wanted(&manifest, &object("new", 3, "f:data")),
+            "a field that the manifest gave up"
+        );
+    }
 }

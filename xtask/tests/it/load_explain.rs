@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use xtask::explain::mechanism::Mechanism;
 use xtask::explain::{Verdict, explain_run};
 use xtask::load::meta::{self, Meta};
-use xtask::load::record::{Outcome, Record};
+use xtask_load::record::{Outcome, Record};
 
 const ID: &str = "0123456789abcdef0123456789abcdef";
 const POD: &str = "app-7c9-aaaaa";

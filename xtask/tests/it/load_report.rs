@@ -7,8 +7,8 @@ use serde_json::json;
 use xtask::explain::explain_run;
 use xtask::load::meta::{self, End, Mark, Meta};
 use xtask::load::page;
-use xtask::load::record::{Outcome, Record};
-use xtask::load::tally::{Buckets, Latency};
+use xtask_load::record::{Outcome, Record};
+use xtask_load::tally::{Buckets, Latency};
 
 const HOSTILE: &str =
     "</script><script>alert('x')</script>\"><img src=http://example.org/x onerror=alert(1)>&";

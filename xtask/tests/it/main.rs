@@ -7,7 +7,6 @@ mod faults;
 mod interrupt;
 mod load;
 mod load_explain;
-mod load_generator;
 mod load_report;
 mod load_without;
 mod minikube;

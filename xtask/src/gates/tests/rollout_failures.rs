@@ -225,7 +225,7 @@ fn a_slow_start_is_no_failure() {
 }
 
 #[test]
-fn unschedulable_dooms_after_fifteen_seconds() {
+fn unschedulable_dooms_after_fifteen_whole_seconds() {
     let unschedulable = json!({"status": {
         "phase": "Pending", "containerStatuses": null,
         "conditions": [{"type": "PodScheduled", "status": "False", "reason": "Unschedulable",
@@ -235,7 +235,7 @@ fn unschedulable_dooms_after_fifteen_seconds() {
     patch(world.pods.get_mut("web-new-c").unwrap(), &unschedulable);
     let text = "c: unschedulable: 0/1 nodes are available: 1 Insufficient memory.";
     expect(&judge(&world, &clock(14)), &format!("suspect: 2 of 3 updated pods Ready; {text}"));
-    assert_eq!(doomed_after(&mut world, 600), Some((15, format!("doomed: {text}"))));
+    assert_eq!(doomed_after(&mut world, 600), Some((16, format!("doomed: {text}"))));
 
     // A pod that is on its way out may leave it room.
     let mut old = pod("web-old-z", "web-old", "web:old", OTHER_ID);

@@ -6,8 +6,8 @@ use std::path::Path;
 
 use anyhow::{Context as _, Result};
 
-use crate::load::record::{Outcome, Record};
-use crate::load::tally::error_code;
+use xtask_load::record::{Outcome, Record};
+use xtask_load::tally::error_code;
 
 /// Slices of a long run.
 const MOST_SLICES: u64 = 240;

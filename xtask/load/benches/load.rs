@@ -1,7 +1,7 @@
 //! The generator against a trivial server, side by side with `oha` where that is on PATH: requests a second of both, their
 //! ratio, and the memory that a million requests need.
 //!
-//! `cargo bench -p xtask --bench load [-- REQUESTS]`
+//! `cargo bench -p xtask-load --bench load [-- REQUESTS]`
 
 #![allow(clippy::print_stdout)]
 
@@ -18,31 +18,39 @@ use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
-use xtask::load::client::Target;
-use xtask::load::generator::{self, Plan};
-use xtask::load::schedule::{Pace, Schedule};
-use xtask::load::tally::Book;
+use xtask_load::client::Target;
+use xtask_load::run::{self, Plan};
+use xtask_load::schedule::{Pace, Schedule};
+use xtask_load::tally::Book;
 
 const CONCURRENCY: usize = 50;
-const ROUNDS: usize = 3;
+const ROUNDS: usize = 9;
 
 fn main() -> Result<()> {
     let requests = std::env::args().skip(1).find_map(|arg| arg.parse().ok()).unwrap_or(200_000);
     let address = serve()?;
     let url = format!("http://{address}/");
-    let mut best = (0.0_f64, 0.0_f64);
-    // In turns, so that both meet the same machine.
+    let mut ratios = Vec::new();
+    // In turns, so that both meet the same machine; the first of a round changes.
     for round in 1..=ROUNDS {
-        let ours = ours(&url, requests)?;
-        let theirs = oha(&url, requests)?;
-        println!(
-            "round {round}: ours {ours:.0}/s, oha {}",
-            theirs.map_or("not on PATH".into(), |n| format!("{n:.0}/s"))
-        );
-        best = (best.0.max(ours), best.1.max(theirs.unwrap_or(0.0)));
+        let (ours, theirs) = if round % 2 == 0 {
+            let theirs = oha(&url, requests)?;
+            (ours(&url, requests)?, theirs)
+        } else {
+            (ours(&url, requests)?, oha(&url, requests)?)
+        };
+        match theirs {
+            Some(theirs) => {
+                ratios.push(ours / theirs);
+                println!("round {round}: ours {ours:.0}/s, oha {theirs:.0}/s, ratio {:.2}", ours / theirs);
+            }
+            None => println!("round {round}: ours {ours:.0}/s, oha is not on PATH"),
+        }
     }
-    if best.1 > 0.0 {
-        println!("best of {ROUNDS}: ours {:.0}/s, oha {:.0}/s, ratio {:.2}", best.0, best.1, best.0 / best.1);
+    ratios.sort_by(f64::total_cmp);
+    if let (Some(least), Some(most)) = (ratios.first(), ratios.last()) {
+        let median = ratios[ratios.len() / 2];
+        println!("median ratio of {ROUNDS} rounds: {median:.2} ({least:.2} to {most:.2})");
     }
     let before = peak_rss_mib();
     let rate = ours(&url, 1_000_000)?;
@@ -80,7 +88,7 @@ fn ours(url: &str, requests: u64) -> Result<f64> {
     let runtime = tokio::runtime::Runtime::new()?;
     let finished = runtime.block_on(async {
         let target = Target::get(url, "bench.local", "/").await?;
-        generator::run(target, plan, Arc::clone(&book), CancellationToken::new(), Instant::now()).await
+        run::run(target, plan, Arc::clone(&book), CancellationToken::new(), Instant::now()).await
     })?;
     let ok = book.tally().buckets.ok;
     ensure!(ok == requests, "{ok} of {requests} were answered well");

@@ -12,10 +12,12 @@ use hdrhistogram::Histogram;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::record::{Outcome, Record};
+use crate::record::{Outcome, Record};
 
 /// Longer waits than an hour are counted as an hour.
 const LONGEST_US: u64 = 3_600_000_000;
+/// A record of a success is shorter.
+const USUAL_RECORD_BYTES: usize = 256;
 /// Failed requests that are kept in memory with all their fields; the file has the others.
 const MOST_FAILURES: usize = 10_000;
 
@@ -172,8 +174,13 @@ fn latency(histogram: &Histogram<u64>) -> Latency {
 /// Takes every request's end: into the tally, and to disk.
 pub struct Book {
     tally: Mutex<Tally>,
-    file: Mutex<Option<BufWriter<File>>>,
-    broken: Mutex<Option<std::io::Error>>,
+    records: Option<Mutex<Records>>,
+}
+
+/// The file of records, and what first went wrong with it.
+struct Records {
+    file: BufWriter<File>,
+    broken: Option<std::io::Error>,
 }
 
 impl Book {
@@ -182,20 +189,23 @@ impl Book {
     /// # Errors
     /// When the file can't be made.
     pub fn open(path: Option<&Path>) -> Result<Book> {
-        let open = |path: &Path| File::create(path).with_context(|| format!("creating {}", path.display()));
-        let file = path.map(open).transpose()?;
-        let file = file.map(|file| BufWriter::with_capacity(256 * 1024, file));
-        Ok(Book { tally: Mutex::new(Tally::new()?), file: Mutex::new(file), broken: Mutex::new(None) })
+        let open = |path: &Path| {
+            let file = File::create(path).with_context(|| format!("creating {}", path.display()))?;
+            anyhow::Ok(Mutex::new(Records { file: BufWriter::with_capacity(256 * 1024, file), broken: None }))
+        };
+        Ok(Book { tally: Mutex::new(Tally::new()?), records: path.map(open).transpose()? })
     }
 
     /// Takes one end; `lag` is how much later it was sent than it could have been.
     pub fn take(&self, record: &Record, lag: Option<Duration>) {
-        let mut line = serde_json::to_vec(record).unwrap_or_default();
-        line.push(b'\n');
-        if let Some(file) = lock(&self.file).as_mut()
-            && let Err(error) = file.write_all(&line)
-        {
-            lock(&self.broken).get_or_insert(error);
+        if let Some(records) = &self.records {
+            let mut line = Vec::with_capacity(USUAL_RECORD_BYTES);
+            let written = serde_json::to_writer(&mut line, record).map_err(std::io::Error::from);
+            line.push(b'\n');
+            let Records { file, broken } = &mut *lock(records);
+            if let Err(error) = written.and_then(|()| file.write_all(&line)) {
+                broken.get_or_insert(error);
+            }
         }
         let mut tally = lock(&self.tally);
         tally.take(record);
@@ -214,11 +224,10 @@ impl Book {
     /// # Errors
     /// When the file could not be written, or the sum is wrong, which would be a fault of this tool.
     pub fn close(&self, scheduled: u64) -> Result<()> {
-        if let Some(file) = lock(&self.file).as_mut() {
-            file.flush().context("writing the records")?;
-        }
-        if let Some(error) = lock(&self.broken).take() {
-            return Err(error).context("writing the records");
+        if let Some(records) = &self.records {
+            let Records { file, broken } = &mut *lock(records);
+            let flushed = file.flush();
+            broken.take().map_or(flushed, Err).context("writing the records")?;
         }
         let buckets = self.tally().buckets;
         if buckets.sum() != scheduled {

@@ -8,10 +8,10 @@ use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
-use xtask::load::client::Target;
-use xtask::load::generator::{self, Finished, Plan};
-use xtask::load::schedule::{Pace, Schedule};
-use xtask::load::tally::{Book, Buckets};
+use xtask_load::client::Target;
+use xtask_load::run::{self, Finished, Plan};
+use xtask_load::schedule::{Pace, Schedule};
+use xtask_load::tally::{Book, Buckets};
 
 const OK: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
 
@@ -69,8 +69,7 @@ impl Server {
         let entry = format!("http://{}", self.address);
         let target = Target::get(&entry, "app.local", "/health").await.expect("a target");
         let book = Arc::new(Book::open(None).expect("a book"));
-        let finished =
-            generator::run(target, plan, Arc::clone(&book), stop, Instant::now()).await.expect("a run");
+        let finished = run::run(target, plan, Arc::clone(&book), stop, Instant::now()).await.expect("a run");
         (finished, book)
     }
 }

@@ -11,10 +11,10 @@ use anyhow::{Context as _, Result};
 use tokio::time::Sleep;
 use tokio_util::sync::CancellationToken;
 
-use super::client::{Answer, Pool, Target};
-use super::record::{Outcome, Record};
-use super::schedule::{Due, Schedule};
-use super::tally::Book;
+use crate::client::{Answer, Client, Target};
+use crate::record::{Outcome, Record};
+use crate::schedule::{Due, Pace, Schedule};
+use crate::tally::Book;
 
 /// After a stop, requests that are under way get this long.
 const LAST_ANSWERS: Duration = Duration::from_secs(2);
@@ -28,6 +28,29 @@ pub struct Plan {
     pub concurrency: usize,
     /// How long an answer may take.
     pub request_timeout: Duration,
+}
+
+impl Plan {
+    /// The plan in one line.
+    pub fn line(&self) -> String {
+        let Schedule { pace, requests, duration } = self.schedule;
+        let requests = requests.map(|n| format!("{n} requests")).into_iter();
+        let seconds = |name: &str, time: Duration| format!("{name} {} s", time.as_secs_f64());
+        let duration = duration.map(|time| seconds("for", time));
+        let mut parts: Vec<String> = requests.chain(duration).collect();
+        match pace {
+            Pace::Closed => parts.push(format!("{} at a time", self.concurrency)),
+            Pace::Open { rate, ramp_up, ramp_down } => {
+                parts.push(format!("{rate}/s"));
+                let ramps = [("ramp-up", ramp_up), ("ramp-down", ramp_down)];
+                parts.extend(
+                    ramps.into_iter().filter(|(_, t)| !t.is_zero()).map(|(name, t)| seconds(name, t)),
+                );
+                parts.push(format!("at most {} at a time", self.concurrency));
+            }
+        }
+        parts.join(", ")
+    }
 }
 
 /// How a run went, beside its books.
@@ -45,7 +68,6 @@ pub struct Finished {
 struct Run {
     target: Target,
     plan: Plan,
-    pool: Pool,
     book: Arc<Book>,
     stop: CancellationToken,
     began: Instant,
@@ -64,16 +86,25 @@ pub async fn run(
     began: Instant,
 ) -> Result<Finished> {
     let cpu_before = cpu_time();
-    let senders = plan.concurrency;
-    let run =
-        Arc::new(Run { target, plan, pool: Pool::default(), book, stop, began, next: AtomicU64::new(0) });
-    let senders: Vec<_> = (0..senders).map(|_| tokio::spawn(send_all(Arc::clone(&run)))).collect();
-    for sender in senders {
-        sender.await.context("running a sender")?;
+    let stop = stop.child_token();
+    // The threads end too when nobody waits for them any more.
+    let _stops_them = stop.clone().drop_guard();
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let run = Arc::new(Run { target, plan, book, stop, began, next: AtomicU64::new(0) });
+    // One core is left to the server, which is on this machine too: threads that wait for each other's core get less done.
+    let threads = cores.saturating_sub(1).max(1);
+    let threads: Vec<_> = (0..threads)
+        .map(|thread| {
+            let run = Arc::clone(&run);
+            let senders = (thread..run.plan.concurrency).step_by(threads).len();
+            tokio::task::spawn_blocking(move || send_on_this_thread(&run, senders))
+        })
+        .collect();
+    for thread in threads {
+        thread.await.context("running a thread of senders")??;
     }
     let took = run.began.elapsed();
-    let cores = std::thread::available_parallelism().map_or(1, usize::from) as f64;
-    let own_cpu = cpu_time().saturating_sub(cpu_before).as_secs_f64() / (took.as_secs_f64() * cores);
+    let own_cpu = cpu_time().saturating_sub(cpu_before).as_secs_f64() / (took.as_secs_f64() * cores as f64);
     let taken = run.next.load(Ordering::SeqCst);
     let scheduled = run.plan.schedule.total().unwrap_or(taken);
     for n in taken.min(scheduled)..scheduled {
@@ -83,7 +114,24 @@ pub async fn run(
     Ok(Finished { scheduled, took, own_cpu })
 }
 
+/// Senders on a runtime of their thread's own: no answer waits for another thread to be woken.
+fn send_on_this_thread(run: &Arc<Run>, senders: usize) -> Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_io()
+        .enable_time()
+        .build()
+        .context("starting a runtime for senders")?;
+    runtime.block_on(async {
+        let senders: Vec<_> = (0..senders).map(|_| tokio::spawn(send_all(Arc::clone(run)))).collect();
+        for sender in senders {
+            sender.await.context("running a sender")?;
+        }
+        Ok(())
+    })
+}
+
 async fn send_all(run: Arc<Run>) {
+    let mut client = Client::default();
     let schedule = &run.plan.schedule;
     let end = schedule.end().map(|end| run.began + end);
     let is_over = || run.stop.is_cancelled() || end.is_some_and(|end| Instant::now() >= end);
@@ -107,22 +155,24 @@ async fn send_all(run: Arc<Run>) {
                 () = run.stop.cancelled() => {}
             }
         }
+        // One that never waited is sent at the moment its sender was free.
+        let sent = if due > free { Instant::now() } else { free };
         if run.stop.is_cancelled() {
             run.give_up(n, Outcome::Unsent);
-        } else if due.elapsed() >= run.plan.request_timeout {
+        } else if sent.saturating_duration_since(due) >= run.plan.request_timeout {
             run.give_up(n, Outcome::Dropped);
-        } else if matches!(schedule.due(n), Due::At(_)) && due <= free && is_over() {
+        } else if due < free && is_over() {
             // One whose sender was free and woke up a moment late is sent.
             run.give_up(n, Outcome::Unsent);
         } else {
-            let sent = Instant::now();
             let over = async {
                 tokio::select! {
+                    biased;
                     () = until(timer.as_mut(), sent + run.plan.request_timeout) => None,
                     () = stopped.as_mut() => Some(Err("given up: the run was stopped".to_owned())),
                 }
             };
-            run.send(n, due, free, sent, over).await;
+            run.send(&mut client, n, due, free, sent, over).await;
         }
     }
 }
@@ -142,6 +192,7 @@ impl Run {
     /// Sends one request at `sent` and waits for its end, or until it is given up.
     async fn send(
         &self,
+        client: &mut Client,
         n: u64,
         due: Instant,
         free: Instant,
@@ -151,7 +202,7 @@ impl Run {
         let id = uuid::Uuid::new_v4().simple().to_string();
         let answer = tokio::select! {
             biased;
-            answer = self.pool.ask(&self.target, &id) => Some(answer),
+            answer = client.ask(&self.target, &id) => Some(answer),
             given_up = over => given_up,
         };
         let mut record = Record {

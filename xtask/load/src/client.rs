@@ -4,12 +4,11 @@
 use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::pin::{Pin, pin};
-use std::sync::{Mutex, PoisonError};
-use std::task::Poll;
+use std::task::{Context, Poll, Waker};
 
 use anyhow::{Context as _, Result, anyhow, bail};
 use bytes::Bytes;
-use http::header::{CONTENT_TYPE, HOST, HeaderValue, USER_AGENT};
+use http::header::{CONTENT_TYPE, HOST, HeaderMap, HeaderName, HeaderValue, USER_AGENT};
 use http::{Method, Request, Response, Uri};
 use http_body_util::{BodyExt as _, Full};
 use hyper::body::Incoming;
@@ -17,21 +16,24 @@ use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 
-use crate::gates::watch::reason;
-
 /// How much of an answer that is no success is kept.
 const MOST_OF_AN_ERROR: usize = 400;
 /// How the requests of a run call themselves, for whoever reads the logs.
 pub const AGENT: &str = concat!("xtask-load/", env!("CARGO_PKG_VERSION"));
 
+/// The request's own id: ingress-nginx logs it, and passes it on.
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+/// The pod that answered, by its own word.
+const SERVED_BY: HeaderName = HeaderName::from_static("x-served-by");
+
 /// What is sent, and where.
 #[derive(Clone, Debug)]
 pub struct Target {
     address: SocketAddr,
-    host: HeaderValue,
     method: Method,
     uri: Uri,
-    content: Option<(HeaderValue, Bytes)>,
+    headers: HeaderMap,
+    body: Bytes,
 }
 
 impl Target {
@@ -50,19 +52,27 @@ impl Target {
             .with_context(|| format!("resolving the entry `{entry}`"))?
             .next()
             .ok_or_else(|| anyhow!("the entry `{entry}` has no address"))?;
+        let host = HeaderValue::from_str(host).with_context(|| format!("`{host}` is no host"))?;
+        // The id has its place already: a map that grows costs each request three allocations.
+        let headers = [
+            (HOST, host),
+            (USER_AGENT, HeaderValue::from_static(AGENT)),
+            (REQUEST_ID, HeaderValue::from_static("")),
+        ];
         Ok(Target {
             address,
-            host: HeaderValue::from_str(host).with_context(|| format!("`{host}` is no host"))?,
             method: Method::GET,
             uri: path.parse().with_context(|| format!("`{path}` is no path"))?,
-            content: None,
+            headers: headers.into_iter().collect(),
+            body: Bytes::new(),
         })
     }
 
     /// The same place, with a body to POST.
     #[must_use]
-    pub fn posting(self, content_type: HeaderValue, body: Bytes) -> Target {
-        Target { method: Method::POST, content: Some((content_type, body)), ..self }
+    pub fn posting(mut self, content_type: HeaderValue, body: Bytes) -> Target {
+        self.headers.insert(CONTENT_TYPE, content_type);
+        Target { method: Method::POST, body, ..self }
     }
 
     /// Where it goes: method and path.
@@ -71,18 +81,12 @@ impl Target {
     }
 
     fn request(&self, id: &str) -> Request<Full<Bytes>> {
-        let body = self.content.as_ref().map(|(_, body)| body.clone()).unwrap_or_default();
-        let mut request = Request::new(Full::new(body));
+        let mut request = Request::new(Full::new(self.body.clone()));
         *request.method_mut() = self.method.clone();
         *request.uri_mut() = self.uri.clone();
-        let headers = request.headers_mut();
-        headers.insert(HOST, self.host.clone());
-        headers.insert(USER_AGENT, HeaderValue::from_static(AGENT));
-        if let Some((kind, _)) = &self.content {
-            headers.insert(CONTENT_TYPE, kind.clone());
-        }
+        *request.headers_mut() = self.headers.clone();
         if let Ok(id) = HeaderValue::from_str(id) {
-            headers.insert("x-request-id", id);
+            request.headers_mut().insert(REQUEST_ID, id);
         }
         request
     }
@@ -107,18 +111,18 @@ struct Connection {
     driver: Option<Driver>,
 }
 
-/// The connections that no request is on, the last used on top.
+/// A sender's client: one connection, kept from request to request.
 #[derive(Default)]
-pub struct Pool {
-    idle: Mutex<Vec<Connection>>,
+pub struct Client {
+    kept: Option<Connection>,
 }
 
-impl Pool {
+impl Client {
     /// Sends one request and waits for the whole answer.
     ///
     /// # Errors
     /// When the connection is refused or breaks; the innermost cause, in the system's words.
-    pub async fn ask(&self, target: &Target, id: &str) -> Result<Answer, String> {
+    pub async fn ask(&mut self, target: &Target, id: &str) -> Result<Answer, String> {
         let mut request = target.request(id);
         loop {
             let mut connection = match self.idle().await {
@@ -128,7 +132,7 @@ impl Pool {
             match connection.send(request).await {
                 Ok(response) => {
                     let answer = connection.read(response).await?;
-                    self.lock().push(connection);
+                    self.kept = Some(connection);
                     return Ok(answer);
                 }
                 // A kept connection that the other side closed; not a byte of ours was written.
@@ -138,18 +142,10 @@ impl Pool {
         }
     }
 
-    /// A kept connection that still stands.
-    async fn idle(&self) -> Option<Connection> {
-        loop {
-            let mut connection = self.lock().pop()?;
-            if connection.is_ready().await {
-                return Some(connection);
-            }
-        }
-    }
-
-    fn lock(&self) -> std::sync::MutexGuard<'_, Vec<Connection>> {
-        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
+    /// The kept connection, if it still stands. Whoever gives up half-way leaves none.
+    async fn idle(&mut self) -> Option<Connection> {
+        let mut connection = self.kept.take()?;
+        connection.is_ready().await.then_some(connection)
     }
 }
 
@@ -192,20 +188,23 @@ impl Connection {
             Ok::<_, String>(())
         };
         drive(&mut self.driver, reading).await?;
-        let text = |name: &str| Some(head.headers.get(name)?.to_str().ok()?.to_owned());
+        let served_by = head.headers.get(SERVED_BY).and_then(|pod| pod.to_str().ok());
         Ok(Answer {
             status: head.status.as_u16(),
-            served_by: text("x-served-by"),
+            served_by: served_by.map(str::to_owned),
             beginning: beginning.map(|kept| String::from_utf8_lossy(&kept).trim().to_owned()),
         })
     }
 }
 
-/// Does `work`, which waits for the connection, and the connection's own work.
+/// Does `work`, which waits for nothing but the connection, and the connection's own work.
 async fn drive<T>(driver: &mut Option<Driver>, work: impl Future<Output = T>) -> T {
     let mut work = pin!(work);
     poll_fn(|cx| {
-        if let Poll::Ready(done) = work.as_mut().poll(cx) {
+        // Whatever the work waits for is done by the driver, after which it is asked again: to be woken for it as well
+        // would be for nothing.
+        let mut asked = Context::from_waker(Waker::noop());
+        if let Poll::Ready(done) = work.as_mut().poll(&mut asked) {
             return Poll::Ready(done);
         }
         if let Some(running) = driver
@@ -214,7 +213,16 @@ async fn drive<T>(driver: &mut Option<Driver>, work: impl Future<Output = T>) ->
             // How it ended is told to whoever waits for an answer.
             *driver = None;
         }
-        work.as_mut().poll(cx)
+        work.as_mut().poll(&mut asked)
     })
     .await
+}
+
+/// The innermost cause, which is the system's own word.
+fn reason(error: &hyper::Error) -> String {
+    let mut cause: &dyn std::error::Error = error;
+    while let Some(source) = cause.source() {
+        cause = source;
+    }
+    cause.to_string()
 }
