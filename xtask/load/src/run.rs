@@ -60,7 +60,7 @@ pub struct Finished {
     pub scheduled: u64,
     /// From the first moment to the last answer.
     pub took: Duration,
-    /// The share of this machine's cores that this process used, 0 to 1.
+    /// The share of their time that the senders' threads computed, 0 to 1: at 1 the generator was the slowest part.
     pub own_cpu: f64,
 }
 
@@ -85,7 +85,6 @@ pub async fn run(
     stop: CancellationToken,
     began: Instant,
 ) -> Result<Finished> {
-    let cpu_before = cpu_time();
     let stop = stop.child_token();
     // The threads end too when nobody waits for them any more.
     let _stops_them = stop.clone().drop_guard();
@@ -100,11 +99,13 @@ pub async fn run(
             tokio::task::spawn_blocking(move || send_on_this_thread(&run, senders))
         })
         .collect();
+    let (mut computed, mut available) = (Duration::ZERO, Duration::ZERO);
     for thread in threads {
-        thread.await.context("running a thread of senders")??;
+        computed += thread.await.context("running a thread of senders")??;
+        available += run.began.elapsed();
     }
     let took = run.began.elapsed();
-    let own_cpu = cpu_time().saturating_sub(cpu_before).as_secs_f64() / (took.as_secs_f64() * cores as f64);
+    let own_cpu = computed.as_secs_f64() / available.as_secs_f64();
     let taken = run.next.load(Ordering::SeqCst);
     let scheduled = run.plan.schedule.total().unwrap_or(taken);
     for n in taken.min(scheduled)..scheduled {
@@ -114,8 +115,9 @@ pub async fn run(
     Ok(Finished { scheduled, took, own_cpu })
 }
 
-/// Senders on a runtime of their thread's own: no answer waits for another thread to be woken.
-fn send_on_this_thread(run: &Arc<Run>, senders: usize) -> Result<()> {
+/// Senders on a runtime of their thread's own: no answer waits for another thread to be woken. The CPU time they used.
+fn send_on_this_thread(run: &Arc<Run>, senders: usize) -> Result<Duration> {
+    let before = cpu_time();
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_io()
         .enable_time()
@@ -126,7 +128,7 @@ fn send_on_this_thread(run: &Arc<Run>, senders: usize) -> Result<()> {
         for sender in senders {
             sender.await.context("running a sender")?;
         }
-        Ok(())
+        Ok(cpu_time().saturating_sub(before))
     })
 }
 
@@ -262,8 +264,8 @@ impl Run {
     }
 }
 
-/// CPU time that this process has used.
+/// CPU time that this thread has used.
 fn cpu_time() -> Duration {
-    let time = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
     Duration::new(time.tv_sec.try_into().unwrap_or_default(), time.tv_nsec.try_into().unwrap_or_default())
 }

@@ -61,7 +61,7 @@ pub struct End {
     pub lag_ms: Latency,
     /// From the first request to the last answer.
     pub seconds: f64,
-    /// Share of the machine's cores that the generator used.
+    /// Share of the time that the generator computed, 0 to 1.
     pub own_cpu: f64,
     /// What was not seen of the cluster meanwhile.
     pub gaps: Vec<String>,

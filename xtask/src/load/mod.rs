@@ -51,7 +51,7 @@ pub const RECORDS: &str = "records.jsonl";
 const MOST_LAG_MS: f64 = 100.0;
 /// The same as a share of the median latency: what is slow itself is not blurred by a slow start.
 const MOST_LAG_SHARE: f64 = 0.1;
-/// Above this share of all cores the generator measures itself.
+/// Above this share of its time the generator measures itself.
 const MOST_OWN_CPU: f64 = 0.9;
 /// The share of the load that is done when the disturbance comes.
 const DISTURB_AT: f64 = 0.2;
@@ -359,7 +359,7 @@ pub fn invalid(end: &End) -> Option<String> {
     }
     if end.own_cpu > MOST_OWN_CPU {
         return Some(format!(
-            "the generator itself used {:.0} % of this machine's CPU, and measured itself",
+            "the generator was busy {:.0} % of the time, and measured itself",
             end.own_cpu * 100.0
         ));
     }

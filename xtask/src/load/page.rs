@@ -219,7 +219,7 @@ impl Page<'_> {
                             }
                         }
                     }
-                    p.facts { "The generator used " (format!("{:.0}", own_cpu * 100.0)) " % of this machine's CPU." }
+                    p.facts { "The generator was busy " (format!("{:.0}", own_cpu * 100.0)) " % of the time." }
                 }
                 div {
                     h2 { "How the requests ended" }

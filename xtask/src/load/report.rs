@@ -47,7 +47,7 @@ pub fn summary(plan: &Plan, request: &str, end: &End, errors: &BTreeMap<String, 
     lines.push(format!("{:<14} {}", "  from due", row(&end.latency_ms)));
     lines.push(format!("{:<14} {}", "  from sent", row(&end.sent_latency_ms)));
     lines.push(format!(
-        "Generator      lag p99 {:.1} ms, {:.0} % of this machine's CPU",
+        "Generator      lag p99 {:.1} ms, busy {:.0} % of the time",
         end.lag_ms.p99,
         end.own_cpu * 100.0
     ));
@@ -124,7 +124,7 @@ mod tests {
         │ Latency (ms)       min     p50     p90     p95     p99   p99.9     max           │
         │   from due        40.1   150.0   210.5   250.0   300.0   300.1   300.1           │
         │   from sent       40.1   150.0   210.5   250.0   300.0   300.1   300.1           │
-        │ Generator      lag p99 0.4 ms, 4 % of this machine's CPU                         │
+        │ Generator      lag p99 0.4 ms, busy 4 % of the time                              │
         └──────────────────────────────────────────────────────────────────────────────────┘
         ");
     }

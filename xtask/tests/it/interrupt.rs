@@ -6,11 +6,16 @@ use std::time::{Duration, Instant};
 
 use crate::world::{World, eventually};
 
-/// Starts `up`, and sends `signal` as soon as the step or gate `at` starts. Returns the exit code and how long the
-/// end took, or nothing if `up` was over before.
-fn stop_at(world: &World, at: &str, signal: &str) -> Option<(Option<i32>, Duration)> {
+/// Starts the command, and sends `signal` as soon as the step or gate `at` starts. Returns the exit code and how long
+/// the end took, or nothing if it was over before.
+pub(crate) fn stop_at(
+    world: &World,
+    args: &[&str],
+    at: &str,
+    signal: &str,
+) -> Option<(Option<i32>, Duration)> {
     let mut child = world
-        .command(&["up", "--output", "json"])
+        .command(&[args, &["--output", "json"]].concat())
         .stdout(Stdio::piped())
         .stderr(Stdio::null())
         .spawn()
@@ -33,7 +38,8 @@ fn ctrl_c_during_each_step_leaves_nothing_behind_and_the_next_up_goes_on() {
     for at in
         ["preflight", "cluster", "ingress", "ingress-lease", "weights", "image", "apply", "rollout", "smoke"]
     {
-        let (code, took) = stop_at(&world, at, "-INT").unwrap_or_else(|| panic!("{at} never started"));
+        let (code, took) =
+            stop_at(&world, &["up"], at, "-INT").unwrap_or_else(|| panic!("{at} never started"));
         // The last step may be done by the time the signal arrives.
         let done_before = at == "smoke" && code == Some(0);
         assert!(code == Some(130) || done_before, "{at}: {code:?}");
@@ -55,7 +61,7 @@ fn ctrl_c_during_each_step_leaves_nothing_behind_and_the_next_up_goes_on() {
 fn a_killed_up_leaves_nothing_behind_and_the_next_one_recovers() {
     let world = World::sandbox();
     for at in ["cluster", "image", "rollout"] {
-        let (code, _) = stop_at(&world, at, "-KILL").unwrap_or_else(|| panic!("{at} never started"));
+        let (code, _) = stop_at(&world, &["up"], at, "-KILL").unwrap_or_else(|| panic!("{at} never started"));
         assert_eq!(code, None, "{at}");
     }
     world.run_ok(&["up"]);

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde_json::Value;
 
+use crate::interrupt::stop_at;
 use crate::world::{Ran, World};
 
 /// How many requests failed by which mechanism.
@@ -50,6 +51,14 @@ fn too_early_is_fifty_of_fifty_and_unprobed_pods_get_requests_too_soon() {
         + found.get("not-listening-yet").copied().unwrap_or(0);
     assert!(early > 0 && early == found.values().sum::<u64>(), "{found:?}");
     assert_eq!(pod(&world), before);
+
+    for at in ["take-away", "load"] {
+        let stopped = stop_at(&world, &["load", "--without", "grace", "--requests", "500"], at, "-INT");
+        let (code, _) = stopped.unwrap_or_else(|| panic!("{at} never started"));
+        assert_eq!(code, Some(130), "{at}");
+        assert_eq!(pod(&world), before, "put back when stopped during {at}");
+    }
+
     let protected = world.run(&[&load[..], &["--during", "rollout"]].concat());
     let summary = protected.summary();
     assert_eq!(summary["buckets"]["ok"], summary["scheduled"], "{:?}", mechanisms(&protected));

@@ -1,7 +1,7 @@
 //! Reading back: the stamp and stream name in front of each line are taken off again.
 
 use std::io::{self, SeekFrom};
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use bytes::Bytes;
 use futures::StreamExt;
@@ -16,7 +16,10 @@ use super::{LogRequest, LogStream};
 const BLOCK: usize = 64 * 1024;
 
 struct Reader {
+    log: Weak<RunLog>,
     file: File,
+    /// Files that were put aside before this one.
+    turned: u64,
     /// Bytes read so far, from the beginning of the file.
     position: u64,
     /// Read, but not yet a whole line.
@@ -33,7 +36,8 @@ struct Reader {
 
 /// The log of one run, as `request` wants it.
 pub(crate) async fn read(log: &Arc<RunLog>, request: &LogRequest) -> io::Result<LogStream> {
-    let mut file = File::open(log.path()).await?;
+    let (file, turned) = log.open()?;
+    let mut file = File::from_std(file);
     let start = match request.tail_lines.and_then(|lines| u64::try_from(lines).ok()) {
         Some(lines) => tail(&mut file, lines).await?,
         None => 0,
@@ -45,7 +49,9 @@ pub(crate) async fn read(log: &Arc<RunLog>, request: &LogRequest) -> io::Result<
         Some(format!("{since:.9}"))
     });
     let reader = Reader {
+        log: Arc::downgrade(log),
         file,
+        turned,
         position: start,
         pending: Vec::new(),
         progress: log.progress(),
@@ -74,7 +80,14 @@ impl Reader {
                 if !piece.is_empty() {
                     return Ok(Some(piece.into()));
                 }
-            } else if !self.follow || (progress.closed && progress.bytes <= self.position) {
+            } else if !self.follow {
+                return Ok(None);
+            } else if progress.turned != self.turned {
+                // This file was full, and is read to its end.
+                let Some(log) = self.log.upgrade() else { return Ok(None) };
+                let (file, turned) = log.open()?;
+                (self.file, self.turned, self.position) = (File::from_std(file), turned, 0);
+            } else if progress.closed && progress.bytes <= self.position {
                 return Ok(None);
             } else if progress.bytes <= self.position && self.progress.changed().await.is_err() {
                 // The writer is gone, and with it whatever could still come.
@@ -140,6 +153,7 @@ async fn tail(file: &mut File, lines: u64) -> io::Result<u64> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::write::FULL_BYTES;
     use super::*;
     use futures::TryStreamExt;
 
@@ -165,6 +179,26 @@ mod tests {
         assert_eq!(stamped.matches("Z ").count(), 4, "{stamped}");
         let limited = LogRequest { limit_bytes: Some(7), ..LogRequest::default() };
         assert_eq!(text(&log, limited).await, written[..7]);
+    }
+
+    #[tokio::test]
+    async fn a_full_file_is_put_aside_and_whoever_follows_misses_nothing() {
+        let (dir, log) = log();
+        let lines = |from: usize, to: usize| (from..to).map(|n| format!("{n:0>1000}\n")).collect::<String>();
+        let request = LogRequest { follow: true, ..LogRequest::default() };
+        let followed = tokio::spawn(read(&log, &request).await.unwrap().try_collect::<Vec<Bytes>>());
+        // One and a half files.
+        let written = lines(0, 15_000);
+        log.copy(written.as_bytes(), "stdout").await.unwrap();
+        log.close();
+        assert!(followed.await.unwrap().unwrap().concat() == written.as_bytes());
+
+        log.copy(lines(15_000, 40_000).as_bytes(), "stdout").await.unwrap();
+        let kept = text(&log, LogRequest::default()).await;
+        assert!(written.len() > kept.len() && kept.ends_with(&lines(39_999, 40_000)), "{} bytes", kept.len());
+        let on_disk =
+            dir.path().join("app").read_dir().unwrap().map(|file| file.unwrap().metadata().unwrap().len());
+        assert!(on_disk.sum::<u64>() < 2 * FULL_BYTES + 64 * 1024);
     }
 
     #[tokio::test]

@@ -1,10 +1,10 @@
 //! Writing: `2026-01-02T03:04:05.123456789Z stdout F message`, the CRI log format. `P` instead of `F`: the line goes
-//! on in the next one.
+//! on in the next one. A file that is full is put aside for a new one; what was put aside before goes.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use jiff::Timestamp;
 use tokio::io::{AsyncRead, AsyncReadExt};
@@ -12,6 +12,8 @@ use tokio::sync::watch;
 
 /// Longer lines are cut into pieces, as container runtimes do.
 const MAX_LINE: usize = 16 * 1024;
+/// A file with more is full; the kubelet's default (`containerLogMaxSize`).
+pub(super) const FULL_BYTES: u64 = 10 * 1024 * 1024;
 
 /// The log of one run of a container.
 pub(crate) struct RunLog {
@@ -23,6 +25,9 @@ pub(crate) struct RunLog {
 /// How far a log has come.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Progress {
+    /// Files that were full and put aside.
+    pub(super) turned: u64,
+    /// Of the file in use.
     pub(super) bytes: u64,
     pub(super) closed: bool,
 }
@@ -34,12 +39,19 @@ impl RunLog {
             std::fs::create_dir_all(folder)?;
         }
         let file = OpenOptions::new().create(true).append(true).open(&path)?;
-        let progress = Progress { bytes: file.metadata()?.len(), closed: false };
+        let progress = Progress { bytes: file.metadata()?.len(), ..Progress::default() };
         Ok(Arc::new(RunLog { path, file: Mutex::new(file), progress: watch::Sender::new(progress) }))
     }
 
     pub(crate) fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// The file in use, to read, and how many were put aside before it.
+    pub(super) fn open(&self) -> io::Result<(File, u64)> {
+        // Nothing is put aside meanwhile.
+        let _in_use = lock(&self.file);
+        Ok((File::open(&self.path)?, self.progress.borrow().turned))
     }
 
     pub(super) fn progress(&self) -> watch::Receiver<Progress> {
@@ -91,10 +103,25 @@ impl RunLog {
         }
         // Whole lines in one write: the two streams never mix within a line. It goes to the page cache, which is
         // quicker than handing it to another thread.
-        self.file.lock().unwrap_or_else(PoisonError::into_inner).write_all(lines)?;
-        self.progress.send_modify(|progress| progress.bytes += lines.len() as u64);
+        let mut file = lock(&self.file);
+        file.write_all(lines)?;
+        let bytes = self.progress.borrow().bytes + lines.len() as u64;
+        if bytes < FULL_BYTES {
+            self.progress.send_modify(|progress| progress.bytes = bytes);
+            return Ok(());
+        }
+        std::fs::rename(&self.path, self.path.with_extension("log.1"))?;
+        *file = OpenOptions::new().create(true).append(true).open(&self.path)?;
+        self.progress.send_modify(|progress| {
+            progress.turned += 1;
+            progress.bytes = 0;
+        });
         Ok(())
     }
+}
+
+fn lock(file: &Mutex<File>) -> MutexGuard<'_, File> {
+    file.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn line(lines: &mut Vec<u8>, at: Timestamp, stream: &str, tag: char, message: &[u8]) {
