@@ -1,5 +1,5 @@
-//! The confusion matrix of `explain`, on real faults. Apart from the rest, and run by name, because a fault that meets no
-//! request shows nothing: `cargo test -p xtask --test load_matrix -- --nocapture`.
+//! The confusion matrix of `explain`, on real faults. Apart from the rest, for a busy machine is a fault of its own;
+//! `cargo test -p xtask --test load_matrix -- --nocapture` prints it.
 
 mod matrix;
 #[path = "../it/world.rs"]
