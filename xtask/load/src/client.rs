@@ -4,6 +4,7 @@
 use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::pin::{Pin, pin};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 
 use anyhow::{Context as _, Result, anyhow, bail};
@@ -111,18 +112,18 @@ struct Connection {
     driver: Option<Driver>,
 }
 
-/// A sender's client: one connection, kept from request to request.
+/// A client of as many connections as requests are under way: one that is idle is used again, the last used first.
 #[derive(Default)]
 pub struct Client {
-    kept: Option<Connection>,
+    idle: Mutex<Vec<Connection>>,
 }
 
 impl Client {
-    /// Sends one request and waits for the whole answer.
+    /// Sends one request and waits for the whole answer. Whoever gives up half-way closes the connection.
     ///
     /// # Errors
     /// When the connection is refused or breaks; the innermost cause, in the system's words.
-    pub async fn ask(&mut self, target: &Target, id: &str) -> Result<Answer, String> {
+    pub async fn ask(&self, target: &Target, id: &str) -> Result<Answer, String> {
         let mut request = target.request(id);
         loop {
             let mut connection = match self.idle().await {
@@ -132,7 +133,7 @@ impl Client {
             match connection.send(request).await {
                 Ok(response) => {
                     let answer = connection.read(response).await?;
-                    self.kept = Some(connection);
+                    self.lock().push(connection);
                     return Ok(answer);
                 }
                 // A kept connection that the other side closed; not a byte of ours was written.
@@ -142,10 +143,18 @@ impl Client {
         }
     }
 
-    /// The kept connection, if it still stands. Whoever gives up half-way leaves none.
-    async fn idle(&mut self) -> Option<Connection> {
-        let mut connection = self.kept.take()?;
-        connection.is_ready().await.then_some(connection)
+    /// A kept connection that still stands.
+    async fn idle(&self) -> Option<Connection> {
+        loop {
+            let mut connection = self.lock().pop()?;
+            if connection.is_ready().await {
+                return Some(connection);
+            }
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<Connection>> {
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -124,7 +124,10 @@ fn send_on_this_thread(run: &Arc<Run>, senders: usize) -> Result<Duration> {
         .build()
         .context("starting a runtime for senders")?;
     runtime.block_on(async {
-        let senders: Vec<_> = (0..senders).map(|_| tokio::spawn(send_all(Arc::clone(run)))).collect();
+        // Connections stay on the thread that made them.
+        let client = Arc::new(Client::default());
+        let send_all = |_| tokio::spawn(send_all(Arc::clone(run), Arc::clone(&client)));
+        let senders: Vec<_> = (0..senders).map(send_all).collect();
         for sender in senders {
             sender.await.context("running a sender")?;
         }
@@ -132,8 +135,7 @@ fn send_on_this_thread(run: &Arc<Run>, senders: usize) -> Result<Duration> {
     })
 }
 
-async fn send_all(run: Arc<Run>) {
-    let mut client = Client::default();
+async fn send_all(run: Arc<Run>, client: Arc<Client>) {
     let schedule = &run.plan.schedule;
     let end = schedule.end().map(|end| run.began + end);
     let is_over = || run.stop.is_cancelled() || end.is_some_and(|end| Instant::now() >= end);
@@ -174,7 +176,7 @@ async fn send_all(run: Arc<Run>) {
                     () = stopped.as_mut() => Some(Err("given up: the run was stopped".to_owned())),
                 }
             };
-            run.send(&mut client, n, due, free, sent, over).await;
+            run.send(&client, n, due, free, sent, over).await;
         }
     }
 }
@@ -194,7 +196,7 @@ impl Run {
     /// Sends one request at `sent` and waits for its end, or until it is given up.
     async fn send(
         &self,
-        client: &mut Client,
+        client: &Client,
         n: u64,
         due: Instant,
         free: Instant,

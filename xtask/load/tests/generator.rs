@@ -109,6 +109,17 @@ async fn a_closed_loop_sends_exactly_what_is_asked_over_kept_connections() {
 }
 
 #[tokio::test]
+async fn an_open_loop_uses_idle_connections_before_it_makes_new_ones() {
+    let server = Server::start(|_| Answer::Say(OK)).await;
+    let (_, book) = server.run(open(50.0, Duration::from_secs(1), 50)).await;
+    assert_eq!(book.tally().buckets, Buckets { ok: 50, ..Buckets::default() });
+    // One for each thread, and some for answers that were late.
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    let connections = server.connections.load(Ordering::SeqCst);
+    assert!(connections <= threads + 8, "{connections} connections");
+}
+
+#[tokio::test]
 async fn each_kind_of_end_has_its_bucket() {
     let server = Server::start(|n| match n % 5 {
         0 => Answer::Say(OK),
