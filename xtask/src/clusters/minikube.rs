@@ -372,7 +372,7 @@ impl Minikube {
         if !delete {
             return Ok(Outcome::Already(
                 (),
-                format!("profile {} goes on; --delete deletes it", self.profile),
+                format!("profile {} goes on, with its addons; --delete deletes it", self.profile),
             ));
         }
         proc::run(cx, step, self.command(&["delete"])?).await?;
