@@ -17,6 +17,7 @@ use crate::gates;
 use crate::gates::ingress_lease::NAMESPACE as INGRESS_NAMESPACE;
 use crate::gates::rollout::Rollout;
 use crate::manifests::Manifests;
+use crate::pipeline::SpanId;
 use crate::steps::apply::FIELD_MANAGER;
 use crate::steps::restart::annotate;
 
@@ -58,6 +59,7 @@ impl<'p> Prepared<'p> {
         what: Disturbance,
         client: &'p Client,
         manifests: &'p Manifests,
+        after: &mut Vec<SpanId>,
     ) -> Result<Prepared<'p>> {
         let namespace = cx.shared.namespace.as_str();
         let mut prepared = Prepared { what, client, namespace, manifests, bounds: None };
@@ -72,11 +74,14 @@ impl<'p> Prepared<'p> {
                 prepared.bound(most, most).await?;
                 let target =
                     Rollout { min_replicas: Some(most), ..Rollout::as_deployed(namespace, manifests) };
-                gates::rollout::wait(cx, client, &target, &[]).await
+                gates::rollout::wait(cx, client, &target, after).await
             };
-            if let Err(error) = up.await {
-                prepared.restore().await?;
-                return Err(error);
+            match up.await {
+                Ok(up) => *after = vec![up.id],
+                Err(error) => {
+                    prepared.restore().await?;
+                    return Err(error);
+                }
             }
         }
         Ok(prepared)

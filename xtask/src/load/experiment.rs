@@ -16,9 +16,9 @@ use crate::cx::Cx;
 use crate::failure::{Attach as _, Exit};
 use crate::gates;
 use crate::gates::ingress_lease::{CONTROLLER_PODS, NAMESPACE as INGRESS_NAMESPACE};
-use crate::gates::rollout::Rollout;
+use crate::gates::rollout::{RolledOut, Rollout};
 use crate::manifests::Manifests;
-use crate::pipeline::{Outcome, step};
+use crate::pipeline::{Done, Outcome, SpanId, step};
 use crate::steps::apply::FIELD_MANAGER;
 use crate::steps::image::REPOSITORY;
 
@@ -88,7 +88,7 @@ impl<'e> Experiment<'e> {
     ///
     /// # Errors
     /// When the API refuses, or the pods do not come up without it.
-    pub(super) async fn take_away(&mut self, cx: &Cx) -> Result<()> {
+    pub(super) async fn take_away(&mut self, cx: &Cx, after: &mut Vec<SpanId>) -> Result<()> {
         if self.protection == Protection::Gates {
             return Ok(());
         }
@@ -103,12 +103,13 @@ impl<'e> Experiment<'e> {
         if self.protection == Protection::PreStop {
             self.pace_proxy(Some(SYNC_SECONDS)).await?;
         }
-        step(cx, "take-away", &[], async |_| {
+        let taken = step(cx, "take-away", after, async |_| {
             cx.unless_stopped(self.put(&without)).await?;
             Ok(Outcome::Did((), format!("deployment/{name} without {}", self.protection.name())))
         })
         .await?;
-        self.rolled_out(cx).await
+        *after = vec![self.rolled_out(cx, &[taken.id]).await?.id];
+        Ok(())
     }
 
     /// The moment before the first request.
@@ -159,19 +160,19 @@ impl<'e> Experiment<'e> {
     ///
     /// # Errors
     /// When the API refuses, or the pods do not come up.
-    pub(super) async fn put_back(&self, cx: &Cx) -> Result<()> {
+    pub(super) async fn put_back(&self, cx: &Cx, after: &[SpanId]) -> Result<()> {
         let Some(before) = &self.before else { return Ok(()) };
         let put = async {
             self.put(before).await?;
             if self.protection == Protection::PreStop { self.pace_proxy(None).await } else { Ok(()) }
         };
         put.await.context("putting the protection back").hint("`cargo xtask redeploy` puts it back too")?;
-        if cx.is_stopped() { Ok(()) } else { self.rolled_out(cx).await }
+        if cx.is_stopped() { Ok(()) } else { self.rolled_out(cx, after).await.map(drop) }
     }
 
-    async fn rolled_out(&self, cx: &Cx) -> Result<()> {
+    async fn rolled_out(&self, cx: &Cx, after: &[SpanId]) -> Result<Done<RolledOut>> {
         let target = Rollout::as_deployed(self.namespace, self.manifests);
-        gates::rollout::wait(cx, self.client(), &target, &[]).await.map(drop)
+        gates::rollout::wait(cx, self.client(), &target, after).await
     }
 
     async fn put(&self, pod: &Value) -> Result<()> {

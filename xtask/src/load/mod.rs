@@ -19,7 +19,7 @@ use crate::explain::{self, Verdict};
 use crate::failure::{Attach as _, Cancelled, Exit};
 use crate::gates;
 use crate::manifests::Manifests;
-use crate::pipeline::{Outcome, Running, SpanId, both, step};
+use crate::pipeline::{Done, Outcome, Running, SpanId, both, step};
 use crate::steps::smoke::PICTURE;
 use crate::summary::{Summary, entry};
 
@@ -74,15 +74,16 @@ pub async fn run(cx: &Cx, args: &LoadArgs) -> Result<Summary> {
         None => None,
     };
     let gated = args.without != Some(Protection::Gates);
-    let gates = if gated { ready::gates(cx, &cluster, &manifests).await? } else { Vec::new() };
+    // What the next step has waited for.
+    let mut after = if gated { ready::gates(cx, &cluster, &manifests).await? } else { Vec::new() };
     // A protection shows its worth when pods come and go.
     let during = args.during.or(args.without.filter(|_| gated).map(|_| Disturbance::Rollout));
     let result = async {
         if let Some(experiment) = &mut experiment {
-            experiment.take_away(cx).await?;
+            experiment.take_away(cx, &mut after).await?;
         }
         let prepared = match during {
-            Some(what) => Some(Prepared::new(cx, what, &cluster.client, &manifests).await?),
+            Some(what) => Some(Prepared::new(cx, what, &cluster.client, &manifests, &mut after).await?),
             None => None,
         };
         let scene = Scene {
@@ -94,7 +95,7 @@ pub async fn run(cx: &Cx, args: &LoadArgs) -> Result<Summary> {
             experiment: experiment.as_ref(),
             prepared: prepared.as_ref(),
         };
-        let result = scene.measure(&gates, gated).await;
+        let result = scene.measure(&mut after, gated).await;
         if let Some(prepared) = &prepared {
             prepared.restore().await?;
         }
@@ -102,7 +103,7 @@ pub async fn run(cx: &Cx, args: &LoadArgs) -> Result<Summary> {
     }
     .await;
     if let Some(experiment) = &experiment {
-        experiment.put_back(cx).await?;
+        experiment.put_back(cx, &after).await?;
     }
     result
 }
@@ -120,16 +121,15 @@ struct Scene<'s> {
 
 impl Scene<'_> {
     /// What lies between the gates and the report.
-    async fn measure(&self, gates: &[SpanId], gated: bool) -> Result<Summary> {
+    async fn measure(&self, after: &mut Vec<SpanId>, gated: bool) -> Result<Summary> {
         let Scene { cx, cluster, manifests, plan, .. } = *self;
         let dir = cx.run_dir.clone().context("the run has no folder")?;
         let target = target(cx, cluster, manifests, self.args.get.as_deref()).await?;
         let selector = manifests.pod_selector();
         let witness = Witness::start(&cluster.client, &cx.shared.namespace, &selector, &dir).await?;
         let canary = Target::get(&cluster.entry, manifests.host(), "/health").await?;
-        let mut after = gates.to_vec();
         if gated {
-            after = vec![ready::canary(cx, &witness, &canary, gates).await?.id];
+            *after = vec![ready::canary(cx, &witness, &canary, after).await?.id];
         }
         if let Some(experiment) = self.experiment {
             experiment.begin().await?;
@@ -147,8 +147,9 @@ impl Scene<'_> {
         };
         let book = Arc::new(Book::open(Some(&dir.join(RECORDS)))?);
         let load = Load { cx, plan, book: &book, dir: &dir, prepared: self.prepared };
-        let finished = load.send(target, &mut meta, &after).await?;
-        self.settle().await?;
+        let finished = load.send(target, &mut meta, after).await?;
+        *after = vec![finished.id];
+        self.settle(after).await?;
         let gaps = close(cx, witness, &canary, &book).await?;
         let end = end(&book, &finished, gaps);
         meta.end = Some(end.clone());
@@ -161,7 +162,7 @@ impl Scene<'_> {
     }
 
     /// What a disturbance or an experiment began is over before the witness leaves and the next run begins.
-    async fn settle(&self) -> Result<()> {
+    async fn settle(&self, after: &mut Vec<SpanId>) -> Result<()> {
         if self.prepared.is_none() && self.experiment.is_none() {
             return Ok(());
         }
@@ -169,10 +170,12 @@ impl Scene<'_> {
         let namespace = cx.shared.namespace.as_str();
         let rollout = gates::rollout::Rollout::as_deployed(namespace, manifests);
         let (controller, rollout) = (
-            gates::ingress_controller::wait(cx, &cluster.client, &manifests.ingress, namespace, &[]),
-            gates::rollout::wait(cx, &cluster.client, &rollout, &[]),
+            gates::ingress_controller::wait(cx, &cluster.client, &manifests.ingress, namespace, after),
+            gates::rollout::wait(cx, &cluster.client, &rollout, after),
         );
-        both(controller, rollout).await.map(drop)
+        let (controller, rollout) = both(controller, rollout).await?;
+        *after = vec![controller.id, rollout.id];
+        Ok(())
     }
 }
 
@@ -228,10 +231,10 @@ struct Load<'l> {
 
 impl Load<'_> {
     /// Sends the load, says how far it is, and disturbs it where that is asked for.
-    async fn send(&self, target: Target, meta: &mut Meta, after: &[SpanId]) -> Result<Finished> {
+    async fn send(&self, target: Target, meta: &mut Meta, after: &[SpanId]) -> Result<Done<Finished>> {
         let Load { cx, plan, book, .. } = *self;
         let total = plan.schedule.total();
-        let finished = step(cx, "load", after, async |step| {
+        step(cx, "load", after, async |step| {
             meta.began = Timestamp::now();
             let began = Instant::now();
             meta.write(self.dir)?;
@@ -272,8 +275,7 @@ impl Load<'_> {
             );
             Ok(Outcome::Did(finished, how))
         })
-        .await?;
-        Ok(*finished)
+        .await
     }
 
     /// Waits for its moment, and disturbs.
