@@ -7,12 +7,12 @@ use std::path::Path;
 
 use anyhow::{Context as _, Result};
 use jiff::{SignedDuration, Timestamp};
+use xtask_load::record::Record;
 
 use super::access::{self, Access};
 use super::timeline::Timeline;
 use crate::load::RECORDS;
 use crate::load::meta::Meta;
-use xtask_load::record::Record;
 
 /// What is known of a run's failures.
 #[derive(Clone, Debug)]

@@ -6,12 +6,12 @@
 
 use jiff::Timestamp;
 use serde_json::{Value, json};
+use xtask_load::record::{Outcome, Record};
 
 use super::access::Access;
 use super::case::{AppLine, Case};
 use super::mechanism::Mechanism;
 use super::{proxy, upstream};
-use xtask_load::record::{Outcome, Record};
 
 /// Why a request failed.
 #[derive(Clone, Debug, PartialEq)]

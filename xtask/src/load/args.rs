@@ -4,14 +4,14 @@ use std::time::Duration;
 
 use anyhow::{Result, anyhow};
 use clap::Args;
+use xtask_load::run::Plan;
+use xtask_load::schedule::{Pace, Schedule};
 
 use super::disturb::Disturbance;
 use super::experiment::Protection;
 use super::threshold::Threshold;
 use crate::cli::duration;
 use crate::failure::{Attach as _, Exit};
-use xtask_load::run::Plan;
-use xtask_load::schedule::{Pace, Schedule};
 
 /// Requests, where nothing else is said.
 const REQUESTS: u64 = 50;

@@ -5,7 +5,6 @@ use std::path::Path;
 use anyhow::{Context as _, Result};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
-
 use xtask_load::tally::{Buckets, Latency};
 
 /// The file in the run's folder.

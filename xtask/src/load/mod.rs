@@ -11,6 +11,9 @@ use http::HeaderValue;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
+use xtask_load::client::Target;
+use xtask_load::run::{Finished, Plan};
+use xtask_load::tally::Book;
 
 use crate::cli::Format;
 use crate::clusters::{self, Cluster};
@@ -39,9 +42,6 @@ use experiment::{Experiment, Protection};
 use meta::{End, Mark, Meta};
 use threshold::Figures;
 use witness::Witness;
-use xtask_load::client::Target;
-use xtask_load::run::{Finished, Plan};
-use xtask_load::tally::Book;
 
 pub use ready::DEADLINE as READY_DEADLINE;
 

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, Result};
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 use serde_json::json;
+use xtask_load::tally::{Buckets, Latency};
 
 use super::RECORDS;
 use super::meta::{End, Mark, Meta};
@@ -13,7 +14,6 @@ use crate::explain::timeline::Timeline;
 use crate::explain::{self, Verdict};
 use lives::{Life, Phase};
 use series::Series;
-use xtask_load::tally::{Buckets, Latency};
 
 mod lives;
 mod plot;

@@ -1,6 +1,8 @@
 //! What must be so before the first request: every gate of `up`, and a canary that proves that requests can be told
 //! apart in the access log.
 
+use xtask_load::client::{Client, Target};
+
 use std::time::Duration;
 
 use anyhow::Result;
@@ -13,7 +15,6 @@ use crate::gates::rollout::Rollout;
 use crate::gates::{self, Gate, Verdict, evidence};
 use crate::manifests::Manifests;
 use crate::pipeline::{Done, SpanId, all3, both};
-use xtask_load::client::{Client, Target};
 
 /// How long the canary may be looked for.
 pub const DEADLINE: Duration = Duration::from_secs(30);

@@ -1,11 +1,12 @@
 //! What a person reads of a run: the progress and the box at its end.
 
+use xtask_load::run::Plan;
+use xtask_load::tally::{Buckets, Latency};
+
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use super::meta::End;
-use xtask_load::run::Plan;
-use xtask_load::tally::{Buckets, Latency};
 
 /// `Progress: 5/50 (10%) — 5 ok, 0 err`.
 pub fn progress(buckets: Buckets, total: Option<u64>) -> String {

@@ -5,7 +5,6 @@ use std::io::{BufRead as _, BufReader};
 use std::path::Path;
 
 use anyhow::{Context as _, Result};
-
 use xtask_load::record::{Outcome, Record};
 use xtask_load::tally::error_code;
 
