@@ -1,11 +1,10 @@
 //! What must be so before the first request: every gate of `up`, and a canary that proves that requests can be told
 //! apart in the access log.
 
-use xtask_load::client::{Client, Target};
-
 use std::time::Duration;
 
 use anyhow::Result;
+use xtask_load::client::{Client, Target};
 
 use super::witness::Witness;
 use crate::clusters::Cluster;

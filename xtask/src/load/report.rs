@@ -1,10 +1,10 @@
 //! What a person reads of a run: the progress and the box at its end.
 
-use xtask_load::run::Plan;
-use xtask_load::tally::{Buckets, Latency};
-
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
+
+use xtask_load::run::Plan;
+use xtask_load::tally::{Buckets, Latency};
 
 use super::meta::End;
 
