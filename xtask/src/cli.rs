@@ -238,14 +238,23 @@ pub enum SandboxProcess {
     },
 }
 
+/// What lasts longer is no time that anyone waits, and added to now it may be beyond the clock's end.
+const LONGEST_DURATION: Duration = Duration::from_secs(365 * 24 * 3600);
+
 /// A duration as people write it: `90s`, `10m`, `1h 30m`, or a bare number of seconds.
 pub(crate) fn duration(text: &str) -> Result<Duration, String> {
-    if let Ok(seconds) = text.parse::<u64>() {
-        return Ok(Duration::from_secs(seconds));
+    let duration = match text.parse::<u64>() {
+        Ok(seconds) => Duration::from_secs(seconds),
+        Err(_) => {
+            let span: jiff::SignedDuration =
+                text.parse().map_err(|_| format!("`{text}` is no duration; write 90s, 10m or 1h30m"))?;
+            Duration::try_from(span).map_err(|_| format!("`{text}` is negative"))?
+        }
+    };
+    if duration > LONGEST_DURATION {
+        return Err(format!("`{text}` is longer than a year"));
     }
-    let span: jiff::SignedDuration =
-        text.parse().map_err(|_| format!("`{text}` is no duration; write 90s, 10m or 1h30m"))?;
-    Duration::try_from(span).map_err(|_| format!("`{text}` is negative"))
+    Ok(duration)
 }
 
 /// A DNS label, since profiles and namespaces end up in host names and object names.

@@ -126,7 +126,9 @@ impl Client {
     pub async fn ask(&self, target: &Target, id: &str) -> Result<Answer, String> {
         let mut request = target.request(id);
         loop {
-            let mut connection = match self.idle().await {
+            let kept = self.idle().await;
+            let is_kept = kept.is_some();
+            let mut connection = match kept {
                 Some(connection) => connection,
                 None => Connection::open(target.address).await?,
             };
@@ -137,8 +139,8 @@ impl Client {
                     return Ok(answer);
                 }
                 // A kept connection that the other side closed; not a byte of ours was written.
-                Err((_, Some(unsent))) => request = *unsent,
-                Err((why, None)) => return Err(why),
+                Err((_, Some(unsent))) if is_kept => request = *unsent,
+                Err((why, _)) => return Err(why),
             }
         }
     }
@@ -208,10 +210,10 @@ impl Connection {
 
 /// Does `work`, which waits for nothing but the connection, and the connection's own work.
 async fn drive<T>(driver: &mut Option<Driver>, work: impl Future<Output = T>) -> T {
-    let mut work = pin!(work);
+    // Whatever the work waits for is done by the driver, after which it is asked again: to be woken for it as well would be
+    // for nothing. tokio's own budget must not make it wait for anything else.
+    let mut work = pin!(tokio::task::unconstrained(work));
     poll_fn(|cx| {
-        // Whatever the work waits for is done by the driver, after which it is asked again: to be woken for it as well
-        // would be for nothing.
         let mut asked = Context::from_waker(Waker::noop());
         if let Poll::Ready(done) = work.as_mut().poll(&mut asked) {
             return Poll::Ready(done);

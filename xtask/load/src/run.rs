@@ -91,7 +91,7 @@ pub async fn run(
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let run = Arc::new(Run { target, plan, book, stop, began, next: AtomicU64::new(0) });
     // One core is left to the server, which is on this machine too: threads that wait for each other's core get less done.
-    let threads = cores.saturating_sub(1).max(1);
+    let threads = cores.saturating_sub(1).clamp(1, run.plan.concurrency.max(1));
     let threads: Vec<_> = (0..threads)
         .map(|thread| {
             let run = Arc::clone(&run);
@@ -101,11 +101,12 @@ pub async fn run(
         .collect();
     let (mut computed, mut available) = (Duration::ZERO, Duration::ZERO);
     for thread in threads {
-        computed += thread.await.context("running a thread of senders")??;
-        available += run.began.elapsed();
+        let (cpu, lived) = thread.await.context("running a thread of senders")??;
+        computed += cpu;
+        available += lived;
     }
     let took = run.began.elapsed();
-    let own_cpu = computed.as_secs_f64() / available.as_secs_f64();
+    let own_cpu = computed.as_secs_f64() / available.as_secs_f64().max(f64::EPSILON);
     let taken = run.next.load(Ordering::SeqCst);
     let scheduled = run.plan.schedule.total().unwrap_or(taken);
     for n in taken.min(scheduled)..scheduled {
@@ -115,9 +116,10 @@ pub async fn run(
     Ok(Finished { scheduled, took, own_cpu })
 }
 
-/// Senders on a runtime of their thread's own: no answer waits for another thread to be woken. The CPU time they used.
-fn send_on_this_thread(run: &Arc<Run>, senders: usize) -> Result<Duration> {
-    let before = cpu_time();
+/// Senders on a runtime of their thread's own: no answer waits for another thread to be woken. The CPU time that they
+/// used, and the time that they had.
+fn send_on_this_thread(run: &Arc<Run>, senders: usize) -> Result<(Duration, Duration)> {
+    let (before, began) = (cpu_time(), Instant::now());
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_io()
         .enable_time()
@@ -131,7 +133,7 @@ fn send_on_this_thread(run: &Arc<Run>, senders: usize) -> Result<Duration> {
         for sender in senders {
             sender.await.context("running a sender")?;
         }
-        Ok(cpu_time().saturating_sub(before))
+        Ok((cpu_time().saturating_sub(before), began.elapsed()))
     })
 }
 

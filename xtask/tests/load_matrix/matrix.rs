@@ -23,7 +23,11 @@ impl Matrix {
     /// fault meets a request is up to chance, so it is repeated until one does.
     #[track_caller]
     fn load(&mut self, world: &World, mechanism: &'static str, args: &[&str], inject: impl Fn()) {
-        let failures = (0..TRIES).find_map(|_| {
+        let failures = (0..TRIES).find_map(|n| {
+            if n > 0 {
+                // What an injection took away is put back.
+                world.run_ok(&["up"]);
+            }
             let summary = disturbed(world, args, &inject);
             let failures = summary["failures"].as_array().unwrap_or_else(|| panic!("{mechanism}: {summary}"));
             (!failures.is_empty()).then(|| failures.clone())

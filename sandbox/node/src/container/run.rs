@@ -154,8 +154,8 @@ fn open_log(container: &ContainerContext, attempt: i32) -> std::io::Result<Arc<R
         if run.logs.len() > 2 { run.logs.pop_front() } else { None }
     });
     if let Some(old) = old.flatten() {
-        // Who reads it still has it open.
-        let _ = std::fs::remove_file(old.path());
+        // Who reads it still has the file open.
+        old.remove();
     }
     Ok(log)
 }

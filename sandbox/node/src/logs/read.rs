@@ -83,9 +83,13 @@ impl Reader {
             } else if !self.follow {
                 return Ok(None);
             } else if progress.turned != self.turned {
-                // This file was full, and is read to its end.
+                // This file was full, and is read to its end. Where the rest was deleted, so is the log.
                 let Some(log) = self.log.upgrade() else { return Ok(None) };
-                let (file, turned) = log.open()?;
+                let (file, turned) = match log.open_next(self.turned) {
+                    Ok(next) => next,
+                    Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+                    Err(error) => return Err(error),
+                };
                 (self.file, self.turned, self.position) = (File::from_std(file), turned, 0);
             } else if progress.closed && progress.bytes <= self.position {
                 return Ok(None);
@@ -187,13 +191,13 @@ mod tests {
         let lines = |from: usize, to: usize| (from..to).map(|n| format!("{n:0>1000}\n")).collect::<String>();
         let request = LogRequest { follow: true, ..LogRequest::default() };
         let followed = tokio::spawn(read(&log, &request).await.unwrap().try_collect::<Vec<Bytes>>());
-        // One and a half files.
-        let written = lines(0, 15_000);
+        // Two and a half files: it is two behind when it is first asked.
+        let written = lines(0, 25_000);
         log.copy(written.as_bytes(), "stdout").await.unwrap();
         log.close();
         assert!(followed.await.unwrap().unwrap().concat() == written.as_bytes());
 
-        log.copy(lines(15_000, 40_000).as_bytes(), "stdout").await.unwrap();
+        log.copy(lines(25_000, 40_000).as_bytes(), "stdout").await.unwrap();
         let kept = text(&log, LogRequest::default()).await;
         assert!(written.len() > kept.len() && kept.ends_with(&lines(39_999, 40_000)), "{} bytes", kept.len());
         let on_disk =

@@ -12,7 +12,7 @@ use tokio::sync::watch;
 
 /// Longer lines are cut into pieces, as container runtimes do.
 const MAX_LINE: usize = 16 * 1024;
-/// A file with more is full; the kubelet's default (`containerLogMaxSize`).
+/// A file with so much is full; the kubelet's default (`containerLogMaxSize`).
 pub(super) const FULL_BYTES: u64 = 10 * 1024 * 1024;
 
 /// The log of one run of a container.
@@ -47,11 +47,31 @@ impl RunLog {
         &self.path
     }
 
-    /// The file in use, to read, and how many were put aside before it.
+    /// The file in use, to read, and its number, which is how many were put aside before it.
     pub(super) fn open(&self) -> io::Result<(File, u64)> {
         // Nothing is put aside meanwhile.
         let _in_use = lock(&self.file);
         Ok((File::open(&self.path)?, self.progress.borrow().turned))
+    }
+
+    /// The file that follows number `read`, to read, and its number; of those put aside the newest is all there is.
+    pub(super) fn open_next(&self, read: u64) -> io::Result<(File, u64)> {
+        let _in_use = lock(&self.file);
+        let turned = self.progress.borrow().turned;
+        if turned > read + 1 {
+            return Ok((File::open(self.aside())?, turned - 1));
+        }
+        Ok((File::open(&self.path)?, turned))
+    }
+
+    /// Deletes its files.
+    pub(crate) fn remove(&self) {
+        let _ = std::fs::remove_file(&self.path);
+        let _ = std::fs::remove_file(self.aside());
+    }
+
+    fn aside(&self) -> PathBuf {
+        self.path.with_extension("log.1")
     }
 
     pub(super) fn progress(&self) -> watch::Receiver<Progress> {
@@ -106,16 +126,21 @@ impl RunLog {
         let mut file = lock(&self.file);
         file.write_all(lines)?;
         let bytes = self.progress.borrow().bytes + lines.len() as u64;
-        if bytes < FULL_BYTES {
-            self.progress.send_modify(|progress| progress.bytes = bytes);
-            return Ok(());
-        }
-        std::fs::rename(&self.path, self.path.with_extension("log.1"))?;
-        *file = OpenOptions::new().create(true).append(true).open(&self.path)?;
+        // Where that fails the file goes on, and the next line tries again.
+        let is_new = bytes >= FULL_BYTES && self.put_aside(&mut file).is_ok();
         self.progress.send_modify(|progress| {
-            progress.turned += 1;
-            progress.bytes = 0;
+            progress.bytes = if is_new { 0 } else { bytes };
+            progress.turned += u64::from(is_new);
         });
+        Ok(())
+    }
+
+    fn put_aside(&self, file: &mut File) -> io::Result<()> {
+        std::fs::rename(&self.path, self.aside())?;
+        match OpenOptions::new().create(true).append(true).open(&self.path) {
+            Ok(new) => *file = new,
+            Err(error) => return std::fs::rename(self.aside(), &self.path).and(Err(error)),
+        }
         Ok(())
     }
 }
