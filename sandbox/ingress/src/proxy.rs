@@ -63,11 +63,10 @@ impl Proxy {
     ) -> Result<Response<Answer>, Infallible> {
         let (mut parts, body) = request.into_parts();
         let mut record = self.record(remote, &parts);
-        let host = match host(&parts) {
-            Some(host) => host.to_string(),
-            None if parts.version == Version::HTTP_10 => String::new(),
-            None => return Ok(Answer::page(StatusCode::BAD_REQUEST, record)),
-        };
+        if let Some(status) = refused_by_nginx(&parts) {
+            return Ok(refuse(status, record, &parts, body));
+        }
+        let host = host(&parts).unwrap_or_default().to_string();
         let table = self.routes.borrow().clone();
         let Some(location) = table.as_ref().and_then(|table| table.find(&host, parts.uri.path())) else {
             record.upstream = "upstream-default-backend".into();
@@ -255,6 +254,20 @@ async fn silence(limit: Duration, progress: &Progress) {
             None => return,
         }
     }
+}
+
+/// The status with which nginx refuses a request before it looks for a route: what two servers could understand in two
+/// ways is passed on to none, and a tunnel is for no pod. (hyper has dealt with a length that is said twice.)
+fn refused_by_nginx(parts: &Parts) -> Option<StatusCode> {
+    if [Method::CONNECT, Method::TRACE].contains(&parts.method) {
+        return Some(StatusCode::METHOD_NOT_ALLOWED);
+    }
+    let mut hosts = parts.headers.get_all(header::HOST).iter();
+    let named = hosts.next();
+    let is_ambiguous = hosts.next().is_some()
+        || named.is_some_and(|host| host.to_str().is_err() || host.as_bytes().contains(&b'/'))
+        || host(parts).is_none() && parts.version != Version::HTTP_10;
+    is_ambiguous.then_some(StatusCode::BAD_REQUEST)
 }
 
 fn host(parts: &Parts) -> Option<&str> {

@@ -231,6 +231,29 @@ async fn an_unknown_host_is_404_and_no_endpoint_503() {
 }
 
 #[tokio::test]
+async fn what_nginx_refuses_reaches_no_pod() {
+    let pod = Pod::start().await;
+    let mut ingress = Ingress::start(&[pod.1], Settings::default()).await;
+    for (request, expected) in [
+        ("GET / HTTP/1.1\r\nHost: app.local\r\nHost: else.local\r\n\r\n", "400"),
+        ("GET / HTTP/1.1\r\nHost: app.local\r\nHost: app.local\r\n\r\n", "400"),
+        ("GET / HTTP/1.1\r\nHost: app.local/x\r\n\r\n", "400"),
+        ("GET / HTTP/1.1\r\nHost: app.l\u{f6}cal\r\n\r\n", "400"),
+        ("GET / HTTP/1.1\r\n\r\n", "400"),
+        ("CONNECT app.local:443 HTTP/1.1\r\nHost: app.local\r\n\r\n", "405"),
+        ("CONNECT / HTTP/1.1\r\nHost: app.local\r\n\r\n", "405"),
+        ("TRACE / HTTP/1.1\r\nHost: app.local\r\n\r\n", "405"),
+    ] {
+        let answer = ingress.ask(request).await;
+        assert!(answer.starts_with(&format!("HTTP/1.1 {expected} ")), "{request} {answer}");
+        let line = ingress.line().await;
+        assert_eq!(status(&line), expected, "{request} {line}");
+        assert!(line.contains(" [-] [] - - - - "), "{line}");
+    }
+    assert!(!pod.is_asked());
+}
+
+#[tokio::test]
 async fn a_refused_connect_goes_to_the_next_pod_also_for_a_post() {
     let (gone, pod) = (refusing().await, Pod::start().await);
     let mut ingress = Ingress::start(&[gone, pod.1], Settings::default()).await;
