@@ -171,13 +171,14 @@ async fn send_all(run: Arc<Run>, client: Arc<Client>) {
             // One whose sender was free and woke up a moment late is sent.
             run.give_up(n, Outcome::Unsent);
         } else {
-            let over = async {
+            // A server that never stops talking uses up tokio's budget, without which no timer would go off.
+            let over = tokio::task::unconstrained(async {
                 tokio::select! {
                     biased;
                     () = until(timer.as_mut(), sent + run.plan.request_timeout) => None,
                     () = stopped.as_mut() => Some(Err("given up: the run was stopped".to_owned())),
                 }
-            };
+            });
             run.send(&client, n, due, free, sent, over).await;
         }
     }

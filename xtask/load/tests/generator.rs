@@ -26,6 +26,8 @@ struct Server {
 enum Answer {
     Say(&'static [u8]),
     Hang,
+    /// The same, for ever.
+    Flood(&'static [u8]),
     Close,
     /// Nobody is answered before that moment.
     StallUntil(Instant),
@@ -49,6 +51,11 @@ impl Server {
                             Answer::Say(text) => stream.write_all(text).await.expect("writing"),
                             Answer::Close => return,
                             Answer::Hang => std::future::pending().await,
+                            Answer::Flood(text) => {
+                                let text = text.repeat(1000);
+                                while stream.write_all(&text).await.is_ok() {}
+                                return;
+                            }
                             Answer::StallUntil(moment) => {
                                 tokio::time::sleep_until(moment.into()).await;
                                 stream.write_all(OK).await.expect("writing");
@@ -141,6 +148,23 @@ async fn each_kind_of_end_has_its_bucket() {
     assert_eq!(tally.errors["502"], 10);
     let bad = tally.failures.iter().find(|failure| failure.status == Some(502)).expect("a 502");
     assert_eq!((bad.error.as_deref(), bad.id.len()), (Some("bad"), 32));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_never_stops_talking_is_given_up_in_time() {
+    let floods: [&[u8]; 2] = [
+        b"HTTP/1.1 103 Early Hints\r\nlink: </style.css>; rel=preload\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n5\r\nhello\r\n",
+    ];
+    for flood in floods {
+        let server = Server::start(move |_| Answer::Flood(flood)).await;
+        let plan = Plan { request_timeout: Duration::from_millis(300), ..closed(4, 2) };
+        let run = tokio::time::timeout(Duration::from_secs(20), server.run(plan));
+        let (finished, book) = run.await.expect("an end");
+        let buckets = book.tally().buckets;
+        assert_eq!(buckets.timeout + buckets.socket_error, 4, "{buckets:?}");
+        assert!(finished.took < Duration::from_secs(5), "{:?}", finished.took);
+    }
 }
 
 #[tokio::test]
