@@ -26,6 +26,7 @@ mod rest;
 mod schema;
 mod selectors;
 mod server;
+mod size;
 mod status;
 mod store;
 mod table;

@@ -1,15 +1,24 @@
 //! The patch types: JSON patch, merge patch, strategic merge patch. (Server-side apply is [`crate::apply`].)
 
+use std::collections::{HashMap, HashSet};
+
+use json_patch::PatchOperation;
+use serde::Deserialize as _;
 use serde_json::{Map, Value, json};
 
 use crate::kinds::Kind;
 use crate::schema::{self, Path};
+use crate::size;
 use crate::status::ApiError;
 
 pub(crate) const APPLY: &str = "application/apply-patch+yaml";
 pub(crate) const STRATEGIC: &str = "application/strategic-merge-patch+json";
 const MERGE: &str = "application/merge-patch+json";
 const JSON: &str = "application/json-patch+json";
+
+/// How many operations a JSON patch may have, and how much all its copies together may add, as Kubernetes has it.
+const MAX_OPERATIONS: usize = 10_000;
+const MAX_COPIED_BYTES: usize = 3 * 1024 * 1024;
 
 /// The patch that a body holds.
 pub(crate) fn read(content_type: &str, body: &[u8]) -> Result<Value, ApiError> {
@@ -67,11 +76,19 @@ pub(crate) fn merge(mut target: Value, patch: &Value) -> Value {
     target
 }
 
-/// RFC 6902.
+/// RFC 6902, within the bounds of Kubernetes: a patch of 2 kB could otherwise copy an object up to gigabytes.
 fn json_patch(current: &Value, patch: &Value) -> Result<Value, ApiError> {
+    let operations = patch.as_array().map_or(&[][..], Vec::as_slice);
+    if operations.len() > MAX_OPERATIONS {
+        let given = operations.len();
+        return Err(ApiError::too_large(&format!(
+            "The allowed maximum operations in a JSON patch is {MAX_OPERATIONS}, got {given}"
+        )));
+    }
     let mut object = current.clone();
-    for operation in patch.as_array().into_iter().flatten() {
-        one_operation(&mut object, operation).map_err(|why| {
+    let mut copied_bytes = 0;
+    for operation in operations {
+        one_operation(&mut object, operation, &mut copied_bytes).map_err(|why| {
             tracing::debug!("a JSON patch cannot be applied: {why}");
             // A real server doesn't say why either.
             let message = "the server rejected our request due to an error in our request";
@@ -83,79 +100,31 @@ fn json_patch(current: &Value, patch: &Value) -> Result<Value, ApiError> {
     Ok(object)
 }
 
-fn one_operation(object: &mut Value, operation: &Value) -> Result<(), String> {
-    let path = operation["path"].as_str().ok_or("an operation has no path")?;
-    let missing = |path: &str| format!("path does not exist: {path}");
-    match operation["op"].as_str().unwrap_or("") {
-        "add" => add(object, path, operation["value"].clone()),
-        "remove" => take(object, path).map(drop),
-        "replace" => {
-            if path.is_empty() {
-                *object = operation["value"].clone();
-                return Ok(());
+fn one_operation(object: &mut Value, operation: &Value, copied_bytes: &mut usize) -> Result<(), String> {
+    let operation = PatchOperation::deserialize(operation).map_err(|error| error.to_string())?;
+    let depth = operation.path().count();
+    let found = |pointer: &str| object.pointer(pointer).ok_or_else(|| format!("nothing is at {pointer:?}"));
+    match &operation {
+        PatchOperation::Add(add) => size::check_depth(&add.value, depth)?,
+        PatchOperation::Replace(replace) => size::check_depth(&replace.value, depth)?,
+        PatchOperation::Move(moved) => size::check_depth(found(moved.from.as_str())?, depth)?,
+        PatchOperation::Copy(copy) => {
+            let from = found(copy.from.as_str())?;
+            *copied_bytes += size::of(from);
+            if *copied_bytes > MAX_COPIED_BYTES {
+                return Err(format!("its copies add up to more than {MAX_COPIED_BYTES} bytes"));
             }
-            *object.pointer_mut(path).ok_or_else(|| missing(path))? = operation["value"].clone();
-            Ok(())
+            size::check_depth(from, depth)?;
         }
-        "test" => {
-            let found = object.pointer(path).unwrap_or(&Value::Null);
-            if *found == operation["value"] { Ok(()) } else { Err(format!("testing value {path} failed")) }
+        // To a test, what is absent is null.
+        PatchOperation::Test(test) => {
+            let found = object.pointer(test.path.as_str()).unwrap_or(&Value::Null);
+            return if *found == test.value { Ok(()) } else { Err(format!("testing {} failed", test.path)) };
         }
-        op @ ("copy" | "move") => {
-            let from = operation["from"].as_str().ok_or("an operation has no from")?;
-            let value = if op == "move" {
-                take(object, from)?
-            } else {
-                object.pointer(from).cloned().ok_or_else(|| missing(from))?
-            };
-            add(object, path, value)
-        }
-        other => Err(format!("unknown operation {other:?}")),
+        PatchOperation::Remove(_) => {}
     }
-}
-
-/// Splits a JSON pointer into its parent and its last, unescaped part.
-fn split_pointer(path: &str) -> Result<(&str, String), String> {
-    let (parent, last) = path.rsplit_once('/').ok_or_else(|| format!("not a JSON pointer: {path:?}"))?;
-    Ok((parent, last.replace("~1", "/").replace("~0", "~")))
-}
-
-fn add(object: &mut Value, path: &str, value: Value) -> Result<(), String> {
-    if path.is_empty() {
-        *object = value;
-        return Ok(());
-    }
-    let (parent, last) = split_pointer(path)?;
-    match object.pointer_mut(parent) {
-        Some(Value::Object(fields)) => {
-            fields.insert(last, value);
-            Ok(())
-        }
-        Some(Value::Array(list)) => {
-            let index = if last == "-" { Ok(list.len()) } else { last.parse() };
-            match index {
-                Ok(index) if index <= list.len() => {
-                    list.insert(index, value);
-                    Ok(())
-                }
-                _ => Err(format!("index out of range: {path}")),
-            }
-        }
-        _ => Err(format!("path does not exist: {path}")),
-    }
-}
-
-fn take(object: &mut Value, path: &str) -> Result<Value, String> {
-    let (parent, last) = split_pointer(path)?;
-    let missing = || format!("path does not exist: {path}");
-    match object.pointer_mut(parent) {
-        Some(Value::Object(fields)) => fields.remove(&last).ok_or_else(missing),
-        Some(Value::Array(list)) => {
-            let index: usize = last.parse().map_err(|_| missing())?;
-            if index < list.len() { Ok(list.remove(index)) } else { Err(missing()) }
-        }
-        _ => Err(missing()),
-    }
+    // What an operation that fails has changed already goes with the object.
+    json_patch::patch_unsafe(object, std::slice::from_ref(&operation)).map_err(|error| error.to_string())
 }
 
 /// Merges maps field by field, and the lists that have a merge key item by item; honours `$patch`, `$retainKeys`,
@@ -187,9 +156,10 @@ fn strategic(kind: &Kind, path: &mut Path, target: &mut Value, patch: &Value) ->
     }
     for (key, value) in fields {
         if let Some(list) = key.strip_prefix("$deleteFromPrimitiveList/") {
-            let gone = value.as_array().map_or(&[][..], Vec::as_slice);
+            let gone: HashSet<String> =
+                value.as_array().into_iter().flatten().map(Value::to_string).collect();
             if let Some(Value::Array(items)) = object.get_mut(list) {
-                items.retain(|item| !gone.contains(item));
+                items.retain(|item| !gone.contains(&item.to_string()));
             }
             continue;
         }
@@ -228,9 +198,8 @@ fn strategic(kind: &Kind, path: &mut Path, target: &mut Value, patch: &Value) ->
             if let (Some(merge_key), Some(Value::Array(items))) =
                 (schema::merge_key(kind, path), object.get_mut(list))
             {
-                let named: Vec<Value> = order.iter().map(|item| item[merge_key].clone()).collect();
-                let old = items.clone();
-                *items = arrange(std::mem::take(items), &named, &old, merge_key);
+                let (named, before) = (places(order, merge_key), places(items, merge_key));
+                *items = arrange(std::mem::take(items), &named, &before, merge_key);
             }
             path.pop();
         }
@@ -245,18 +214,18 @@ fn strategic_list(
     patch: &[Value],
     order: Option<&Vec<Value>>,
 ) -> Result<(), ApiError> {
+    let mut items = match target.take() {
+        Value::Array(items) => items,
+        _ => Vec::new(),
+    };
     let Some(merge_key) = schema::merge_key(kind, path) else {
-        if schema::is_set(kind, path) {
-            let mut items = target.as_array().cloned().unwrap_or_default();
-            for item in patch {
-                if !items.contains(item) {
-                    items.push(item.clone());
-                }
-            }
-            *target = Value::Array(items);
+        *target = Value::Array(if schema::is_set(kind, path) {
+            let mut known: HashSet<String> = items.iter().map(Value::to_string).collect();
+            items.extend(patch.iter().filter(|item| known.insert(item.to_string())).cloned());
+            items
         } else {
-            *target = Value::Array(patch.to_vec());
-        }
+            patch.to_vec()
+        });
         return Ok(());
     };
     if patch.iter().any(|item| item["$patch"] == "replace") {
@@ -264,29 +233,53 @@ fn strategic_list(
         *target = Value::Array(items);
         return Ok(());
     }
-    let mut items = target.as_array().cloned().unwrap_or_default();
+    let before = places(&items, merge_key);
+    let mut deleted = HashSet::new();
+    let mut index = before.clone();
     for change in patch {
-        let Some(key) = change.get(merge_key) else {
+        if change.get(merge_key).is_none() {
             let shown = print_as_go(change);
             let why = format!("map: {shown} does not contain declared merge key: {merge_key}");
             return Err(ApiError::new(500, "", why));
-        };
-        let found = items.iter().position(|item| item.get(merge_key) == Some(key));
+        }
+        let key = key_of(change, merge_key);
         if change["$patch"] == "delete" {
-            items.retain(|item| item.get(merge_key) != Some(key));
-        } else if let Some(index) = found {
-            strategic(kind, path, &mut items[index], change)?;
-        } else {
-            let mut item = Value::Null;
-            strategic(kind, path, &mut item, change)?;
-            items.push(item);
+            index.remove(&key);
+            deleted.insert(key);
+            continue;
+        }
+        match index.get(&key) {
+            Some(at) => strategic(kind, path, &mut items[*at], change)?,
+            None => {
+                let mut item = Value::Null;
+                strategic(kind, path, &mut item, change)?;
+                index.insert(key, items.len());
+                items.push(item);
+            }
         }
     }
-    let named: Vec<Value> =
-        order.map_or(patch, Vec::as_slice).iter().map(|item| item[merge_key].clone()).collect();
-    let before = target.as_array().map_or(&[][..], Vec::as_slice);
-    *target = Value::Array(arrange(items, &named, before, merge_key));
+    let kept = items.into_iter().enumerate().filter(|(at, item)| {
+        let key = key_of(item, merge_key);
+        !deleted.contains(&key) || index.get(&key) == Some(at)
+    });
+    let kept = kept.map(|(_, item)| item).collect();
+    let named = places(order.map_or(patch, Vec::as_slice), merge_key);
+    *target = Value::Array(arrange(kept, &named, &before, merge_key));
     Ok(())
+}
+
+/// What tells an item from the others, as text.
+fn key_of(item: &Value, merge_key: &str) -> String {
+    item[merge_key].to_string()
+}
+
+/// Where the first item with each key is.
+fn places(items: &[Value], merge_key: &str) -> HashMap<String, usize> {
+    let mut places = HashMap::new();
+    for (place, item) in items.iter().enumerate() {
+        places.entry(key_of(item, merge_key)).or_insert(place);
+    }
+    places
 }
 
 /// As `fmt.Print` shows it: `map[image:web:1 name:web]`.
@@ -306,22 +299,23 @@ fn print_as_go(value: &Value) -> String {
 
 /// Those that the patch names come in its order; the others stay before what they were in front of, where the patch
 /// names that, and come last otherwise.
-fn arrange(items: Vec<Value>, named: &[Value], before: &[Value], merge_key: &str) -> Vec<Value> {
-    let place = |key: &Value, keys: &[Value]| keys.iter().position(|other| other == key);
-    let old: Vec<Value> = before.iter().map(|item| item[merge_key].clone()).collect();
-    let (mut patched, mut rest): (Vec<Value>, Vec<Value>) =
-        items.into_iter().partition(|item| named.contains(&item[merge_key]));
-    patched.sort_by_key(|item| place(&item[merge_key], named));
-    rest.sort_by_key(|item| place(&item[merge_key], &old));
+fn arrange(
+    items: Vec<Value>,
+    named: &HashMap<String, usize>,
+    before: &HashMap<String, usize>,
+    merge_key: &str,
+) -> Vec<Value> {
+    let keyed = items.into_iter().map(|item| (key_of(&item, merge_key), item));
+    let (mut patched, mut rest): (Vec<_>, Vec<_>) = keyed.partition(|(key, _)| named.contains_key(key));
+    patched.sort_by_key(|(key, _)| named.get(key));
+    rest.sort_by_key(|(key, _)| before.get(key));
     let (mut patched, mut rest) = (patched.into_iter().peekable(), rest.into_iter().peekable());
     let mut arranged = Vec::new();
-    while let (Some(next), Some(other)) = (patched.peek(), rest.peek()) {
-        let stays_first = place(&next[merge_key], &old)
-            .zip(place(&other[merge_key], &old))
-            .is_some_and(|(next, other)| other < next);
+    while let (Some((next, _)), Some((other, _))) = (patched.peek(), rest.peek()) {
+        let stays_first = before.get(next).zip(before.get(other)).is_some_and(|(next, other)| other < next);
         arranged.extend(if stays_first { rest.next() } else { patched.next() });
     }
     arranged.extend(patched);
     arranged.extend(rest);
-    arranged
+    arranged.into_iter().map(|(_, item)| item).collect()
 }

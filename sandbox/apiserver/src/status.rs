@@ -24,7 +24,50 @@ pub(crate) struct Cause {
     pub(crate) field: String,
 }
 
+/// What is wrong with an object: not all of it where that is more than anybody reads, and far more than was sent.
+#[derive(Debug, Default)]
+pub(crate) struct Causes {
+    named: Vec<Cause>,
+    more: usize,
+}
+
+impl Causes {
+    const MOST: usize = 100;
+
+    pub(crate) fn push(&mut self, cause: Cause) {
+        if self.named.len() < Causes::MOST {
+            self.named.push(cause);
+        } else {
+            self.more += 1;
+        }
+    }
+
+    pub(crate) fn extend(&mut self, causes: impl IntoIterator<Item = Cause>) {
+        causes.into_iter().for_each(|cause| self.push(cause));
+    }
+
+    /// Those that are named; the last of them says how many more there are.
+    pub(crate) fn into_list(mut self) -> Vec<Cause> {
+        if self.more > 0 {
+            self.named.push(Cause {
+                reason: "FieldValueTooMany",
+                message: format!("Too many: {} more are left out", self.more),
+                field: Cause::WHOLE.to_owned(),
+            });
+        }
+        self.named
+    }
+}
+
 impl Cause {
+    /// Names the whole object where a field is named otherwise, as Go prints an empty path.
+    pub(crate) const WHOLE: &str = "[]";
+
+    pub(crate) fn too_long(field: impl Into<String>, most_bytes: usize) -> Cause {
+        let message = format!("Too long: may not be more than {most_bytes} bytes");
+        Cause { reason: "FieldValueTooLong", message, field: field.into() }
+    }
+
     pub(crate) fn required(field: impl Into<String>, detail: &str) -> Cause {
         let message =
             if detail.is_empty() { "Required value".to_owned() } else { format!("Required value: {detail}") };
@@ -113,6 +156,11 @@ impl ApiError {
 
     pub(crate) fn bad_request(message: impl Into<String>) -> ApiError {
         ApiError::new(400, "BadRequest", message)
+    }
+
+    /// The request, or what it makes, is larger than what is taken.
+    pub(crate) fn too_large(why: &str) -> ApiError {
+        ApiError::new(413, "RequestEntityTooLarge", format!("Request entity too large: {why}"))
     }
 
     pub(crate) fn internal(message: impl std::fmt::Display) -> ApiError {

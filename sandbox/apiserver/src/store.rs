@@ -7,12 +7,15 @@ use serde_json::{Value, json};
 use tokio::sync::watch;
 
 use crate::kinds::{KINDS, Kind, Storage};
+use crate::size;
 
 /// An object as stored; shared, never changed.
 pub(crate) type Object = Arc<Value>;
 
-/// How many changes of one kind are kept; a watch from before the oldest gets 410.
+/// How many changes of one kind are kept, and how many bytes of them; a watch from before the oldest gets 410. A small patch
+/// of a large object is a large change.
 const HISTORY: usize = 4096;
+const HISTORY_BYTES: usize = 32 * 1024 * 1024;
 
 /// One change of one object.
 #[derive(Debug, Clone, PartialEq)]
@@ -25,6 +28,8 @@ pub(crate) struct Change {
     pub(crate) after: Object,
     /// The object is gone.
     pub(crate) deleted: bool,
+    /// How large the object is, as JSON.
+    bytes: usize,
 }
 
 /// Why a write did not happen.
@@ -48,6 +53,8 @@ type Key = (String, String);
 struct Table {
     objects: BTreeMap<Key, Object>,
     log: VecDeque<Change>,
+    /// What the objects in the log come to, as JSON.
+    log_bytes: usize,
     /// Changes up to this version are forgotten.
     forgotten: u64,
 }
@@ -177,7 +184,7 @@ impl Store {
         seen: Option<&Object>,
         delete: bool,
     ) -> Result<Object, Refused> {
-        let key = key(&object);
+        let (key, bytes) = (key(&object), size::of(&object));
         let mut guard = self.lock();
         let inner = &mut *guard;
         let Some(table) = inner.tables.get_mut(&(kind.group, kind.plural)) else {
@@ -200,10 +207,12 @@ impl Store {
         } else {
             table.objects.insert(key, after.clone());
         }
-        table.log.push_back(Change { version, before, after: after.clone(), deleted: delete });
-        if table.log.len() > HISTORY
+        table.log_bytes += bytes;
+        table.log.push_back(Change { version, before, after: after.clone(), deleted: delete, bytes });
+        while (table.log.len() > HISTORY || table.log_bytes > HISTORY_BYTES)
             && let Some(oldest) = table.log.pop_front()
         {
+            table.log_bytes -= oldest.bytes;
             table.forgotten = oldest.version;
         }
         // Sent under the lock, so that the versions watchers hear of never go backwards.
@@ -245,5 +254,22 @@ mod tests {
         };
         assert_eq!(store.changes_after(kind, oldest).map(|changes| changes.len()), Ok(HISTORY));
         assert_eq!(store.replace(kind, object, &Object::new(json!({}))), Err(Refused::Modified));
+    }
+
+    #[test]
+    fn large_changes_push_older_ones_out_of_the_log() {
+        let store = Store::new();
+        let kind = crate::kinds::stored("", "configmaps").expect("a kind");
+        let mut object = json!({"metadata": {"name": "x", "namespace": "default"}});
+        let mut seen = store.create(kind, object.clone()).expect("created");
+        let start = store.version();
+        let large = "x".repeat(1024 * 1024);
+        for number in 0..40 {
+            object["data"] = json!({"n": number.to_string(), "large": large});
+            seen = store.replace(kind, object.clone(), &seen).expect("replaced");
+        }
+        let Err(Expired(oldest)) = store.changes_after(kind, start) else { panic!("all is kept") };
+        let kept = store.changes_after(kind, oldest).expect("the newest").len();
+        assert!((1..=HISTORY_BYTES / large.len()).contains(&kept), "{kept} changes are kept");
     }
 }

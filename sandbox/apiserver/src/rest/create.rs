@@ -46,6 +46,7 @@ pub(crate) async fn insert(
     if options.dry_run {
         return Ok(Object::new(object));
     }
+    prepare::check_size(&mut object, !track)?;
     let name = meta(&object, "name").to_owned();
     call.api.store.create(kind, object).map_err(|refused| match refused {
         Refused::Exists | Refused::Modified => ApiError::already_exists(call.kind, &name),

@@ -178,12 +178,23 @@ impl Call<'_> {
     }
 }
 
-/// `Warning` headers (RFC 7234, code 299), which kubectl prints.
+/// `Warning` headers (RFC 7234, code 299), which kubectl prints; shortened, and then left out, where they are too long
+/// for headers.
 pub(crate) fn add_warnings(response: &mut Response<Body>, warnings: &[String]) {
+    const ALL_CHARS: usize = 4096;
+    const ONE_CHARS: usize = 256;
+    let shorten = warnings.iter().map(|warning| warning.chars().count()).sum::<usize>() > ALL_CHARS;
+    let mut left = ALL_CHARS;
     for warning in warnings {
-        let text = warning.replace('\\', "\\\\").replace('"', "\\\"");
+        let most = if shorten { ONE_CHARS.min(left) } else { left };
+        let text: String = warning.chars().take(most).collect();
+        left -= text.chars().count();
+        let text = text.replace('\\', "\\\\").replace('"', "\\\"");
         if let Ok(value) = HeaderValue::from_str(&format!("299 - \"{text}\"")) {
             response.headers_mut().append(http::header::WARNING, value);
+        }
+        if left == 0 {
+            break;
         }
     }
 }

@@ -7,7 +7,7 @@ use crate::kinds::{KINDS, Kind, Storage};
 use crate::request::WriteOptions;
 use crate::status::{ApiError, Cause};
 use crate::store::meta;
-use crate::{decode, defaults, managed, time, validate, views};
+use crate::{decode, defaults, managed, size, time, validate, views};
 
 /// Metadata that only the server writes.
 const SYSTEM: [&str; 6] = [
@@ -197,6 +197,16 @@ pub(crate) fn next_object(
     let bound = subresource == Some("binding");
     let causes = validate::object(kind, &object, Some(old).filter(|_| !bound));
     if causes.is_empty() { Ok(object) } else { Err(ApiError::invalid(kind, &name, &causes)) }
+}
+
+/// Refuses an object that etcd would not take. Who set which field is given up first, where that is enough; not when it is
+/// applied: an apply could no longer tell what it owns.
+pub(crate) fn check_size(object: &mut Value, applied: bool) -> Result<(), ApiError> {
+    let fits = |object: &Value| size::of(object) <= size::MAX_OBJECT_BYTES;
+    if !fits(object) && !applied {
+        managed::write(object, &[]);
+    }
+    if fits(object) { Ok(()) } else { Err(ApiError::new(500, "", "etcdserver: request is too large")) }
 }
 
 /// Is there nothing to write? Times in managedFields do not count.

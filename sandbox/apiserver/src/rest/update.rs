@@ -195,6 +195,7 @@ async fn write(
     if options.dry_run {
         return Ok(Some(Object::new(object)));
     }
+    prepare::check_size(&mut object, call.content_type() == patches::APPLY)?;
     let written = if delete::is_released(kind, &object) {
         call.api.store.remove(kind, object, old)
     } else {

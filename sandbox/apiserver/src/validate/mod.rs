@@ -4,11 +4,13 @@
 mod names;
 mod pods;
 
+use std::collections::HashSet;
+
 use serde_json::{Value, json};
 
 use crate::kinds::Kind;
 use crate::selectors::label_selector_matches;
-use crate::status::Cause;
+use crate::status::{Cause, Causes};
 use crate::store::meta;
 use names::{LABEL, SERVICE_NAME, SUBDOMAIN, annotations, is_label, labels};
 use pods::{pod_spec, pod_update};
@@ -16,11 +18,13 @@ use pods::{pod_spec, pod_update};
 pub(crate) use names::key_problems;
 
 const PORT: &str = "must be between 1 and 65535, inclusive";
+/// All the values of a ConfigMap or Secret together.
+const MAX_CONFIG_BYTES: usize = 1024 * 1024;
 const NOT_NEGATIVE: &str = "must be greater than or equal to 0";
 
 /// Everything wrong with an object; `old` is what it replaces.
 pub(crate) fn object(kind: &Kind, object: &Value, old: Option<&Value>) -> Vec<Cause> {
-    let mut causes = Vec::new();
+    let mut causes = Causes::default();
     metadata(kind, object, &mut causes);
     let spec = &object["spec"];
     match (kind.group, kind.kind) {
@@ -61,29 +65,43 @@ pub(crate) fn object(kind: &Kind, object: &Value, old: Option<&Value>) -> Vec<Ca
             }
         }
         ("", "ConfigMap" | "Secret") => {
+            config_data(kind, object, &mut causes);
             if let Some(old) = old.filter(|old| old["immutable"] == true)
                 && (old["data"] != object["data"] || object["immutable"] != true)
             {
                 causes.push(Cause::forbidden("data", "field is immutable when `immutable` is set"));
             }
-            for field in ["data", "binaryData"] {
-                for (key, _) in object[field].as_object().into_iter().flatten() {
-                    if !names::is_config_key(key) {
-                        causes.push(Cause::invalid(
-                            format!("{field}[{key}]"),
-                            &json!(key),
-                            names::CONFIG_KEY,
-                        ));
-                    }
-                }
-            }
         }
         _ => {}
     }
-    causes
+    causes.into_list()
 }
 
-fn metadata(kind: &Kind, object: &Value, causes: &mut Vec<Cause>) {
+/// The keys of a ConfigMap or Secret, which become names of files, and its size.
+fn config_data(kind: &Kind, object: &Value, causes: &mut Causes) {
+    let mut bytes = 0;
+    for field in ["data", "binaryData"] {
+        for (key, value) in object[field].as_object().into_iter().flatten() {
+            if !names::is_config_key(key) {
+                causes.push(Cause::invalid(format!("{field}[{key}]"), &json!(key), names::CONFIG_KEY));
+            }
+            let text = value.as_str().unwrap_or("");
+            let is_text = field == "data" && kind.kind == "ConfigMap";
+            bytes += if is_text { text.len() } else { decoded_len(text) };
+        }
+    }
+    if bytes > MAX_CONFIG_BYTES {
+        let field = if kind.kind == "ConfigMap" { Cause::WHOLE } else { "data" };
+        causes.push(Cause::too_long(field, MAX_CONFIG_BYTES));
+    }
+}
+
+/// How many bytes base64 stands for.
+fn decoded_len(base64: &str) -> usize {
+    base64.trim_end_matches('=').len() * 3 / 4
+}
+
+fn metadata(kind: &Kind, object: &Value, causes: &mut Causes) {
     let name = meta(object, "name");
     let shown = json!(name);
     let rbac = kind.group.starts_with("rbac");
@@ -127,7 +145,7 @@ fn metadata(kind: &Kind, object: &Value, causes: &mut Vec<Cause>) {
     }
 }
 
-fn workload(object: &Value, old: Option<&Value>, causes: &mut Vec<Cause>) {
+fn workload(object: &Value, old: Option<&Value>, causes: &mut Causes) {
     let spec = &object["spec"];
     if spec["replicas"].as_i64().unwrap_or(0) < 0 {
         causes.push(Cause::invalid("spec.replicas", &spec["replicas"], NOT_NEGATIVE));
@@ -186,7 +204,7 @@ fn workload(object: &Value, old: Option<&Value>, causes: &mut Vec<Cause>) {
     }
 }
 
-fn service(object: &Value, old: Option<&Value>, causes: &mut Vec<Cause>) {
+fn service(object: &Value, old: Option<&Value>, causes: &mut Causes) {
     let spec = &object["spec"];
     let ports = spec["ports"].as_array().map_or(&[][..], Vec::as_slice);
     if ports.is_empty() && spec["type"] != "ExternalName" && spec["clusterIP"] != "None" {
@@ -205,10 +223,10 @@ fn service(object: &Value, old: Option<&Value>, causes: &mut Vec<Cause>) {
     if !types.contains(&spec["type"].as_str().unwrap_or("")) {
         causes.push(Cause::not_supported("spec.type", &spec["type"], &types));
     }
-    let mut seen = Vec::new();
+    let mut seen = HashSet::new();
     for (index, port) in ports.iter().enumerate() {
         let key = (&port["protocol"], &port["port"]);
-        if seen.contains(&key) {
+        if !seen.insert(key) {
             // As the Go struct of the key is printed.
             let (protocol, number) = key;
             causes.push(Cause {
@@ -220,7 +238,6 @@ fn service(object: &Value, old: Option<&Value>, causes: &mut Vec<Cause>) {
                 field: format!("spec.ports[{index}]"),
             });
         }
-        seen.push(key);
     }
     let address = |spec: &Value| spec["clusterIP"].as_str().unwrap_or("").to_owned();
     if let Some(old) = old.map(|old| &old["spec"])
@@ -234,7 +251,7 @@ fn service(object: &Value, old: Option<&Value>, causes: &mut Vec<Cause>) {
 }
 
 /// A port by number or by name.
-fn port_reference(port: &Value, field: String, causes: &mut Vec<Cause>) {
+fn port_reference(port: &Value, field: String, causes: &mut Causes) {
     match port {
         Value::String(name) => {
             causes.extend(port_name(name).iter().map(|why| Cause::invalid(field.as_str(), port, why)));
@@ -267,7 +284,7 @@ fn port_name(name: &str) -> Vec<&'static str> {
     problems
 }
 
-fn ingress(spec: &Value, causes: &mut Vec<Cause>) {
+fn ingress(spec: &Value, causes: &mut Causes) {
     if spec["rules"].as_array().is_none_or(Vec::is_empty) && spec["defaultBackend"].is_null() {
         let why = "either `defaultBackend` or `rules` must be specified";
         causes.push(Cause::invalid("spec", &Value::Null, why));
@@ -309,7 +326,7 @@ fn ingress(spec: &Value, causes: &mut Vec<Cause>) {
     }
 }
 
-fn autoscaler(spec: &Value, causes: &mut Vec<Cause>) {
+fn autoscaler(spec: &Value, causes: &mut Causes) {
     let (least, most) =
         (spec["minReplicas"].as_i64().unwrap_or(1), spec["maxReplicas"].as_i64().unwrap_or(0));
     if least < 1 {

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::status::Cause;
+use crate::status::{Cause, Causes};
 
 pub(super) const SUBDOMAIN: &str = "a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or '.', \
     and must start and end with an alphanumeric character (e.g. 'example.com', regex used for validation is \
@@ -21,6 +21,9 @@ pub(super) const CONFIG_KEY: &str = "a valid config key must consist of alphanum
 const KEY: &str = "must consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric \
     character (e.g. 'MyName',  or 'my.name',  or '123-abc', regex used for validation is \
     '([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]')";
+
+/// All annotations together, their keys included.
+const MAX_ANNOTATION_BYTES: usize = 256 * 1024;
 
 pub(super) fn is_label(text: &str) -> bool {
     let alphanumeric = |c: u8| c.is_ascii_lowercase() || c.is_ascii_digit();
@@ -77,7 +80,7 @@ pub(crate) fn key_problems(key: &str) -> Vec<String> {
 }
 
 /// Checks keys and values of labels.
-pub(super) fn labels(labels: &Value, field: &str, causes: &mut Vec<Cause>) {
+pub(super) fn labels(labels: &Value, field: &str, causes: &mut Causes) {
     for (key, value) in labels.as_object().into_iter().flatten() {
         keys(key, field, causes);
         if !value.as_str().is_some_and(is_label_value) {
@@ -86,16 +89,23 @@ pub(super) fn labels(labels: &Value, field: &str, causes: &mut Vec<Cause>) {
     }
 }
 
-/// Checks keys of annotations, which may be in capitals.
-pub(super) fn annotations(annotations: &Value, causes: &mut Vec<Cause>) {
+/// Checks the size of annotations, and their keys, which may be in capitals.
+pub(super) fn annotations(annotations: &Value, causes: &mut Causes) {
+    let mut bytes = 0;
+    for (key, value) in annotations.as_object().into_iter().flatten() {
+        bytes += key.len() + value.as_str().unwrap_or("").len();
+    }
     for key in annotations.as_object().into_iter().flatten().map(|(key, _)| key) {
         let lower = key.to_lowercase();
         causes.extend(
             key_problems(&lower).iter().map(|why| Cause::invalid("metadata.annotations", &json!(key), why)),
         );
     }
+    if bytes > MAX_ANNOTATION_BYTES {
+        causes.push(Cause::too_long("metadata.annotations", MAX_ANNOTATION_BYTES));
+    }
 }
 
-fn keys(key: &str, field: &str, causes: &mut Vec<Cause>) {
+fn keys(key: &str, field: &str, causes: &mut Causes) {
     causes.extend(key_problems(key).iter().map(|why| Cause::invalid(field, &json!(key), why)));
 }

@@ -6,9 +6,9 @@ use serde_json::Value;
 
 use super::names::{LABEL, is_label};
 use super::{NOT_NEGATIVE, PORT, port_name, port_reference};
-use crate::status::Cause;
+use crate::status::{Cause, Causes};
 
-pub(super) fn pod_spec(spec: &Value, path: &str, causes: &mut Vec<Cause>) {
+pub(super) fn pod_spec(spec: &Value, path: &str, causes: &mut Causes) {
     let containers = spec["containers"].as_array().map_or(&[][..], Vec::as_slice);
     if containers.is_empty() {
         causes.push(Cause::required(format!("{path}.containers"), ""));
@@ -47,7 +47,7 @@ pub(super) fn pod_spec(spec: &Value, path: &str, causes: &mut Vec<Cause>) {
     }
 }
 
-fn one_container(container: &Value, path: &str, volumes: &BTreeSet<&str>, causes: &mut Vec<Cause>) {
+fn one_container(container: &Value, path: &str, volumes: &BTreeSet<&str>, causes: &mut Causes) {
     if container["image"].as_str().unwrap_or("").is_empty() {
         causes.push(Cause::required(format!("{path}.image"), ""));
     }
@@ -119,7 +119,7 @@ fn one_container(container: &Value, path: &str, volumes: &BTreeSet<&str>, causes
     }
 }
 
-fn one_probe(given: &Value, probe: &str, path: &str, causes: &mut Vec<Cause>) {
+fn one_probe(given: &Value, probe: &str, path: &str, causes: &mut Causes) {
     let has = |handler: &str| given.get(handler).is_some_and(|handler| !handler.is_null());
     if has("exec") && given["exec"]["command"].as_array().is_none_or(Vec::is_empty) {
         causes.push(Cause::required(format!("{path}.exec.command"), ""));
@@ -147,7 +147,7 @@ fn one_probe(given: &Value, probe: &str, path: &str, causes: &mut Vec<Cause>) {
 }
 
 /// A pod's spec is fixed once it exists, except the images and a few more.
-pub(super) fn pod_update(old: &Value, new: &Value, causes: &mut Vec<Cause>) {
+pub(super) fn pod_update(old: &Value, new: &Value, causes: &mut Causes) {
     let fixed = |pod: &Value| {
         let mut spec = pod["spec"].clone();
         if let Some(fields) = spec.as_object_mut() {

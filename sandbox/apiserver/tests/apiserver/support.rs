@@ -1,5 +1,4 @@
 //! A server on a real socket, with a node that is made up here.
-#![allow(dead_code, reason = "each test file uses its part")]
 
 use std::io::Write as _;
 use std::path::PathBuf;
@@ -22,8 +21,6 @@ pub(crate) const TOKEN: &str = "a-token-for-tests";
 
 pub(crate) struct Server {
     pub(crate) api: ApiServer,
-    pub(crate) port: u16,
-    pub(crate) ca: String,
     pub(crate) kubeconfig: PathBuf,
     pub(crate) shutdown: CancellationToken,
     pub(crate) serving: Option<tokio::task::JoinHandle<anyhow::Result<()>>>,
@@ -51,7 +48,7 @@ impl Server {
              users: [{{name: sandbox, user: {{token: {TOKEN}}}}}]\n\
              contexts: [{{name: sandbox, context: {{cluster: sandbox, user: sandbox, namespace: default}}}}]\n"
         )?;
-        Ok(Server { api, port, ca, kubeconfig, shutdown, serving, dir })
+        Ok(Server { api, kubeconfig, shutdown, serving, dir })
     }
 
     /// A client over the socket.

@@ -1,14 +1,12 @@
 //! The API over real sockets, without kubectl.
 
-mod support;
-
 use std::time::Duration;
 
+use crate::support::{Result, Server, running_pod};
 use futures::{StreamExt as _, TryStreamExt as _};
 use k8s_openapi::api::core::v1::{ConfigMap, Pod};
 use kube::api::{Api, ListParams, LogParams, WatchEvent, WatchParams};
 use serde_json::json;
-use support::{Result, Server, running_pod};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 const DEADLINE: Duration = Duration::from_secs(10);

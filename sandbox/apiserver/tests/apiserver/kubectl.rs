@@ -1,12 +1,10 @@
 //! The stock kubectl against the server on a real socket.
 
-mod support;
-
 use std::process::Stdio;
 use std::time::Duration;
 
+use crate::support::{Result, Server, deployment, running_pod};
 use serde_json::json;
-use support::{Result, Server, deployment, running_pod};
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::TcpStream;
 

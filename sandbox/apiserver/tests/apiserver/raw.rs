@@ -1,0 +1,55 @@
+//! Requests as bytes, and answers as they come, where a typed client would stand in the way.
+
+use http_body_util::BodyExt as _;
+use sandbox_apiserver::ApiServer;
+use serde_json::Value;
+
+pub(crate) const JSON: &str = "application/json";
+pub(crate) const JSON_PATCH: &str = "application/json-patch+json";
+pub(crate) const MERGE: &str = "application/merge-patch+json";
+pub(crate) const STRATEGIC: &str = "application/strategic-merge-patch+json";
+
+/// What came back.
+pub(crate) struct Answer {
+    pub(crate) code: u16,
+    pub(crate) warnings: Vec<String>,
+    pub(crate) body: Value,
+}
+
+impl Answer {
+    /// The message of a refusal.
+    pub(crate) fn message(&self) -> &str {
+        self.body["message"].as_str().unwrap_or_default()
+    }
+}
+
+/// A server in this process, asked with bytes.
+pub(crate) struct Raw(kube::Client);
+
+impl Raw {
+    pub(crate) fn start() -> Raw {
+        Raw(ApiServer::new("secret".to_owned()).client())
+    }
+
+    /// `ask` is method and path.
+    pub(crate) async fn ask(&self, ask: &str, media_type: &str, body: impl Into<String>) -> Answer {
+        let (method, path) = ask.split_once(' ').expect("a method and a path");
+        let request = http::Request::builder()
+            .method(method)
+            .uri(path)
+            .header("content-type", media_type)
+            .header("user-agent", "test/1")
+            .body(kube::client::Body::from(body.into().into_bytes()))
+            .expect("a request");
+        let response = self.0.send(request).await.expect("an answer");
+        let code = response.status().as_u16();
+        let warnings = response.headers().get_all("warning").iter();
+        let warnings = warnings.filter_map(|value| Some(value.to_str().ok()?.to_owned())).collect();
+        let body = response.into_body().collect().await.expect("a body").to_bytes();
+        Answer { code, warnings, body: serde_json::from_slice(&body).unwrap_or_default() }
+    }
+
+    pub(crate) async fn get(&self, path: &str) -> Value {
+        self.ask(&format!("GET {path}"), JSON, "").await.body
+    }
+}
