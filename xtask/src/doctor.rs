@@ -17,6 +17,7 @@ use crate::manifests::{self, Manifests};
 use crate::summary::Summary;
 
 mod capacity;
+mod ingress;
 mod leftovers;
 mod settings;
 mod tools;
@@ -93,6 +94,7 @@ async fn look(cx: &Cx, choice: &Choice) -> Result<Vec<Finding>> {
     let manifests = manifests::read(&cx.root.join("kubernetes"));
     let mut findings = tools::look(cx, choice).await?;
     findings.extend(cluster(choice, running.as_ref(), trouble, choice.kind.problems(cx).await?));
+    findings.extend(ingress::look(cx, choice, running.as_ref()).await);
     match &manifests {
         Ok(manifests) => {
             findings.extend(capacity::look(cx, choice, running.as_ref(), manifests).await?);

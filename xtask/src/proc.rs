@@ -267,7 +267,7 @@ pub fn daemon(command: Command, log: &Path) -> Result<std::process::Child> {
         .with_context(|| format!("starting `{shown}`"))
 }
 
-fn ending(status: ExitStatus) -> String {
+pub(crate) fn ending(status: ExitStatus) -> String {
     use std::os::unix::process::ExitStatusExt as _;
     match (status.code(), status.signal()) {
         (Some(code), _) => format!("ended with exit code {code}"),

@@ -34,11 +34,8 @@ pub async fn run(cx: &Cx) -> Result<Summary> {
     let found = cx.unless_stopped(choice.kind.find(cx)).await?;
     let (rows, mut summary) = match &found {
         None => {
-            let detail = format!(
-                "the {} `{}` is not running; `cargo xtask up` starts it",
-                choice.kind.name(),
-                cx.shared.profile
-            );
+            let why = cx.unless_stopped(choice.kind.absence(cx)).await?;
+            let detail = format!("{why}; `cargo xtask up` starts it");
             (vec![Row { gate: "cluster", state: "closed", detail }], Summary::new())
         }
         Some(cluster) => (

@@ -1,24 +1,26 @@
 //! minikube, the real thing. Every command names its profile, and sees a kubeconfig of our own instead of the
 //! user's, so that the ambient context is neither used nor moved.
 
-use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, anyhow, bail};
-use k8s_openapi::api::apps::v1::Deployment;
-use k8s_openapi::kube_aggregator::pkg::apis::apiregistration::v1::APIService;
-use kube::Api;
-use serde::Deserialize;
+use anyhow::{Context as _, Result};
+use tokio::sync::Mutex;
 use xshell::cmd;
 
+use self::profile::Found;
 use super::{Cluster, Kind, Plan, Problem, Size};
 use crate::cx::Cx;
-use crate::failure::{Attach as _, Exit};
-use crate::gates;
 use crate::pipeline::{Outcome, Running};
 use crate::proc::{self, Command};
-use crate::steps::image::{self, ImageRef, Recipe};
+use crate::steps::image as recipe;
+
+mod addons;
+mod image;
+mod profile;
+mod turn;
+mod words;
 
 /// A container engine that does not answer in this time is not working.
 const ENGINE_DEADLINE: Duration = Duration::from_secs(5);
@@ -27,8 +29,10 @@ const ENGINE_DEADLINE: Duration = Duration::from_secs(5);
 #[derive(Clone, Debug)]
 pub struct Minikube {
     profile: String,
-    kubeconfig: PathBuf,
-    staging: PathBuf,
+    /// What we keep of it: kubeconfig, lock, the image's parts.
+    folder: PathBuf,
+    /// Held by whoever is changing the profile; see `turn`.
+    changes: Arc<Mutex<()>>,
 }
 
 /// Why minikube can't be the automatic choice; none if it can.
@@ -59,62 +63,45 @@ async fn engine_problem(cx: &Cx) -> Result<Option<String>> {
     })
 }
 
-/// What `minikube profile list -o json` says of a profile; fields as minikube writes them.
-#[derive(Debug, Deserialize)]
-#[serde(rename_all = "PascalCase")]
-struct Profile {
-    name: String,
-    #[serde(default)]
-    status: String,
-    config: ProfileConfig,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(rename_all = "PascalCase")]
-struct ProfileConfig {
-    #[serde(default)]
-    nodes: Vec<serde_json::Value>,
-    /// In MiB.
-    #[serde(default)]
-    memory: u64,
-    #[serde(default, rename = "CPUs")]
-    cpus: u32,
-    kubernetes_config: KubernetesConfig,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(rename_all = "PascalCase")]
-struct KubernetesConfig {
-    #[serde(default)]
-    container_runtime: String,
-}
-
-#[derive(Debug, Deserialize)]
-struct Profiles {
-    #[serde(default)]
-    valid: Vec<Profile>,
-}
-
 impl Minikube {
     /// The chosen profile; it need not exist.
     pub fn new(cx: &Cx) -> Minikube {
-        let home = cx.home().join("minikube").join(&cx.shared.profile);
-        Minikube {
-            profile: cx.shared.profile.clone(),
-            kubeconfig: home.join("kubeconfig"),
-            staging: home.join("image"),
-        }
+        let profile = cx.shared.profile.clone();
+        let folder = cx.home().join("minikube").join(&profile);
+        Minikube { profile, folder, changes: Arc::default() }
+    }
+
+    fn kubeconfig(&self) -> PathBuf {
+        self.folder.join("kubeconfig")
+    }
+
+    fn make_folder(&self) -> Result<()> {
+        let folder = &self.folder;
+        std::fs::create_dir_all(folder).with_context(|| format!("making {}", folder.display()))
     }
 
     fn command(&self, args: &[&str]) -> Result<Command> {
         let (sh, profile) = (proc::shell()?, &self.profile);
         let command = Command::from(cmd!(sh, "minikube --profile {profile} {args...}"));
-        Ok(command.env("KUBECONFIG", &self.kubeconfig))
+        Ok(command.env("KUBECONFIG", self.kubeconfig()))
     }
 
-    fn start_command(&self) -> Result<Command> {
-        let mut args =
-            vec!["start", "--container-runtime=docker", "--wait=all", "--interactive=false", "--output=json"];
+    /// What a question's command prints.
+    async fn ask(&self, cx: &Cx, args: &[&str]) -> Result<String> {
+        let command = self.command(args)?;
+        let shown = command.to_string();
+        let answer = proc::ask(cx, command).await?;
+        if answer.status.success() { Ok(answer.stdout) } else { Err(words::refusal(&shown, &answer)) }
+    }
+
+    /// Makes a profile, or starts the one that is there.
+    fn start_command(&self, is_new: bool) -> Result<Command> {
+        let mut args = vec!["start"];
+        if is_new {
+            // Said to a profile that runs another, it would be changed to docker under its containers.
+            args.push("--container-runtime=docker");
+        }
+        args.extend(["--wait=all", "--interactive=false", "--output=json"]);
         // On macOS the node's address is inside the engine's virtual machine, so the entry must be published.
         if cfg!(target_os = "macos") {
             args.push("--ports=127.0.0.1:8080:80");
@@ -122,21 +109,9 @@ impl Minikube {
         self.command(&args)
     }
 
-    async fn profile(&self, cx: &Cx) -> Result<Option<Profile>> {
-        let command = self.command(&["profile", "list", "--output=json"])?;
-        let shown = command.to_string();
-        let answer = proc::ask(cx, command).await?;
-        // With no profile at all, minikube exits with an error and still prints the empty lists.
-        let Ok(profiles) = serde_json::from_str::<Profiles>(answer.stdout.trim()) else {
-            if answer.status.success() {
-                bail!(
-                    "`{shown}` printed something that is not the list of profiles: {}",
-                    answer.stdout.trim()
-                );
-            }
-            return Ok(None);
-        };
-        Ok(profiles.valid.into_iter().find(|profile| profile.name == self.profile))
+    /// The command that says more than an error can.
+    fn look_further(&self) -> String {
+        format!("`minikube --profile {} logs --problems` says more", self.profile)
     }
 
     pub(super) async fn problems(&self, cx: &Cx) -> Result<Vec<Problem>> {
@@ -157,8 +132,9 @@ impl Minikube {
             problems.push(Problem { what, cure });
         }
         if let Some(profile) = self.profile(cx).await? {
-            let runtime = &profile.config.kubernetes_config.container_runtime;
-            if !runtime.is_empty() && runtime != "docker" {
+            problems.extend(self.other_controller(&profile));
+            let runtime = profile.runtime();
+            if runtime != "docker" {
                 problems.push(Problem {
                     what: format!(
                         "the minikube profile `{}` runs {runtime}; building inside the node needs docker",
@@ -197,20 +173,43 @@ impl Minikube {
         }))
     }
 
+    /// The Kubernetes that the profile was made with, where it is there.
+    ///
+    /// # Errors
+    /// When minikube can't be asked.
+    pub async fn kubernetes_version(&self, cx: &Cx) -> Result<Option<String>> {
+        if which::which("minikube").is_err() {
+            return Ok(None);
+        }
+        let profile = self.profile(cx).await?;
+        Ok(profile.map(|profile| profile.config.kubernetes_config.kubernetes_version))
+    }
+
     pub(super) async fn ensure_running(&self, cx: &Cx, step: &Running<'_>) -> Result<Outcome<Cluster>> {
-        if let Some(folder) = self.kubeconfig.parent() {
-            std::fs::create_dir_all(folder).with_context(|| format!("making {}", folder.display()))?;
-        }
-        if let Some(cluster) = self.find(cx).await? {
-            let entry = cluster.entry.clone();
-            return Ok(Outcome::Already(cluster, format!("profile {} runs, entry {entry}", self.profile)));
-        }
-        proc::run_with(cx, step, self.start_command()?, started)
+        let _turn = self.turn(cx, step).await?;
+        let found = self.look(cx).await?;
+        let name = &self.profile;
+        let is_new = match &found {
+            Found::There(profile) if profile.is_running() => {
+                let cluster = self.connect_again(cx).await?;
+                let how = format!("profile {name} runs, entry {}", cluster.entry);
+                return Ok(Outcome::Already(cluster, how));
+            }
+            Found::There(_) => false,
+            Found::Missing | Found::Damaged => true,
+        };
+        let mut heard = words::Heard::default();
+        let otherwise = format!(
+            "`minikube delete --profile {name}` and run again to begin from nothing; {}",
+            self.look_further()
+        );
+        proc::run_with(cx, step, self.start_command(is_new)?, |line| heard.line(line))
             .await
-            .with_context(|| format!("starting the minikube profile {}", self.profile))
-            .hint(format!("`minikube --profile {} logs --problems` says more", self.profile))?;
+            .map_err(|error| heard.explain(error, &otherwise))
+            .with_context(|| format!("starting the minikube profile {name}"))?;
         let cluster = self.connect(cx).await?;
-        let how = format!("profile {} started, entry {}", self.profile, cluster.entry);
+        let how = if is_new { "made and started" } else { "started" };
+        let how = format!("profile {name} {how}, entry {}", cluster.entry);
         Ok(Outcome::Did(cluster, how))
     }
 
@@ -218,154 +217,35 @@ impl Minikube {
         if which::which("minikube").is_err() {
             return Ok(None);
         }
-        let running = self
-            .profile(cx)
-            .await?
-            .is_some_and(|profile| matches!(profile.status.as_str(), "Running" | "OK"));
-        if !running {
-            return Ok(None);
+        match self.profile(cx).await? {
+            Some(profile) if profile.is_running() => self.connect_again(cx).await.map(Some),
+            _ => Ok(None),
         }
-        // The API's port may have moved since our kubeconfig was written.
-        let update = self.command(&["update-context"])?;
-        let shown = update.to_string();
-        let answer = proc::ask(cx, update).await?;
-        if !answer.status.success() {
-            bail!("`{shown}` failed: {}", answer.stderr.trim());
-        }
-        self.connect(cx).await.map(Some)
+    }
+
+    /// [`Self::connect`] to what was started before: the API's port may have moved since our kubeconfig was written.
+    async fn connect_again(&self, cx: &Cx) -> Result<Cluster> {
+        self.make_folder()?;
+        self.ask(cx, &["update-context"]).await?;
+        self.connect(cx).await
     }
 
     async fn connect(&self, cx: &Cx) -> Result<Cluster> {
-        restrict(&self.kubeconfig)?;
-        let client = super::client(&self.kubeconfig, &self.profile).await?;
+        let kubeconfig = self.kubeconfig();
+        restrict(&kubeconfig)?;
+        let client = super::client(&kubeconfig, &self.profile).await?;
         let entry = if cfg!(target_os = "macos") {
             "http://127.0.0.1:8080".to_owned()
         } else {
-            let command = self.command(&["ip"])?;
-            let shown = command.to_string();
-            let answer = proc::ask(cx, command).await?;
-            let ip = answer.stdout.trim();
-            if !answer.status.success() || ip.is_empty() {
-                bail!("`{shown}` gave no address: {}", answer.stderr.trim());
-            }
-            format!("http://{ip}")
+            format!("http://{}", self.ask(cx, &["ip"]).await?.trim())
         };
         Ok(Cluster {
             kind: Kind::Minikube(self.clone()),
             context: self.profile.clone(),
-            kubeconfig: self.kubeconfig.clone(),
+            kubeconfig,
             client,
             entry,
         })
-    }
-
-    pub(super) async fn enable_ingress(
-        &self,
-        cx: &Cx,
-        step: &Running<'_>,
-        cluster: &Cluster,
-    ) -> Result<Outcome<()>> {
-        let api: Api<Deployment> = Api::namespaced(cluster.client.clone(), gates::ingress_lease::NAMESPACE);
-        let there = cx.unless_stopped(async { Ok(api.get_opt("ingress-nginx-controller").await?) }).await;
-        let there = there.context("looking for the ingress controller")?.is_some();
-        self.enable(cx, step, "ingress", there).await
-    }
-
-    pub(super) async fn enable_metrics(
-        &self,
-        cx: &Cx,
-        step: &Running<'_>,
-        cluster: &Cluster,
-    ) -> Result<Outcome<()>> {
-        let api: Api<APIService> = Api::all(cluster.client.clone());
-        let there = cx.unless_stopped(async { Ok(api.get_opt("v1beta1.metrics.k8s.io").await?) }).await;
-        let there = there.context("looking for the metrics API")?.is_some();
-        self.enable(cx, step, "metrics-server", there).await
-    }
-
-    async fn enable(&self, cx: &Cx, step: &Running<'_>, addon: &str, there: bool) -> Result<Outcome<()>> {
-        if there {
-            return Ok(Outcome::Already((), format!("addon {addon} is on")));
-        }
-        proc::run(cx, step, self.command(&["addons", "enable", addon])?)
-            .await
-            .with_context(|| format!("enabling minikube's addon {addon}"))?;
-        Ok(Outcome::Did((), format!("addon {addon} enabled")))
-    }
-
-    /// The settings of the node's docker daemon, read as data and given to nothing but docker's children.
-    async fn docker_env(&self, cx: &Cx) -> Result<BTreeMap<String, String>> {
-        let command = self.command(&["docker-env", "--output=json"])?;
-        let shown = command.to_string();
-        let answer = proc::ask(cx, command).await?;
-        if !answer.status.success() {
-            bail!("`{shown}` failed: {}", answer.stderr.trim());
-        }
-        let env: BTreeMap<String, String> = serde_json::from_str(&answer.stdout)
-            .with_context(|| format!("reading what `{shown}` printed"))?;
-        // Without this the build would go to the host's own daemon, and the node would never see the image.
-        if !env.contains_key("DOCKER_HOST") {
-            bail!("`{shown}` names no DOCKER_HOST");
-        }
-        Ok(env)
-    }
-
-    /// A docker command against the node's daemon, with its own builder: another one would keep the image to itself.
-    fn docker(env: &BTreeMap<String, String>, args: &[&str]) -> Result<Command> {
-        let sh = proc::shell()?;
-        let command = Command::from(cmd!(sh, "docker {args...}"));
-        Ok(command.envs(env).env("BUILDX_BUILDER", "default").env("DOCKER_BUILDKIT", "1"))
-    }
-
-    pub(super) async fn build_image(
-        &self,
-        cx: &Cx,
-        step: &Running<'_>,
-        recipe: &Recipe,
-    ) -> Result<Outcome<ImageRef>> {
-        let env = self.docker_env(cx).await?;
-        let reference = recipe.reference();
-        if let Some(id) = self.inspect(cx, &env, &reference).await? {
-            let already = format!("{reference} is built from these very inputs");
-            return Ok(Outcome::Already(ImageRef { reference, image_id: id }, already));
-        }
-        image::stage(cx, step, recipe, &self.staging).await?;
-        let folder = self.staging.to_string_lossy().into_owned();
-        let args = ["build", "--tag", &reference, &folder];
-        proc::run(cx, step, Self::docker(&env, &args)?)
-            .await
-            .context("building the image inside minikube's docker daemon")?;
-        // A build may succeed and leave its image elsewhere: only the node's daemon knows.
-        let id = self.inspect(cx, &env, &reference).await?.ok_or_else(|| {
-            anyhow!("the build succeeded, but minikube's docker daemon has no image {reference}")
-                .hint("`docker buildx ls`: the build must use the node's own builder, `default`")
-                .exit(Exit::Step)
-        })?;
-        let how = format!("{reference} built in minikube's docker daemon, {}", image::short_id(&id));
-        Ok(Outcome::Did(ImageRef { reference, image_id: id }, how))
-    }
-
-    async fn inspect(
-        &self,
-        cx: &Cx,
-        env: &BTreeMap<String, String>,
-        reference: &str,
-    ) -> Result<Option<String>> {
-        let command = Self::docker(env, &["image", "inspect", "--format", "{{.Id}}", reference])?;
-        let shown = command.to_string();
-        let answer = proc::ask(cx, command).await?;
-        if answer.status.success() {
-            return Ok(Some(answer.stdout.trim().to_owned()));
-        }
-        if answer.stderr.to_lowercase().contains("no such image") {
-            return Ok(None);
-        }
-        Err(anyhow!("`{shown}` failed: {}", answer.stderr.trim()))
-    }
-
-    pub(super) async fn image_id(&self, cx: &Cx, reference: &str) -> Result<Option<String>> {
-        let env = self.docker_env(cx).await?;
-        self.inspect(cx, &env, reference).await
     }
 
     pub(super) async fn stop(&self, cx: &Cx, step: &Running<'_>, delete: bool) -> Result<Outcome<()>> {
@@ -375,42 +255,29 @@ impl Minikube {
                 format!("profile {} goes on, with its addons; --delete deletes it", self.profile),
             ));
         }
+        let _turn = self.turn(cx, step).await?;
         proc::run(cx, step, self.command(&["delete"])?).await?;
         Ok(Outcome::Did((), format!("profile {} deleted", self.profile)))
     }
 
     pub(super) fn plan(&self) -> Result<Plan> {
         let show = |args: &[&str]| self.command(args).map(|command| command.to_string());
-        let mut image = vec![show(&["docker-env", "--output=json"])?];
-        image.extend(image::stage_plan()?);
+        let mut image = vec![show(&image::DOCKER_ENV)?];
+        image.extend(recipe::stage_plan()?);
         image.push(format!(
             "docker build --tag {}:TAG …, with docker-env and BUILDX_BUILDER=default",
-            image::REPOSITORY
+            recipe::REPOSITORY
         ));
         Ok(Plan {
             cluster: vec![
                 show(&["profile", "list", "--output=json"])?,
-                self.start_command()?.to_string(),
+                self.start_command(true)?.to_string(),
                 show(&["ip"])?,
             ],
-            ingress: vec![show(&["addons", "enable", "ingress"])?],
-            metrics: vec![show(&["addons", "enable", "metrics-server"])?],
+            ingress: vec![show(&["addons", "enable", addons::INGRESS])?],
+            metrics: vec![show(&["addons", "enable", addons::METRICS])?],
             image,
         })
-    }
-}
-
-/// The step that a line of `minikube start --output=json` names: a CloudEvent of type `io.k8s.sigs.minikube.step`.
-fn started(line: &str) -> Option<String> {
-    let event: serde_json::Value = serde_json::from_str(line).ok()?;
-    let data = event.get("data")?;
-    let text = |name: &str| data.get(name).and_then(serde_json::Value::as_str);
-    match event.get("type")?.as_str()? {
-        "io.k8s.sigs.minikube.step" => {
-            Some(format!("{}/{} {}", text("currentstep")?, text("totalsteps")?, text("message")?.trim()))
-        }
-        "io.k8s.sigs.minikube.error" => Some(text("message")?.trim().to_owned()),
-        _ => None,
     }
 }
 
@@ -419,16 +286,4 @@ fn restrict(path: &std::path::Path) -> Result<()> {
     use std::os::unix::fs::PermissionsExt as _;
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))
         .with_context(|| format!("restricting {} to its owner", path.display()))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::started;
-
-    #[test]
-    fn the_live_line_is_minikubes_step() {
-        let line = r#"{"specversion":"1.0","type":"io.k8s.sigs.minikube.step","datacontenttype":"application/json","data":{"currentstep":"3","message":"Starting control plane node\n","name":"Starting Node","totalsteps":"19"}}"#;
-        assert_eq!(started(line).as_deref(), Some("3/19 Starting control plane node"));
-        assert_eq!(started("not json"), None);
-    }
 }

@@ -133,11 +133,23 @@ impl Kind {
     /// # Errors
     /// When there is none; exit code 10.
     pub async fn expect(&self, cx: &Cx) -> Result<Cluster> {
-        let found = self.find(cx).await?;
-        found
-            .ok_or_else(|| anyhow!("the {} cluster `{}` is not running", self.name(), cx.shared.profile))
-            .hint("start it with `cargo xtask up`")
-            .exit(Exit::Preflight)
+        match self.find(cx).await? {
+            Some(cluster) => Ok(cluster),
+            None => Err(anyhow!("{}", self.absence(cx).await?))
+                .hint("start it with `cargo xtask up`")
+                .exit(Exit::Preflight),
+        }
+    }
+
+    /// Why [`Self::find`] finds nothing, in a clause.
+    ///
+    /// # Errors
+    /// When the cluster's own tool can't be asked.
+    pub async fn absence(&self, cx: &Cx) -> Result<String> {
+        match self {
+            Kind::Minikube(minikube) => minikube.absence(cx).await,
+            Kind::Sandbox(_) => Ok(format!("the sandbox cluster `{}` is not running", cx.shared.profile)),
+        }
     }
 
     /// Switches the ingress controller on.

@@ -11,9 +11,10 @@ use super::{Gate, Verdict, condition, evidence};
 use crate::cx::Cx;
 use crate::pipeline::{Done, SpanId};
 
-/// How long it may stay closed.
-pub const DEADLINE: Duration = Duration::from_secs(180);
-const NAME: &str = "v1beta1.metrics.k8s.io";
+/// How long it may stay closed: the image is pulled, then minikube's needs two scrapes, 44 to 74 s.
+pub const DEADLINE: Duration = Duration::from_secs(300);
+/// What the metrics API is registered as.
+pub const API_SERVICE: &str = "v1beta1.metrics.k8s.io";
 
 /// What was seen of the metrics API.
 #[derive(Default)]
@@ -26,7 +27,7 @@ pub struct Snapshot {
 /// # Errors
 /// As [`super::wait`].
 pub async fn wait(cx: &Cx, client: &Client, after: &[SpanId]) -> Result<Done<()>> {
-    let look = evidence::kubectl(&format!("describe apiservice {NAME}"));
+    let look = evidence::kubectl(&format!("describe apiservice {API_SERVICE}"));
     let spec = Gate { name: "metrics", deadline: DEADLINE, after, look };
     let verdicts = watch::verdicts(client, Snapshot::default(), feeds(client), |s, _| judge(s));
     super::wait(cx, spec, verdicts, async || {
@@ -50,14 +51,14 @@ pub async fn look(client: &Client) -> Result<Verdict> {
 }
 
 fn feeds(client: &Client) -> Vec<Feed<Snapshot>> {
-    vec![Feed::watch_one(Api::all(client.clone()), NAME, |s: &mut Snapshot| &mut s.services)]
+    vec![Feed::watch_one(Api::all(client.clone()), API_SERVICE, |s: &mut Snapshot| &mut s.services)]
 }
 
 /// Judges what was seen.
 pub fn judge(s: &Snapshot) -> Verdict {
-    let Some(service) = s.services.get(NAME) else {
+    let Some(service) = s.services.get(API_SERVICE) else {
         return Verdict::Closed(format!(
-            "APIService {NAME} is not registered: the metrics server is not there yet"
+            "APIService {API_SERVICE} is not registered: the metrics server is not there yet"
         ));
     };
     let conditions = service.status.as_ref().and_then(|status| status.conditions.as_ref());

@@ -257,7 +257,7 @@ pub fn signs(pod: &Pod, events: &[&Event], clock: &Clock) -> Vec<Sign> {
         });
     }
     for status in statuses(pod) {
-        let sign = waiting_sign(pod, status, events).or_else(|| crash_sign(pod, status));
+        let sign = waiting_sign(pod, status, events).or_else(|| crash_sign(pod, status, events));
         signs.extend(sign.map(|sign| Sign { key: format!("{uid}/{}/{}", status.name, sign.key), ..sign }));
     }
     signs
@@ -304,7 +304,7 @@ fn waiting_sign(pod: &Pod, status: &ContainerStatus, events: &[&Event]) -> Optio
             Grace::Lasting(CRASH_GRACE.0),
             "mend what the message names in the image or the Deployment",
         ),
-        "CrashLoopBackOff" => crash_sign(pod, status),
+        "CrashLoopBackOff" => crash_sign(pod, status, events),
         _ => None,
     }
 }
@@ -317,7 +317,7 @@ fn is_not_found(message: &str) -> bool {
         .any(|words| message.contains(words))
 }
 
-fn crash_sign(pod: &Pod, status: &ContainerStatus) -> Option<Sign> {
+fn crash_sign(pod: &Pod, status: &ContainerStatus, events: &[&Event]) -> Option<Sign> {
     if status.ready {
         return None;
     }
@@ -329,7 +329,11 @@ fn crash_sign(pod: &Pod, status: &ContainerStatus) -> Option<Sign> {
     if ended.is_some_and(|now| now.exit_code == 0) {
         return None;
     }
-    let ending = ended.or(last).map(ending)?;
+    let latest = ended.or(last)?;
+    if is_up && was_stopped_with_its_node(latest, events) {
+        return None;
+    }
+    let ending = ending(latest);
     // The end that a container waits after is not counted as a restart yet.
     let crashes = status.restart_count + i32::from(!is_up);
     if crashes == 0 {
@@ -348,6 +352,19 @@ fn crash_sign(pod: &Pod, status: &ContainerStatus) -> Option<Sign> {
         grace,
         alone: false,
     })
+}
+
+/// Whether a run was killed from outside and by nobody who says so: a node that is stopped takes its containers with it,
+/// and they start again with it. The kubelet leaves an event when it kills on a probe's word.
+fn was_stopped_with_its_node(ended: &ContainerStateTerminated, events: &[&Event]) -> bool {
+    let killed = match ended.reason.as_deref() {
+        None | Some("Error") => matches!(ended.exit_code, 137 | 143),
+        // What containerd finds after a restart, and did not see end.
+        Some("Unknown") => true,
+        Some(_) => false,
+    };
+    let since = ended.started_at.as_ref().map(|Time(at)| *at);
+    killed && latest(events, &["Killing"], since).is_none()
 }
 
 fn logs_previous(pod: &Pod, container: &str) -> String {

@@ -1,14 +1,19 @@
 //! The cluster runs, and the namespace is there.
 
+use std::time::Duration;
+
 use anyhow::{Context as _, Result};
 use k8s_openapi::api::core::v1::Namespace;
-use kube::Api;
 use kube::api::PostParams;
+use kube::{Api, Client};
 
 use crate::clusters::{Choice, Cluster};
 use crate::cx::Cx;
 use crate::gates;
-use crate::pipeline::{Done, SpanId, step};
+use crate::pipeline::{Done, SpanId, both, step};
+
+/// How long until an API server that does not answer is asked again.
+const TRY_EVERY: Duration = Duration::from_millis(250);
 
 /// Starts or finds the cluster; past its gate, it takes objects in the namespace.
 ///
@@ -16,30 +21,54 @@ use crate::pipeline::{Done, SpanId, step};
 /// When it can't be started, or the gate fails.
 pub async fn run(cx: &Cx, choice: &Choice, after: &[SpanId]) -> Result<Done<Cluster>> {
     let cluster = step(cx, "cluster", after, async |step| choice.kind.ensure_running(cx, step).await).await?;
-    cx.unless_stopped(ensure_namespace(cx, &cluster)).await?;
-    let ready = gates::cluster::wait(cx, &cluster.client, &cx.shared.namespace, &[cluster.id]).await?;
+    let namespace = &cx.shared.namespace;
+    // Side by side: an API server that does not answer is the gate's to tell, and one that does gets the namespace
+    // whose service account the gate waits for.
+    let made = async {
+        let made = ensure_namespace(&cluster.client, namespace).await;
+        made.inspect_err(|_| cx.stop_failed())
+    };
+    let (ready, ()) =
+        both(gates::cluster::wait(cx, &cluster.client, namespace, &[cluster.id]), cx.unless_stopped(made))
+            .await?;
     Ok(cluster.behind(&ready))
 }
 
 /// Says in the namespace's own labels that this tool made it, so that `down` knows.
 pub const MADE_BY: (&str, &str) = ("app.kubernetes.io/managed-by", "xtask");
 
-async fn ensure_namespace(cx: &Cx, cluster: &Cluster) -> Result<()> {
-    let name = &cx.shared.namespace;
-    let api: Api<Namespace> = Api::all(cluster.client.clone());
-    if api.get_opt(name).await.with_context(|| format!("looking for namespace {name}"))?.is_some() {
+/// Makes the namespace where it is missing, as soon as the API server answers.
+async fn ensure_namespace(client: &Client, name: &str) -> Result<()> {
+    let api: Api<Namespace> = Api::all(client.clone());
+    loop {
+        match make_namespace(&api, name).await {
+            Err(kube::Error::Api(status)) if !is_passing(&status) => {
+                return Err(kube::Error::Api(status)).with_context(|| format!("making namespace {name}"));
+            }
+            Err(_) => tokio::time::sleep(TRY_EVERY).await,
+            Ok(()) => return Ok(()),
+        }
+    }
+}
+
+/// What an API server that is still starting may answer.
+fn is_passing(status: &kube::core::Status) -> bool {
+    status.code == 429 || status.code >= 500
+}
+
+async fn make_namespace(api: &Api<Namespace>, name: &str) -> kube::Result<()> {
+    if api.get_opt(name).await?.is_some() {
         return Ok(());
     }
     let mut namespace = Namespace::default();
-    namespace.metadata.name = Some(name.clone());
+    namespace.metadata.name = Some(name.to_owned());
     namespace.metadata.labels = Some(
         [MADE_BY, ("pod-security.kubernetes.io/enforce", "restricted")]
             .map(|(key, value)| (key.to_owned(), value.to_owned()))
             .into(),
     );
     match api.create(&PostParams::default(), &namespace).await {
-        Ok(_) => Ok(()),
         Err(kube::Error::Api(status)) if status.code == 409 => Ok(()),
-        Err(error) => Err(error).with_context(|| format!("making namespace {name}")),
+        other => other.map(drop),
     }
 }

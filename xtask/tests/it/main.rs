@@ -10,5 +10,6 @@ mod load_explain;
 mod load_report;
 mod load_without;
 mod minikube;
+mod minikube_profile;
 mod sandbox;
 mod world;

@@ -1,6 +1,8 @@
 //! The minikube path, against stand-ins that log how they are called and put a sandbox behind their context.
 
-use crate::world::World;
+use std::time::Duration;
+
+use crate::world::{World, eventually};
 
 /// `step` must not start before `gate` has opened.
 const ORDER: [(&str, &str); 12] = [
@@ -51,7 +53,12 @@ fn up_runs_the_exact_commands_in_order_and_no_step_before_its_gate() {
     chain(&after(&[minikube("addons enable metrics-server")]));
     let build =
         lines.iter().find(|line| line.starts_with(&format!("docker build --tag {tag} "))).expect("a build");
-    chain(&after(&[minikube("docker-env --output=json"), inspect.clone(), (*build).to_owned(), inspect]));
+    chain(&after(&[
+        minikube("docker-env --shell=none --output=json"),
+        inspect.clone(),
+        (*build).to_owned(),
+        inspect,
+    ]));
     for once in ["start", "addons enable ingress", "addons enable metrics-server"] {
         assert_eq!(
             lines.iter().filter(|line| line.contains(&format!("{profile} {once}"))).count(),
@@ -64,7 +71,7 @@ fn up_runs_the_exact_commands_in_order_and_no_step_before_its_gate() {
     for (call, env) in &calls {
         assert!(!env.contains("somewhere-else") && !env.contains("/nonexistent"), "{call}: {env}");
         let wants_engine = call.starts_with("docker build") || call.starts_with("docker image");
-        assert_eq!(env.contains("DOCKER_HOST=tcp://stand-in:2376"), wants_engine, "{call}: {env}");
+        assert_eq!(env.contains("DOCKER_HOST=tcp://192.168.49.2:2376"), wants_engine, "{call}: {env}");
         assert_eq!(env.contains("BUILDX_BUILDER=default"), wants_engine, "{call}: {env}");
         assert_eq!(env.contains("KUBECONFIG="), call.starts_with("minikube"), "{call}: {env}");
     }
@@ -113,22 +120,12 @@ pub(crate) fn assert_order(summary: &serde_json::Value) {
 #[test]
 fn a_profile_with_another_runtime_is_refused_with_the_fix() {
     let mut world = World::minikube();
-    world.run_ok(&["up"]);
     world.set("STAND_IN_RUNTIME", "containerd");
+    world.minikube_itself(&["start"]);
     let ran = world.run(&["up"]);
     assert_eq!(ran.code, 10, "{}", ran.stderr);
     assert!(ran.stderr.contains("runs containerd; building inside the node needs docker"), "{}", ran.stderr);
     assert!(ran.stderr.contains("minikube delete --profile"), "{}", ran.stderr);
-}
-
-#[test]
-fn a_failed_start_is_a_failed_step_with_minikubes_words() {
-    let mut world = World::minikube();
-    world.set("STAND_IN_FAIL_START", "GUEST_PROVISION");
-    let ran = world.run(&["up"]);
-    assert_eq!(ran.code, 20, "{}", ran.stderr);
-    assert!(ran.stderr.contains("GUEST_PROVISION") && ran.stderr.contains("hint:"), "{}", ran.stderr);
-    assert!(!world.calls().iter().any(|(call, _)| call.contains("addons")), "nothing after the failed start");
 }
 
 #[test]
@@ -142,4 +139,117 @@ fn an_image_that_the_node_never_got_is_noticed() {
         "{}",
         ran.stderr
     );
+}
+
+/// One answer of the stand-in, changed for one test.
+fn with_answer(world: &mut World, name: &str, out: &str, err: &str, code: u8) {
+    let from = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/stand-ins");
+    let to = world.scratch().join("stand-ins");
+    let copied =
+        std::process::Command::new("cp").args(["-R".as_ref(), from.as_os_str(), to.as_os_str()]).status();
+    assert!(copied.expect("running cp").success());
+    let answer = |kind: &str| to.join("answers").join(format!("{name}.{kind}"));
+    std::fs::write(answer("out"), out).expect("writing");
+    std::fs::write(answer("err"), err).expect("writing");
+    std::fs::write(answer("code"), format!("{code}\n")).expect("writing");
+    let path = std::env::var("PATH").unwrap_or_default();
+    world.set("PATH", format!("{}:{path}", to.display()));
+}
+
+#[test]
+fn an_answer_that_is_no_data_is_quoted() {
+    let mut world = World::minikube();
+    let lines = include_str!("../stand-ins/answers/running/docker-env_output-json.out");
+    with_answer(
+        &mut world,
+        "running/docker-env_shell-none_output-json",
+        lines,
+        "! a warning of its own\n",
+        0,
+    );
+    let ran = world.run(&["up"]);
+    assert_eq!(ran.code, 20, "{}", ran.stderr);
+    let quoted = format!(
+        "minikube --profile {} docker-env --shell=none --output=json` printed no DOCKER_HOST as JSON: on stdout \
+         `export DOCKER_TLS_VERIFY=\"1\" export DOCKER_HOST",
+        world.profile
+    );
+    assert!(ran.stderr.contains(&quoted), "{}", ran.stderr);
+    assert!(ran.stderr.contains("on stderr `a warning of its own`"), "{}", ran.stderr);
+}
+
+#[test]
+fn what_minikube_refuses_is_quoted() {
+    let mut world = World::minikube();
+    // As of a profile that is stopped between the look at it and the build.
+    let said = include_str!("../stand-ins/answers/stopped/docker-env_shell-none_output-json.out");
+    with_answer(&mut world, "running/docker-env_shell-none_output-json", said, "", 83);
+    let ran = world.run(&["up"]);
+    assert_eq!(ran.code, 20, "{}", ran.stderr);
+    assert!(ran.stderr.contains("ended with exit code 83: false exit code 83"), "{}", ran.stderr);
+
+    let said = include_str!("../stand-ins/answers/stopped/ip.out");
+    with_answer(&mut world, "running/update-context", said, "", 83);
+    let ran = world.run(&["smoke"]);
+    assert_eq!(ran.code, 20, "{}", ran.stderr);
+    let said = format!("The control-plane node {} host is not running: state=Stopped", world.profile);
+    assert!(ran.stderr.contains(&said), "{}", ran.stderr);
+}
+
+#[test]
+fn traefik_in_the_place_of_ingress_nginx_is_told_before_anything_is_changed() {
+    let world = World::minikube();
+    world.minikube_itself(&["start"]);
+    world.minikube_itself(&["addons", "enable", "traefik"]);
+    let before = world.calls().len();
+    let ran = world.run(&["up"]);
+    assert_eq!(ran.code, 10, "{}", ran.stderr);
+    assert!(
+        ran.stderr.contains("has the addon traefik on and ingress-nginx (addon ingress) off"),
+        "{}",
+        ran.stderr
+    );
+    assert!(ran.stderr.contains("only ingress-nginx is supported"), "{}", ran.stderr);
+    let cure = format!("hint: `minikube --profile {} addons disable traefik`", world.profile);
+    assert!(ran.stderr.contains(&cure), "{}", ran.stderr);
+    let calls: Vec<_> = world.calls().split_off(before).into_iter().map(|(call, _)| call).collect();
+    assert!(
+        calls.iter().all(|call| call.contains("version") || call.ends_with("profile list --output=json")),
+        "{calls:?}"
+    );
+}
+
+#[test]
+fn addons_are_switched_on_one_at_a_time_the_quick_one_first_and_hold_up_nothing_else() {
+    let mut world = World::minikube();
+    let hold = world.scratch().join("hold");
+    std::fs::create_dir(&hold).expect("making the folder");
+    let fifo = hold.join("ingress");
+    assert!(std::process::Command::new("mkfifo").arg(&fifo).status().expect("running mkfifo").success());
+    world.set("STAND_IN_HOLD", hold.display());
+    let out = world.scratch().join("up.jsonl");
+    let mut up = world.start(&["up", "--output", "json"], &out);
+
+    // While ingress is verified, what does not need it goes on: the metrics API, and the image.
+    let opened = |gate: &str| {
+        std::fs::read_to_string(&out).unwrap_or_default().lines().any(|line| {
+            let event: serde_json::Value = serde_json::from_str(line).unwrap_or_default();
+            event["event"] == "gate"
+                && event["name"] == gate
+                && (event["state"] == "done" || event["state"] == "already")
+        })
+    };
+    eventually("metrics and image pass their gates", Duration::from_secs(300), || {
+        opened("metrics") && opened("image-id")
+    });
+    let enabled: Vec<_> = world
+        .calls()
+        .into_iter()
+        .filter_map(|(call, _)| call.split_once("addons enable ").map(|(_, addon)| addon.to_owned()))
+        .collect();
+    assert_eq!(enabled, ["metrics-server", "ingress"]);
+    std::fs::write(&fifo, "go on\n").expect("writing to the FIFO");
+    assert_eq!(up.code(), Some(0), "{}", std::fs::read_to_string(&out).unwrap_or_default());
+    let addons = std::fs::read_to_string(world.minikube_home().join("addons")).expect("the profile");
+    assert_eq!(addons, "default-storageclass\ningress\nmetrics-server\nstorage-provisioner\n");
 }

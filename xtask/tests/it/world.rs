@@ -44,13 +44,12 @@ impl World {
     /// Stand-ins for minikube and docker on PATH, a sandbox behind them.
     pub(crate) fn minikube() -> World {
         let mut world = World::sandbox();
-        let stand_ins = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/stand-ins");
         let path = std::env::var("PATH").unwrap_or_default();
-        world.set("PATH", format!("{}:{path}", stand_ins.display()));
+        world.set("PATH", format!("{}:{path}", stand_ins().display()));
         world.set("XTASK_CLUSTER", "minikube");
         world.set("XTASK", env!("CARGO_BIN_EXE_xtask"));
         world.set("STAND_IN_LOG", world.scratch().join("calls.log").display());
-        world.set("STAND_IN_HOME", world.scratch().join("cluster").display());
+        world.set("STAND_IN_HOME", world.scratch().join("minikube").display());
         world
     }
 
@@ -100,6 +99,14 @@ impl World {
         command
     }
 
+    /// Starts the tool, its stdout in a file; ended with the test, if it has not ended itself.
+    pub(crate) fn start(&self, args: &[&str], stdout: &Path) -> Started {
+        weights_once();
+        let stdout = std::fs::File::create(stdout).expect("making a file for stdout");
+        let child = self.command(args).stdout(stdout).stderr(Stdio::null()).spawn();
+        Started(child.expect("starting the tool"))
+    }
+
     /// Runs the tool to its end.
     pub(crate) fn run(&self, args: &[&str]) -> Ran {
         if args.first().is_some_and(|first| *first == "up" || *first == "redeploy") {
@@ -115,6 +122,25 @@ impl World {
         let ran = self.run(args);
         assert_eq!(ran.code, 0, "{args:?}\n--- stdout\n{}\n--- stderr\n{}", ran.stdout, ran.stderr);
         ran
+    }
+
+    /// minikube, as its user would call it beside the tool.
+    pub(crate) fn minikube_itself(&self, args: &[&str]) -> Ran {
+        let began = Instant::now();
+        let output = Command::new(stand_ins().join("minikube"))
+            .args(["--profile", &self.profile])
+            .args(args)
+            .envs(&self.env)
+            .env("KUBECONFIG", self.scratch().join("kubeconfig-of-the-user"))
+            .stdin(Stdio::null())
+            .output()
+            .expect("running the stand-in for minikube");
+        Ran::from(&output, began.elapsed())
+    }
+
+    /// Where the stand-in for minikube keeps the profile.
+    pub(crate) fn minikube_home(&self) -> PathBuf {
+        self.scratch().join("minikube").join(&self.profile)
     }
 
     /// Each call of a stand-in, in order: the command line, and what of the environment matters.
@@ -161,13 +187,29 @@ impl World {
     }
 }
 
+/// A run of the tool that is under way.
+pub(crate) struct Started(std::process::Child);
+
+impl Started {
+    /// Waits for its end.
+    pub(crate) fn code(&mut self) -> Option<i32> {
+        self.0.wait().expect("waiting for the tool").code()
+    }
+}
+
+impl Drop for Started {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
 impl Drop for World {
     #[allow(clippy::print_stderr)] // the only trace of a failed test
     fn drop(&mut self) {
         let _ = self.command(&["sandbox", "stop", "--home", &self.home().display().to_string()]).output();
-        let cluster = self.scratch().join("cluster");
-        if cluster.exists() {
-            let _ = self.command(&["sandbox", "stop", "--home", &cluster.display().to_string()]).output();
+        if self.minikube_home().exists() {
+            self.minikube_itself(&["delete"]);
         }
         if std::thread::panicking() {
             eprintln!("kept for a look: {}", self.home().display());
@@ -209,6 +251,10 @@ pub(crate) fn eventually(what: &str, deadline: Duration, mut condition: impl FnM
         std::thread::yield_now();
         std::thread::park_timeout(Duration::from_millis(10));
     }
+}
+
+fn stand_ins() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/stand-ins")
 }
 
 fn workspace() -> PathBuf {

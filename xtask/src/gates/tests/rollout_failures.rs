@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::objects::{
-    IMAGE, OTHER_ID, complete, crashed, not_ready, patch, pod, replica_set, starting, template, waiting,
+    ID, IMAGE, OTHER_ID, complete, crashed, not_ready, patch, pod, replica_set, starting, template, waiting,
     warning,
 };
 use super::{at, clock, expect, line};
@@ -201,6 +201,37 @@ fn being_killed_for_memory_is_named() {
         &judge(&world, &clock(0)),
         "suspect: 0 of 3 updated pods Ready; a: container web ended (OOMKilled, exit 137), 2 times",
     );
+}
+
+/// After a resume of a stopped node every container was killed once more, and that is no news.
+#[test]
+fn being_stopped_with_the_node_is_no_bad_sign() {
+    let resumed = |exit_code: i32, reason: &str| {
+        let mut world = complete();
+        each_pod(&mut world, |pod| {
+            let ended = json!({"terminated": {"exitCode": exit_code, "reason": reason, "startedAt": at(-60).to_string()}});
+            let state = json!({"running": {"startedAt": at(0).to_string()}});
+            not_ready(pod, &json!({"imageID": ID, "restartCount": 2, "lastState": ended, "state": state}));
+        });
+        world
+    };
+    for (exit_code, reason) in [(137, "Error"), (143, "Error"), (255, "Unknown")] {
+        expect(
+            &judge(&resumed(exit_code, reason), &clock(3)),
+            "closed: 0 of 3 updated pods Ready; a: startup probe /health not passed yet, 3 s of 90",
+        );
+    }
+    // Killed for memory, on a probe's word, or by its own fault: the pod's affair.
+    let bad = |world: &Snapshot| matches!(judge(world, &clock(3)), Verdict::Suspect(_));
+    assert!(bad(&resumed(137, "OOMKilled")));
+    assert!(bad(&resumed(1, "Error")));
+    let mut probed = resumed(137, "Error");
+    for pod in probed.pods.clone().values() {
+        let why = "Container web failed liveness probe, will be restarted";
+        let name = format!("killed-{}", pod.metadata.name.as_deref().unwrap());
+        probed.events.insert(name.clone(), warning(pod, &name, "Killing", why, -1));
+    }
+    assert!(bad(&probed));
 }
 
 /// 80 s of 503 inside a budget of 90: never a bad sign, and the line is renewed only every five seconds.
