@@ -1,11 +1,11 @@
 //! The command line.
 
 use std::path::PathBuf;
-use std::time::Duration;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
 use crate::load::args::LoadArgs;
+use crate::options::Shared;
 
 const EXIT_CODES: &str = "\
 Exit codes:
@@ -31,68 +31,21 @@ pub struct Cli {
     pub shared: Shared,
 }
 
-/// Options that every command takes.
-#[derive(Args, Clone, Debug)]
-pub struct Shared {
-    /// Which kind of cluster; auto takes minikube where it and a container engine are found, else the sandbox.
-    #[arg(
-        long,
-        global = true,
-        value_enum,
-        default_value = "auto",
-        env = "XTASK_CLUSTER",
-        hide_env_values = true,
-        help_heading = "Shared options"
-    )]
-    pub cluster: ClusterChoice,
-    /// Name of the minikube profile, or of the sandbox.
-    #[arg(long, global = true, default_value = "minikube", env = "XTASK_PROFILE", hide_env_values = true, value_parser = name, help_heading = "Shared options")]
-    pub profile: String,
-    /// Namespace that the app lives in; made if it is missing.
-    #[arg(long, global = true, default_value = "default", value_parser = name, help_heading = "Shared options")]
-    pub namespace: String,
-    /// Loopback port of the sandbox's ingress; 0 takes any free one.
-    #[arg(
-        long,
-        global = true,
-        default_value_t = 8080,
-        env = "XTASK_PORT",
-        hide_env_values = true,
-        help_heading = "Shared options"
-    )]
-    pub port: u16,
-    /// Time for the whole command, such as 90s or 10m.
-    #[arg(long, global = true, value_parser = duration, help_heading = "Shared options")]
-    pub timeout: Option<Duration>,
-    /// What is written to stdout: nothing but a command's data, or one JSON object a line.
-    #[arg(long, global = true, value_enum, default_value = "human", help_heading = "Shared options")]
-    pub output: Format,
-    /// Print the plan and change nothing.
-    #[arg(long, global = true, help_heading = "Shared options")]
-    pub dry_run: bool,
-    /// Show each command and what it prints.
-    #[arg(short, long, global = true, help_heading = "Shared options")]
-    pub verbose: bool,
+/// Reads this process's command line.
+///
+/// # Errors
+/// clap's own, which is also how help and version end.
+pub fn parse() -> clap::error::Result<Cli> {
+    Cli::from_arg_matches(&command().try_get_matches()?)
 }
 
-/// The kinds of cluster that can be asked for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum ClusterChoice {
-    /// minikube where it can run, else the sandbox.
-    Auto,
-    /// A minikube profile.
-    Minikube,
-    /// The embedded cluster: no container engine, no root.
-    Sandbox,
-}
-
-/// How a run is reported.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum Format {
-    /// Lines for a person, on stderr.
-    Human,
-    /// One JSON object a line, on stdout.
-    Json,
+/// The command line as clap knows it. An empty variable is an unset one.
+fn command() -> clap::Command {
+    Cli::command().mut_args(|arg| {
+        let value = arg.get_env().and_then(std::env::var_os);
+        let arg = arg.hide_env_values(true);
+        if value.is_some_and(|value| value.is_empty()) { arg.env(None) } else { arg }
+    })
 }
 
 /// The commands, in the order in which a user meets them.
@@ -236,37 +189,4 @@ pub enum SandboxProcess {
         /// `repository:tag`.
         reference: String,
     },
-}
-
-/// What lasts longer is no time that anyone waits, and added to now it may be beyond the clock's end.
-const LONGEST_DURATION: Duration = Duration::from_secs(365 * 24 * 3600);
-
-/// A duration as people write it: `90s`, `10m`, `1h 30m`, or a bare number of seconds.
-pub(crate) fn duration(text: &str) -> Result<Duration, String> {
-    let duration = match text.parse::<u64>() {
-        Ok(seconds) => Duration::from_secs(seconds),
-        Err(_) => {
-            let span: jiff::SignedDuration =
-                text.parse().map_err(|_| format!("`{text}` is no duration; write 90s, 10m or 1h30m"))?;
-            Duration::try_from(span).map_err(|_| format!("`{text}` is negative"))?
-        }
-    };
-    if duration > LONGEST_DURATION {
-        return Err(format!("`{text}` is longer than a year"));
-    }
-    Ok(duration)
-}
-
-/// A DNS label, since profiles and namespaces end up in host names and object names.
-fn name(text: &str) -> Result<String, String> {
-    let ok = !text.is_empty()
-        && text.len() <= 63
-        && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
-        && !text.starts_with('-')
-        && !text.ends_with('-');
-    if ok {
-        Ok(text.to_owned())
-    } else {
-        Err("use lower-case letters, digits and inner dashes, at most 63".to_owned())
-    }
 }

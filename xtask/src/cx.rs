@@ -8,8 +8,9 @@ use std::time::Instant;
 use anyhow::{Context as _, Result, anyhow, bail};
 use tokio_util::sync::CancellationToken;
 
-use crate::cli::Shared;
+use crate::commands::Commands;
 use crate::failure::{Attach as _, Cancelled, Exit};
+use crate::options::Shared;
 use crate::output::{Output, Span, State};
 use crate::pipeline::SpanId;
 
@@ -21,6 +22,8 @@ pub struct Cx {
     pub target: PathBuf,
     /// What the user asked for.
     pub shared: Shared,
+    /// Command lines for the same cluster, to be shown.
+    pub commands: Commands,
     /// Where to report.
     pub output: Output,
     /// When the run began.
@@ -62,6 +65,7 @@ impl Cx {
         Ok(Cx {
             root,
             target,
+            commands: Commands::new(&shared),
             shared,
             output,
             began: Instant::now(),
@@ -163,7 +167,10 @@ impl Cx {
                     "the time for the whole command is over, in the middle of {}",
                     running.join(", ")
                 ))
-                .hint("give it more with --timeout, or see which gate stays closed with `cargo xtask status`")
+                .hint(format!(
+                    "give it more with --timeout; `{}` shows which gate stays closed",
+                    self.commands.xtask("status")
+                ))
                 .exit(Exit::GateTimeout)
             }
             _ => Err(error),

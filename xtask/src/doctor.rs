@@ -9,11 +9,12 @@ use anyhow::{Result, anyhow};
 use serde::Serialize;
 use serde_json::json;
 
-use crate::cli::Format;
 use crate::clusters::{self, Choice, Cluster, Problem};
+use crate::commands::Commands;
 use crate::cx::Cx;
 use crate::failure::{Attach as _, Exit, Hint, attached, paragraph};
 use crate::manifests::{self, Manifests};
+use crate::options::Format;
 use crate::summary::Summary;
 
 mod capacity;
@@ -81,9 +82,13 @@ pub async fn run(cx: &Cx) -> Result<Summary> {
         return Ok(summary);
     }
     let problems = if fatal == 1 { "a problem".to_owned() } else { format!("{fatal} problems") };
-    Err(anyhow!("{problems} would keep `cargo xtask up` from running on the {}", choice.kind.name()))
-        .attach(summary)
-        .exit(Exit::Preflight)
+    Err(anyhow!(
+        "{problems} would keep `{}` from running on the {}",
+        cx.commands.xtask("up"),
+        choice.kind.name()
+    ))
+    .attach(summary)
+    .exit(Exit::Preflight)
 }
 
 async fn look(cx: &Cx, choice: &Choice) -> Result<Vec<Finding>> {
@@ -93,7 +98,8 @@ async fn look(cx: &Cx, choice: &Choice) -> Result<Vec<Finding>> {
     };
     let manifests = manifests::read(&cx.root.join("kubernetes"));
     let mut findings = tools::look(cx, choice).await?;
-    findings.extend(cluster(choice, running.as_ref(), trouble, choice.kind.problems(cx).await?));
+    let problems = choice.kind.problems(cx).await?;
+    findings.extend(cluster(&cx.commands, choice, running.as_ref(), trouble, problems));
     findings.extend(ingress::look(cx, choice, running.as_ref()).await);
     match &manifests {
         Ok(manifests) => {
@@ -125,6 +131,7 @@ async fn running(cx: &Cx, choice: &Choice) -> Result<Option<Cluster>, String> {
 
 /// What the preflight would refuse, or that it would refuse nothing.
 fn cluster(
+    commands: &Commands,
     choice: &Choice,
     running: Option<&Cluster>,
     trouble: Option<String>,
@@ -141,7 +148,7 @@ fn cluster(
         findings.push(Finding::ok("cluster", format!("{name} ({}): {state}", choice.why)));
     }
     if let Some(why) = trouble {
-        let cure = format!("`cargo xtask down --cluster {name}`, then `cargo xtask up --cluster {name}`");
+        let cure = format!("`{}`, then `{}`", commands.xtask("down"), commands.xtask("up"));
         findings.push(Finding::warning("cluster", format!("{name} can't be spoken to: {why}"), cure));
     }
     findings

@@ -8,10 +8,10 @@ use anyhow::{Context as _, Result, anyhow};
 use serde_json::json;
 use xtask_load::tally::error_code;
 
-use crate::cli::Format;
 use crate::cx::Cx;
 use crate::failure::{Attach as _, Exit};
 use crate::load::{RECORDS, meta};
+use crate::options::Format;
 use crate::summary::Summary;
 
 pub mod access;

@@ -13,7 +13,7 @@ use crate::summary::Summary;
 pub async fn run(cx: &Cx) -> Result<Summary> {
     let cluster = clusters::choose(cx).await?.kind.expect(cx).await?;
     let path = cluster.kubeconfig.display().to_string();
-    if cx.shared.output == crate::cli::Format::Human {
+    if cx.shared.output == crate::options::Format::Human {
         cx.output.data(&path);
     }
     Ok([("kubeconfig".to_owned(), path.into()), ("context".to_owned(), cluster.context.into())]

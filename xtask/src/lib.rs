@@ -3,6 +3,7 @@
 
 pub mod cli;
 pub mod clusters;
+pub mod commands;
 pub mod cx;
 pub mod doctor;
 pub mod down;
@@ -13,6 +14,7 @@ pub mod kubeconfig;
 pub mod load;
 pub mod logs;
 pub mod manifests;
+pub mod options;
 pub mod output;
 pub mod pipeline;
 pub mod plan;

@@ -2,8 +2,9 @@
 
 use std::process::ExitCode;
 
-use clap::Parser as _;
-
 fn main() -> ExitCode {
-    ExitCode::from(xtask::run::main(xtask::cli::Cli::parse()) as u8)
+    ExitCode::from(match xtask::cli::parse() {
+        Ok(cli) => xtask::run::main(cli),
+        Err(error) => error.exit(),
+    } as u8)
 }

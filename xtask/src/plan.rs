@@ -6,13 +6,14 @@ use std::time::Duration;
 use anyhow::Result;
 use serde_json::{Value, json};
 
-use crate::cli::{Command, Format};
+use crate::cli::Command;
 use crate::clusters::{self, Kind};
 use crate::cx::Cx;
 use crate::gates;
 use crate::load::READY_DEADLINE;
 use crate::load::args::LoadArgs;
 use crate::manifests::Manifests;
+use crate::options::Format;
 use crate::steps::apply::FIELD_MANAGER;
 use crate::steps::image::REPOSITORY;
 use crate::steps::smoke::PICTURE;

@@ -9,6 +9,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use crate::cli::{Cli, Command};
 use crate::cx::Cx;
 use crate::failure::{Exit, exit_of};
+use crate::options::Shared;
 use crate::output::{self, Output};
 use crate::summary::Summary;
 use crate::{
@@ -40,7 +41,7 @@ pub fn main(cli: Cli) -> Exit {
     exit
 }
 
-async fn run(shared: crate::cli::Shared, command: Command) -> Exit {
+async fn run(shared: Shared, command: Command) -> Exit {
     let output = Output::new(shared.output, shared.verbose);
     let cx = match prepare(shared, output, &command) {
         Ok(cx) => Arc::new(cx),
@@ -59,7 +60,7 @@ async fn run(shared: crate::cli::Shared, command: Command) -> Exit {
     exit
 }
 
-fn prepare(shared: crate::cli::Shared, output: Output, command: &Command) -> Result<Cx> {
+fn prepare(shared: Shared, output: Output, command: &Command) -> Result<Cx> {
     let exe = std::env::current_exe().context("finding this program's own file")?;
     let leash_argv: Vec<OsString> = vec![exe.into(), "sandbox".into(), "leash".into()];
     let leash = leash::Leash::start(&leash_argv).context("starting the leash")?;

@@ -6,12 +6,12 @@ use std::time::Duration;
 use anyhow::Result;
 use serde_json::{Value, json};
 
-use crate::cli::Format;
 use crate::clusters::{self, Cluster};
 use crate::cx::Cx;
 use crate::failure::paragraph;
 use crate::gates::{self, Verdict};
 use crate::manifests::Manifests;
+use crate::options::Format;
 use crate::summary::{Summary, entry};
 
 /// A gate that has not said anything by then is shown as what it is: silent.
@@ -35,7 +35,7 @@ pub async fn run(cx: &Cx) -> Result<Summary> {
     let (rows, mut summary) = match &found {
         None => {
             let why = cx.unless_stopped(choice.kind.absence(cx)).await?;
-            let detail = format!("{why}; `cargo xtask up` starts it");
+            let detail = format!("{why}; `{}` starts it", cx.commands.xtask("up"));
             (vec![Row { gate: "cluster", state: "closed", detail }], Summary::new())
         }
         Some(cluster) => (
@@ -129,7 +129,7 @@ mod tests {
         let rows = [
             row("cluster", async { Ok(Verdict::Open((), "API ready, node sandbox Ready".into())) }).await,
             row("rollout", async { Ok(Verdict::<()>::Closed("2 of 3 updated pods Ready".into())) }).await,
-            row("route", async { Ok(Verdict::<()>::Doomed("nothing listens".into(), String::new())) }).await,
+            row("route", async { Ok(Verdict::<()>::Doomed("nothing listens".into(), "".into())) }).await,
         ];
         let manifests =
             crate::manifests::read(&std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../kubernetes"))

@@ -10,9 +10,9 @@ use kube::client::retry::RetryPolicy;
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use tower::retry::Retry;
 
-use crate::cli::ClusterChoice;
 use crate::cx::Cx;
 use crate::failure::{Attach as _, Exit};
+use crate::options::ClusterChoice;
 use crate::pipeline::{Outcome, Running};
 use crate::steps::image::{ImageRef, Recipe};
 
@@ -136,7 +136,7 @@ impl Kind {
         match self.find(cx).await? {
             Some(cluster) => Ok(cluster),
             None => Err(anyhow!("{}", self.absence(cx).await?))
-                .hint("start it with `cargo xtask up`")
+                .hint(format!("start it with `{}`", cx.commands.xtask("up")))
                 .exit(Exit::Preflight),
         }
     }

@@ -50,7 +50,11 @@ pub(super) async fn look(
         Ok(rooms) => rooms,
         Err(error) => {
             let what = format!("can't be known: {}", crate::failure::paragraph(&error));
-            return Ok(vec![Finding::warning("memory", what, "`cargo xtask status` says more")]);
+            return Ok(vec![Finding::warning(
+                "memory",
+                what,
+                format!("`{}` says more", cx.commands.xtask("status")),
+            )]);
         }
     };
     let need = manifests.deployment.spec.as_ref().and_then(|spec| spec.template.spec.as_ref());

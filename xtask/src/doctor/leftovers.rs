@@ -9,6 +9,7 @@ use sandbox::{Home, State};
 
 use super::Finding;
 use crate::clusters::{Choice, Kind};
+use crate::commands::Commands;
 use crate::cx::Cx;
 
 /// A server on this machine answers, or refuses, much sooner.
@@ -29,7 +30,8 @@ pub(super) fn sandboxes(cx: &Cx) -> Vec<Finding> {
 
 fn sandbox_of(home: &Path, build: &str) -> Option<Finding> {
     let profile = home.file_name()?.to_string_lossy();
-    let down = format!("`cargo xtask down --cluster sandbox --profile {profile}`");
+    let commands = Commands::sandbox(&profile);
+    let (up, down) = (commands.xtask("up"), commands.xtask("down"));
     match sandbox::state(&Home::new(home)) {
         Ok(State::Absent) => None,
         Ok(State::Starting) => Some(Finding::ok("sandbox", format!("`{profile}` is starting or ending"))),
@@ -39,12 +41,12 @@ fn sandbox_of(home: &Path, build: &str) -> Option<Finding> {
         Ok(State::Running(info)) => Some(Finding::warning(
             "sandbox",
             format!("`{profile}` runs (pid {}), of another build than this tool", info.pid),
-            format!("{down}, then `cargo xtask up`, starts one of this build"),
+            format!("`{down}`, then `{up}`, starts one of this build"),
         )),
         Ok(State::Stale) => Some(Finding::warning(
             "sandbox",
             format!("`{profile}` was killed and left its state behind"),
-            format!("the next `cargo xtask up` clears it, and so does {down}"),
+            format!("the next `{up}` clears it, and so does `{down}`"),
         )),
         Err(error) => Some(Finding::warning(
             "sandbox",
@@ -61,7 +63,8 @@ pub(super) fn contexts(cx: &Cx, choice: &Choice, runs: bool) -> Vec<Finding> {
     if matches!(choice.kind, Kind::Minikube(_)) && !runs {
         let ours = cx.home().join("minikube").join(profile).join("kubeconfig");
         findings.extend(dead_end(&ours, profile).map(|what| {
-            Finding::warning("context", what, "nothing has to be done: `cargo xtask up` writes it anew")
+            let up = cx.commands.xtask("up");
+            Finding::warning("context", what, format!("nothing has to be done: `{up}` writes it anew"))
         }));
     }
     if let Some(home) = std::env::var_os("HOME") {

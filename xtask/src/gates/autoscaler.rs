@@ -15,6 +15,7 @@ use super::clock::Clock;
 use super::condition::{self, Condition};
 use super::watch::{self, Feed, Objects};
 use super::{Gate, Verdict, evidence};
+use crate::commands::Advice;
 use crate::cx::Cx;
 use crate::pipeline::{Done, SpanId};
 
@@ -59,7 +60,7 @@ pub async fn wait(
     hpa: &str,
     after: &[SpanId],
 ) -> Result<Done<()>> {
-    let look = evidence::kubectl(&format!("-n {namespace} describe hpa {hpa}"));
+    let look = cx.commands.kubectl(&format!("-n {namespace} describe hpa {hpa}"));
     let spec = Gate { name: "autoscaler", deadline: DEADLINE, after, look };
     let verdicts = watch::verdicts(client, Snapshot::of(hpa), feeds(client, namespace, hpa), |s, clock| {
         s.note(clock);
@@ -67,7 +68,7 @@ pub async fn wait(
     });
     super::wait(cx, spec, verdicts, async || {
         let about = evidence::About { namespace, autoscaler: Some(hpa), ..evidence::About::default() };
-        evidence::collect(client, about).await
+        evidence::collect(cx, client, about).await
     })
     .await
 }
@@ -133,10 +134,10 @@ pub fn judge(s: &Snapshot, clock: &Clock) -> Verdict {
     match condition.reason {
         "ScalingDisabled" => Verdict::Doomed(
             format!("{why}: an autoscaler never scales up from zero"),
-            evidence::kubectl("scale deployment/<its target> --replicas=1"),
+            Advice::Kubectl(scale_up(hpa), ""),
         ),
         "InvalidMetricSourceType" | "InvalidSelector" | "AmbiguousSelector" => {
-            Verdict::Doomed(why, "mend the autoscaler's manifest".to_owned())
+            Verdict::Doomed(why, "fix the autoscaler's manifest".into())
         }
         _ if misses_request(&condition) => {
             let doomed = s
@@ -144,10 +145,18 @@ pub fn judge(s: &Snapshot, clock: &Clock) -> Verdict {
                 .get(condition.message)
                 .is_some_and(|since| clock.passed(*since, MISSING_REQUEST_GRACE));
             let hint = "give every container resources.requests for each metric of the autoscaler";
-            if doomed { Verdict::Doomed(why, hint.to_owned()) } else { Verdict::Suspect(why) }
+            if doomed { Verdict::Doomed(why, hint.into()) } else { Verdict::Suspect(why) }
         }
         _ => Verdict::Closed(why),
     }
+}
+
+/// Arguments of kubectl that give the autoscaler's target a pod to count from.
+fn scale_up(hpa: &HorizontalPodAutoscaler) -> String {
+    let namespace = hpa.metadata.namespace.as_deref().unwrap_or("default");
+    let target = hpa.spec.as_ref().map(|spec| &spec.scale_target_ref);
+    let target = target.map(|target| format!("{}/{}", target.kind.to_lowercase(), target.name));
+    format!("-n {namespace} scale {} --replicas=1", target.unwrap_or_default())
 }
 
 /// A metric's kind and name; for one container's, the container too.

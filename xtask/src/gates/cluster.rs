@@ -49,10 +49,14 @@ pub(super) enum Readyz {
 /// As [`super::wait`].
 pub async fn wait(cx: &Cx, client: &Client, namespace: &str, after: &[SpanId]) -> Result<Done<()>> {
     let spec =
-        Gate { name: "cluster", deadline: DEADLINE, after, look: evidence::kubectl("get nodes,pods -A") };
+        Gate { name: "cluster", deadline: DEADLINE, after, look: cx.commands.kubectl("get nodes,pods -A") };
     super::wait(cx, spec, verdicts(client, namespace), async || {
-        evidence::collect(client, evidence::About { namespace: "kube-system", ..evidence::About::default() })
-            .await
+        evidence::collect(
+            cx,
+            client,
+            evidence::About { namespace: "kube-system", ..evidence::About::default() },
+        )
+        .await
     })
     .await
 }

@@ -12,6 +12,8 @@ use kube::{Api, Client};
 
 use super::condition::{AsCondition, Condition, one_line};
 use super::{pod, watch};
+use crate::commands::Commands;
+use crate::cx::Cx;
 use crate::failure::Evidence;
 
 /// Time for each question: the API server may be what fails, and the bundle as a whole has 5 s.
@@ -36,14 +38,8 @@ pub struct About<'a> {
     pub selector: Option<&'a str>,
 }
 
-/// A kubectl command line for the chosen cluster, to be pasted into a shell.
-#[must_use]
-pub fn kubectl(arguments: &str) -> String {
-    format!("kubectl --kubeconfig \"$(cargo xtask kubeconfig)\" {arguments}")
-}
-
 /// Gathers it. What can't be read is said to be so; nothing here fails.
-pub async fn collect(client: &Client, about: About<'_>) -> Evidence {
+pub async fn collect(cx: &Cx, client: &Client, about: About<'_>) -> Evidence {
     let (objects, pods, warnings, nodes) = tokio::join!(
         objects(client, about),
         pods(client, about),
@@ -54,23 +50,24 @@ pub async fn collect(client: &Client, about: About<'_>) -> Evidence {
     sections.extend(pods);
     sections.push(warnings);
     sections.push(nodes);
-    sections.push(("to look further".to_owned(), further(about)));
+    sections.push(("to look further".to_owned(), further(&cx.commands, about)));
     Evidence(sections)
 }
 
-fn further(about: About<'_>) -> Vec<String> {
+fn further(commands: &Commands, about: About<'_>) -> Vec<String> {
     let namespace = about.namespace;
     let mut lines = Vec::new();
     if let Some(name) = about.deployment {
-        lines.push(kubectl(&format!("-n {namespace} describe deployment/{name}")));
+        lines.push(commands.kubectl(&format!("-n {namespace} describe deployment/{name}")));
     }
     if let Some(name) = about.autoscaler {
-        lines.push(kubectl(&format!("-n {namespace} describe hpa/{name}")));
+        lines.push(commands.kubectl(&format!("-n {namespace} describe hpa/{name}")));
     }
-    match about.selector {
-        Some(selector) => lines.push(kubectl(&format!("-n {namespace} describe pods -l {selector}"))),
-        None => lines.push(kubectl(&format!("-n {namespace} get pods,events"))),
-    }
+    let arguments = match about.selector {
+        Some(selector) => format!("-n {namespace} describe pods -l {selector}"),
+        None => format!("-n {namespace} get pods,events"),
+    };
+    lines.push(commands.kubectl(&arguments));
     lines
 }
 

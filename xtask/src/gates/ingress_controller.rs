@@ -37,7 +37,7 @@ pub async fn wait(
     namespace: &str,
     after: &[SpanId],
 ) -> Result<Done<()>> {
-    let look = evidence::kubectl(&format!("-n {NAMESPACE} describe deployment/{DEPLOYMENT}"));
+    let look = cx.commands.kubectl(&format!("-n {NAMESPACE} describe deployment/{DEPLOYMENT}"));
     let spec = Gate { name: "ingress-controller", deadline: DEADLINE, after, look };
     super::wait(cx, spec, verdicts(client, ingress, namespace), async || {
         let about = evidence::About {
@@ -46,7 +46,7 @@ pub async fn wait(
             selector: Some(CONTROLLER_PODS),
             ..evidence::About::default()
         };
-        evidence::collect(client, about).await
+        evidence::collect(cx, client, about).await
     })
     .await
 }
@@ -138,7 +138,7 @@ pub(super) fn judge(controller: &RolledOut, answer: Answer) -> Verdict {
         }
         Answer::Refused(status) if is_denial(&status) => Verdict::Doomed(
             format!("our Ingress is refused: {}", one_line(&status.message)),
-            "mend kubernetes/70-ingress.yaml, or remove what stands against it".to_owned(),
+            "fix kubernetes/70-ingress.yaml, or remove what stands against it".into(),
         ),
         Answer::Refused(status) => Verdict::Closed(format!(
             "the controller is up, its webhook is not: {}",

@@ -60,7 +60,7 @@ impl Snapshot {
 /// # Errors
 /// As [`super::wait`].
 pub async fn wait(cx: &Cx, client: &Client, after: &[SpanId]) -> Result<Done<String>> {
-    let look = evidence::kubectl(&format!("-n {NAMESPACE} get lease/{LEASE} -o yaml"));
+    let look = cx.commands.kubectl(&format!("-n {NAMESPACE} get lease/{LEASE} -o yaml"));
     let spec = Gate { name: "ingress-lease", deadline: DEADLINE, after, look };
     super::wait(cx, spec, verdicts(client), async || {
         let about = evidence::About {
@@ -69,7 +69,7 @@ pub async fn wait(cx: &Cx, client: &Client, after: &[SpanId]) -> Result<Done<Str
             selector: Some(CONTROLLER_PODS),
             ..evidence::About::default()
         };
-        evidence::collect(client, about).await
+        evidence::collect(cx, client, about).await
     })
     .await
 }

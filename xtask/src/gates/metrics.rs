@@ -27,7 +27,7 @@ pub struct Snapshot {
 /// # Errors
 /// As [`super::wait`].
 pub async fn wait(cx: &Cx, client: &Client, after: &[SpanId]) -> Result<Done<()>> {
-    let look = evidence::kubectl(&format!("describe apiservice {API_SERVICE}"));
+    let look = cx.commands.kubectl(&format!("describe apiservice {API_SERVICE}"));
     let spec = Gate { name: "metrics", deadline: DEADLINE, after, look };
     let verdicts = watch::verdicts(client, Snapshot::default(), feeds(client), |s, _| judge(s));
     super::wait(cx, spec, verdicts, async || {
@@ -37,7 +37,7 @@ pub async fn wait(cx: &Cx, client: &Client, after: &[SpanId]) -> Result<Done<()>
             selector: Some("k8s-app=metrics-server"),
             ..evidence::About::default()
         };
-        evidence::collect(client, about).await
+        evidence::collect(cx, client, about).await
     })
     .await
 }

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, anyhow};
 use futures::{Stream, StreamExt as _};
 
+use crate::commands::Advice;
 use crate::cx::Cx;
 use crate::failure::{Attach as _, Cancelled, Evidence, Exit};
 use crate::pipeline::{Done, Outcome, SpanId, gate};
@@ -39,7 +40,7 @@ pub enum Verdict<T = ()> {
     /// Not yet, and there is a bad sign that may still mend.
     Suspect(String),
     /// It can't come true any more; the line says why, then what to try.
-    Doomed(String, String),
+    Doomed(String, Advice),
 }
 
 /// What a gate is, beside its condition.
@@ -104,7 +105,9 @@ pub async fn wait<T>(
                     }
                     waits_for = reason;
                 }
-                Some(Ok(Verdict::Doomed(why, hint))) => break (Exit::GateDoomed, why, hint),
+                Some(Ok(Verdict::Doomed(why, advice))) => {
+                    break (Exit::GateDoomed, why, cx.commands.write_out(&advice));
+                }
                 Some(Err(error)) => return Err(error.context(format!("watching at the gate {name}"))),
                 None => return Err(anyhow!("the watch at the gate {name} ended")),
             }

@@ -10,6 +10,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, Time};
 
 use super::clock::Clock;
 use super::condition::{self, Condition, one_line};
+use crate::commands::Advice;
 
 /// How long a pod may have no node before that counts as permanent: 15 s, and one for the fraction of a second that the
 /// condition's timestamp leaves out.
@@ -30,8 +31,8 @@ pub struct Sign {
     pub key: String,
     /// What is wrong, without the pod's name.
     pub text: String,
-    /// What to try.
-    pub hint: String,
+    /// What to try; none where a look at the pod is all.
+    pub advice: Option<Advice>,
     /// When it counts as permanent.
     pub grace: Grace,
     /// Whether one such pod dooms the rollout, not only all of them.
@@ -250,8 +251,9 @@ pub fn signs(pod: &Pod, events: &[&Event], clock: &Clock) -> Vec<Sign> {
         signs.push(Sign {
             key: format!("{uid}/unschedulable"),
             text: format!("unschedulable: {}", one_line(condition.message)),
-            hint: "free room on the node, ask for less in resources.requests, or give the cluster more"
-                .to_owned(),
+            advice: Some(
+                "free room on the node, ask for less in resources.requests, or give the cluster more".into(),
+            ),
             grace: Grace::Since(since, UNSCHEDULABLE_GRACE),
             alone: true,
         });
@@ -270,24 +272,28 @@ fn waiting_sign(pod: &Pod, status: &ContainerStatus, events: &[&Event]) -> Optio
     let image = container(pod, &status.name).and_then(|c| c.image.as_deref()).unwrap_or(&status.image);
     let text =
         if message.is_empty() { format!("{reason} ({image})") } else { format!("{reason}: {message}") };
-    let sign = |key: &str, grace, hint: &str| {
-        Some(Sign { key: key.to_owned(), text: text.clone(), hint: hint.to_owned(), grace, alone: false })
+    let sign = |key: &str, grace, advice: Option<Advice>| {
+        Some(Sign { key: key.to_owned(), text: text.clone(), advice, grace, alone: false })
     };
     match reason {
         "ErrImageNeverPull" => sign(
             reason,
             Grace::None,
-            "the image is not in the cluster and must not be pulled: build it into the cluster (`cargo xtask redeploy`)",
+            Some(Advice::Xtask(
+                "redeploy",
+                "builds the image into the cluster: it is not there, and must not be pulled",
+            )),
         ),
-        "InvalidImageName" => sign(reason, Grace::None, "mend the image's name in the Deployment"),
+        "InvalidImageName" => {
+            sign(reason, Grace::None, Some("fix the image's name in the Deployment".into()))
+        }
         "ErrImagePull" | "ImagePullBackOff" => {
             // The back-off's message may not repeat what the registry said; the event of the pull does.
             let said = latest(events, &["Failed"], None).map(|(_, message)| message).unwrap_or_default();
             let gone = is_not_found(&message) || is_not_found(said);
             let grace = if gone { Grace::Lasting(REFUSAL_GRACE) } else { Grace::Forever };
-            let hint =
-                if gone { "the registry has no such image: mend the name or tag, or push it" } else { "" };
-            let mut sign = sign("image", grace, hint);
+            let push = || "the registry has no such image: fix the name or tag, or push it".into();
+            let mut sign = sign("image", grace, gone.then(push));
             if let Some(sign) = sign.as_mut().filter(|_| gone && !is_not_found(&message)) {
                 sign.text = format!("{reason}: {}", one_line(said));
             }
@@ -297,12 +303,12 @@ fn waiting_sign(pod: &Pod, status: &ContainerStatus, events: &[&Event]) -> Optio
             // A ConfigMap that is there but not yet in the kubelet's cache.
             let race = message.contains("cache");
             let grace = if race { Grace::Forever } else { Grace::Lasting(REFUSAL_GRACE) };
-            sign(reason, grace, "make what the message misses, or mend the reference to it")
+            sign(reason, grace, Some("make what the message misses, or fix the reference to it".into()))
         }
         "CreateContainerError" | "RunContainerError" => sign(
             reason,
             Grace::Lasting(CRASH_GRACE.0),
-            "mend what the message names in the image or the Deployment",
+            Some("fix what the message names in the image or the Deployment".into()),
         ),
         "CrashLoopBackOff" => crash_sign(pod, status, events),
         _ => None,
@@ -348,7 +354,7 @@ fn crash_sign(pod: &Pod, status: &ContainerStatus, events: &[&Event]) -> Option<
     Some(Sign {
         key: "crash".to_owned(),
         text: format!("container {} {again}{ending}, {times}", status.name),
-        hint: format!("{} shows why it ended", super::evidence::kubectl(&logs_previous(pod, &status.name))),
+        advice: Some(Advice::Kubectl(logs_previous(pod, &status.name), "shows why it ended")),
         grace,
         alone: false,
     })

@@ -142,7 +142,7 @@ pub async fn wait_within(
     after: &[SpanId],
 ) -> Result<Done<RolledOut>> {
     let Rollout { namespace, deployment, .. } = target;
-    let look = evidence::kubectl(&format!("-n {namespace} describe deployment/{deployment}"));
+    let look = cx.commands.kubectl(&format!("-n {namespace} describe deployment/{deployment}"));
     let spec = Gate { name: "rollout", deadline, after, look };
     super::wait(cx, spec, verdicts(client, target), async || {
         let selector = selector(client, target).await;
@@ -152,7 +152,7 @@ pub async fn wait_within(
             selector: selector.as_deref(),
             ..evidence::About::default()
         };
-        evidence::collect(client, about).await
+        evidence::collect(cx, client, about).await
     })
     .await
 }

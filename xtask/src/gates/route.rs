@@ -42,12 +42,12 @@ pub async fn wait(
     let url = &probe.url;
     let look = format!(
         "curl -i -H 'Host: {host}' {url}; {}",
-        evidence::kubectl(&format!("-n {namespace} get ingress,endpointslices"))
+        cx.commands.kubectl(&format!("-n {namespace} get ingress,endpointslices"))
     );
     let spec = Gate { name: "route", deadline: DEADLINE, after, look };
     super::wait(cx, spec, verdicts(&probe, client, namespace), async || {
         let about = evidence::About { namespace, ..evidence::About::default() };
-        let mut bundle = evidence::collect(client, about).await;
+        let mut bundle = evidence::collect(cx, client, about).await;
         let around = around(client, namespace, host).await;
         bundle.0.insert(0, ("behind the entry".to_owned(), vec![around]));
         bundle

@@ -10,8 +10,8 @@ use xtask_load::schedule::{Pace, Schedule};
 use super::disturb::Disturbance;
 use super::experiment::Protection;
 use super::threshold::Threshold;
-use crate::cli::duration;
 use crate::failure::{Attach as _, Exit};
+use crate::options::duration;
 
 /// Requests, where nothing else is said.
 const REQUESTS: u64 = 50;

@@ -166,7 +166,9 @@ impl<'e> Experiment<'e> {
             self.put(before).await?;
             if self.protection == Protection::PreStop { self.pace_proxy(None).await } else { Ok(()) }
         };
-        put.await.context("putting the protection back").hint("`cargo xtask redeploy` puts it back too")?;
+        put.await
+            .context("putting the protection back")
+            .hint(format!("`{}` puts it back too", cx.commands.xtask("redeploy")))?;
         if cx.is_stopped() { Ok(()) } else { self.rolled_out(cx, after).await.map(drop) }
     }
 

@@ -15,13 +15,13 @@ use xtask_load::client::Target;
 use xtask_load::run::{Finished, Plan};
 use xtask_load::tally::Book;
 
-use crate::cli::Format;
 use crate::clusters::{self, Cluster};
 use crate::cx::Cx;
 use crate::explain::{self, Verdict};
 use crate::failure::{Attach as _, Cancelled, Exit};
 use crate::gates;
 use crate::manifests::Manifests;
+use crate::options::Format;
 use crate::pipeline::{Done, Outcome, Running, SpanId, both, step};
 use crate::steps::smoke::PICTURE;
 use crate::summary::{Summary, entry};

@@ -11,7 +11,7 @@ use crate::clusters::Cluster;
 use crate::cx::Cx;
 use crate::failure::Evidence;
 use crate::gates::rollout::Rollout;
-use crate::gates::{self, Gate, Verdict, evidence};
+use crate::gates::{self, Gate, Verdict};
 use crate::manifests::Manifests;
 use crate::pipeline::{Done, SpanId, all3, both};
 
@@ -68,7 +68,7 @@ pub(super) async fn canary(
         after,
         look: format!(
             "each line of the access log must end in $req_id, as ingress-nginx's own format does; {}",
-            evidence::kubectl("-n ingress-nginx logs deploy/ingress-nginx-controller --tail 5")
+            cx.commands.kubectl("-n ingress-nginx logs deploy/ingress-nginx-controller --tail 5")
         ),
     };
     let verdicts = gates::poll(Duration::from_millis(100), async || Ok(look(witness, target).await));

@@ -14,8 +14,8 @@ use anyhow::{Context as _, Result};
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
-use crate::cli::Format;
 use crate::failure::{Evidence, Exit, Hint, attached, exit_of, paragraph};
+use crate::options::Format;
 pub use timing::{Span, critical_path, table};
 
 /// What an event is about.

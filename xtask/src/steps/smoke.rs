@@ -66,7 +66,8 @@ pub async fn run(
 ) -> Result<Done<Prediction>> {
     step(cx, "smoke", after, async |step| {
         let picture = cx.root.join(PICTURE);
-        let picture = std::fs::read(&picture).with_context(|| format!("reading the picture {}", picture.display()))?;
+        let picture =
+            std::fs::read(&picture).with_context(|| format!("reading the picture {}", picture.display()))?;
         let picture = Bytes::from(picture);
         let mut attempt = 1;
         loop {
@@ -74,10 +75,15 @@ pub async fn run(
             match result {
                 Ok((pod, prediction)) => {
                     let percent = prediction.confidence * 100.0;
-                    let how = format!("{pod}: health as contracted, {} {percent:.2} %", prediction.class_name);
+                    let how =
+                        format!("{pod}: health as contracted, {} {percent:.2} %", prediction.class_name);
                     // The pods that answered before answer still.
                     let nothing_new = !after.is_empty() && after.iter().all(|id| cx.was_already(*id));
-                    return Ok(if nothing_new { Outcome::Already(prediction, how) } else { Outcome::Did(prediction, how) });
+                    return Ok(if nothing_new {
+                        Outcome::Already(prediction, how)
+                    } else {
+                        Outcome::Did(prediction, how)
+                    });
                 }
                 Err(error) if attempt < ATTEMPTS && error.is::<Tunnel>() => {
                     step.warn(format!("attempt {attempt}: {}", crate::failure::paragraph(&error)));
@@ -85,7 +91,11 @@ pub async fn run(
                 }
                 Err(error) => {
                     return Err(error.context("smoke test"))
-                        .hint("`cargo xtask logs --tail 50` shows what the pods say, `cargo xtask status` which gate is closed")
+                        .hint(format!(
+                            "`{}` shows what the pods log, `{}` which gate is closed",
+                            cx.commands.xtask("logs --tail 50"),
+                            cx.commands.xtask("status")
+                        ))
                         .exit(Exit::Step);
                 }
             }

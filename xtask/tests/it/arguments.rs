@@ -48,3 +48,37 @@ fn bad_arguments_are_usage_errors() {
         assert!(ran.stderr.contains(word), "{args:?}: {}", ran.stderr);
     }
 }
+
+#[test]
+fn each_shared_option_has_a_variable_and_an_empty_one_is_unset() {
+    let mut world = World::sandbox();
+    let bad = [
+        ("XTASK_CLUSTER", "moon"),
+        ("XTASK_PROFILE", "No_Such"),
+        ("XTASK_NAMESPACE", "No_Such"),
+        ("XTASK_PORT", "70000"),
+        ("XTASK_TIMEOUT", "soon"),
+        ("XTASK_OUTPUT", "xml"),
+        ("XTASK_DRY_RUN", "perhaps"),
+        ("XTASK_VERBOSE", "perhaps"),
+    ];
+    for (name, value) in bad {
+        let mut world = World::sandbox();
+        world.set(name, value);
+        let ran = world.run(&["status"]);
+        assert_eq!(ran.code, 2, "{name}={value}: {}", ran.stderr);
+        assert!(ran.stderr.contains(value), "{name}={value}: {}", ran.stderr);
+    }
+    world.set("XTASK_DRY_RUN", "1");
+    world.set("XTASK_NAMESPACE", "team");
+    let plan = world.run_ok(&["up"]).stdout;
+    assert!(plan.contains("create namespace team if it is missing"), "{plan}");
+
+    let profile = world.profile.clone();
+    for (name, _) in bad {
+        world.set(name, "");
+    }
+    let options = ["--cluster", "sandbox", "--profile", &profile, "--port", "0"];
+    let status = world.run_ok(&[&["status"], &options[..]].concat()).stdout;
+    assert!(status.contains("is not running"), "{status}");
+}

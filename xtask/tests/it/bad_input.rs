@@ -124,10 +124,12 @@ fn outside_of_a_workspace() {
 #[test]
 fn no_cluster_runs() {
     let world = World::sandbox();
+    let up = format!("cargo xtask up --cluster sandbox --profile {} --port 0", world.profile);
     for command in ["redeploy", "smoke", "logs", "kubeconfig"] {
-        says(&world.run(&[command]), 10, &["is not running", "hint: start it with `cargo xtask up`"]);
+        says(&world.run(&[command]), 10, &["is not running", &format!("hint: start it with `{up}`")]);
     }
     let status = world.run_ok(&["status", "--output", "json"]).summary();
     assert_eq!(status["ready"], false);
+    assert!(status["gates"][0]["detail"].as_str().is_some_and(|detail| detail.contains(&up)), "{status}");
     world.run_ok(&["down"]);
 }

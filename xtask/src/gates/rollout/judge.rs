@@ -2,12 +2,13 @@
 
 use k8s_openapi::api::core::v1::Pod;
 
+use super::super::Verdict;
 use super::super::clock::Clock;
 use super::super::condition::{Condition, one_line};
 use super::super::pod::{self, Grace, Sign};
-use super::super::{Verdict, evidence};
 use super::view::{self, Runs, View, short_id};
 use super::{PodRef, RolledOut, Snapshot};
+use crate::commands::Advice;
 
 /// Judges what was seen.
 pub fn judge(s: &Snapshot, clock: &Clock) -> Verdict<RolledOut> {
@@ -33,7 +34,7 @@ pub fn judge(s: &Snapshot, clock: &Clock) -> Verdict<RolledOut> {
             Some(_) => "is scaled to 0, and an autoscaler never scales up from zero",
             None => "is scaled to 0: no pod will start",
         };
-        return Verdict::Doomed(format!("deployment/{name} {why}"), evidence::kubectl(&scale));
+        return Verdict::Doomed(format!("deployment/{name} {why}"), Advice::Kubectl(scale, ""));
     }
     if !view.is_caught_up() {
         let generation = deployment.metadata.generation.unwrap_or(0);
@@ -46,7 +47,7 @@ pub fn judge(s: &Snapshot, clock: &Clock) -> Verdict<RolledOut> {
     };
     let line = format!("{superseded}{waits_for}");
     match bad_sign(s, &view, &waits_for, clock) {
-        Some(Bad { why, hint, permanent: true }) => Verdict::Doomed(format!("{superseded}{why}"), hint),
+        Some(Bad { why, advice, permanent: true }) => Verdict::Doomed(format!("{superseded}{why}"), advice),
         Some(Bad { why, .. }) if waits_for.contains(&why) => Verdict::Suspect(line),
         Some(Bad { why, .. }) if why.contains(&waits_for) => Verdict::Suspect(format!("{superseded}{why}")),
         Some(Bad { why, .. }) => Verdict::Suspect(format!("{superseded}{why}; {waits_for}")),
@@ -146,7 +147,7 @@ fn others(view: &View<'_>) -> Option<String> {
 /// A bad sign of the whole rollout.
 struct Bad {
     why: String,
-    hint: String,
+    advice: Advice,
     permanent: bool,
 }
 
@@ -174,7 +175,7 @@ fn paused(s: &Snapshot, view: &View<'_>) -> Option<Bad> {
                 "deployment/{} is paused, so the newest template is not rolled out",
                 target.deployment
             ),
-            hint: evidence::kubectl(&resume),
+            advice: Advice::Kubectl(resume, ""),
             permanent: true,
         }
     })
@@ -191,7 +192,7 @@ fn refused(view: &View<'_>, clock: &Clock) -> Option<Bad> {
     let may_mend = !view.terminating.is_empty();
     Some(Bad {
         why: format!("the API refuses to make a pod: {}", one_line(failure.message)),
-        hint: "raise the quota, or mend what the message names in the Deployment".to_owned(),
+        advice: "raise the quota, or fix what the message names in the Deployment".into(),
         permanent: is_refusal && stands && !may_mend,
     })
 }
@@ -211,8 +212,7 @@ fn wrong_image(s: &Snapshot, view: &View<'_>, clock: &Clock) -> Option<Bad> {
                 "deployment/{} was changed to image {images}, not the built {}",
                 target.deployment, target.image
             ),
-            hint: "someone else deploys to this namespace; run the command again when they are done"
-                .to_owned(),
+            advice: "someone else deploys to this namespace; run the command again when they are done".into(),
             permanent: clock.passed(since, pod::REFUSAL_GRACE),
         });
     }
@@ -220,7 +220,7 @@ fn wrong_image(s: &Snapshot, view: &View<'_>, clock: &Clock) -> Option<Bad> {
     pods.find_map(|pod| match view::runs(target, pod) {
         Runs::Other(what) => Some(Bad {
             why: format!("{} runs another image under the name {} ({what})", pod::short(pod), target.image),
-            hint: "build the image into the cluster again: `cargo xtask redeploy`".to_owned(),
+            advice: Advice::Xtask("redeploy", "builds the image into the cluster again"),
             permanent: true,
         }),
         Runs::Built | Runs::Unknown => None,
@@ -236,7 +236,7 @@ fn no_progress(s: &Snapshot, view: &View<'_>, waits_for: &str, clock: &Clock) ->
     let starts = view.newest_pods.iter().any(|pod| pod::starts_in_time(pod, clock));
     Some(Bad {
         why: format!("no progress for {seconds} s ({}); {waits_for}", progressing.reason),
-        hint: format!("{} shows the pods", evidence::kubectl(&format!("-n {} get pods", s.target.namespace))),
+        advice: Advice::Kubectl(format!("-n {} get pods", s.target.namespace), "shows the pods"),
         permanent: progressing.status == "False" && !starts,
     })
 }
@@ -269,13 +269,13 @@ fn pods_sign(s: &Snapshot, view: &View<'_>, clock: &Clock) -> Option<Bad> {
     let waits = sign.alone && !view.terminating.is_empty();
     Some(Bad {
         why: format!("{}: {}", pod::short(pod), sign.text),
-        hint: if sign.hint.is_empty() { describe(s, pod) } else { sign.hint },
+        advice: sign.advice.unwrap_or_else(|| describe(s, pod)),
         permanent: permanent && (all || alone) && !waits,
     })
 }
 
-fn describe(s: &Snapshot, pod: &Pod) -> String {
-    evidence::kubectl(&format!("-n {} describe pod/{}", s.target.namespace, pod::name(pod)))
+fn describe(s: &Snapshot, pod: &Pod) -> Advice {
+    Advice::Kubectl(format!("-n {} describe pod/{}", s.target.namespace, pod::name(pod)), "")
 }
 
 fn is_permanent(s: &Snapshot, sign: &Sign, clock: &Clock) -> bool {

@@ -9,6 +9,7 @@ use super::objects::{
     warning,
 };
 use super::{at, clock, expect, line};
+use crate::commands::Advice;
 use crate::gates::Verdict;
 use crate::gates::rollout::{Snapshot, judge};
 
@@ -315,10 +316,7 @@ fn paused_dooms_what_it_holds_back() {
     let verdict = judge(&world, &clock(0));
     expect(&verdict, "doomed: deployment/web is paused, so the newest template is not rolled out");
     let Verdict::Doomed(_, hint) = verdict else { unreachable!() };
-    assert_eq!(
-        hint,
-        "kubectl --kubeconfig \"$(cargo xtask kubeconfig)\" -n default rollout resume deployment/web"
-    );
+    assert_eq!(hint, Advice::Kubectl("-n default rollout resume deployment/web".to_owned(), ""));
 
     // Nothing is held back: the pods are the right ones.
     let mut world = complete();
@@ -338,7 +336,7 @@ fn zero_replicas_doom() {
     let verdict = judge(&world, &clock(0));
     expect(&verdict, "doomed: deployment/web is scaled to 0, and an autoscaler never scales up from zero");
     let Verdict::Doomed(_, hint) = verdict else { unreachable!() };
-    assert!(hint.ends_with("-n default scale deployment/web --replicas=3"), "{hint}");
+    assert_eq!(hint, Advice::Kubectl("-n default scale deployment/web --replicas=3".to_owned(), ""));
 }
 
 #[test]

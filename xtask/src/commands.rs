@@ -1,0 +1,139 @@
+//! The command lines that messages show. Each is ready to be pasted: it names the cluster, profile, namespace and port
+//! of the run that shows it.
+
+use crate::options::{ClusterChoice, DEFAULT_NAMESPACE, DEFAULT_PORT, DEFAULT_PROFILE, Shared};
+
+/// Writes command lines for the cluster of one run.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Commands {
+    /// The options that lead to the cluster, each behind a space.
+    cluster: String,
+    /// Those that say how the app lives in it.
+    app: String,
+}
+
+impl Commands {
+    /// For the cluster that these options mean. What a bare command would do anyway is left out.
+    #[must_use]
+    pub fn new(shared: &Shared) -> Commands {
+        let mut commands = Commands::default();
+        let profile = shared.profile.as_str();
+        commands.cluster.push_str(match shared.cluster {
+            ClusterChoice::Auto => "",
+            ClusterChoice::Minikube => " --cluster minikube",
+            ClusterChoice::Sandbox => " --cluster sandbox",
+        });
+        if profile != DEFAULT_PROFILE {
+            commands.cluster.push_str(&format!(" --profile {profile}"));
+        }
+        if shared.namespace != DEFAULT_NAMESPACE {
+            commands.app.push_str(&format!(" --namespace {}", shared.namespace));
+        }
+        if shared.port != DEFAULT_PORT {
+            commands.app.push_str(&format!(" --port {}", shared.port));
+        }
+        commands
+    }
+
+    /// For the sandbox of a profile, whichever cluster this run is about.
+    #[must_use]
+    pub fn sandbox(profile: &str) -> Commands {
+        Commands { cluster: format!(" --cluster sandbox --profile {profile}"), app: String::new() }
+    }
+
+    /// `cargo xtask …` for the same cluster.
+    #[must_use]
+    pub fn xtask(&self, words: &str) -> String {
+        format!("cargo xtask {words}{}{}", self.cluster, self.app)
+    }
+
+    /// kubectl for the same cluster; `arguments` name the namespace.
+    #[must_use]
+    pub fn kubectl(&self, arguments: &str) -> String {
+        format!("kubectl --kubeconfig \"$(cargo xtask kubeconfig{})\" {arguments}", self.cluster)
+    }
+
+    /// Advice, written out for the same cluster.
+    #[must_use]
+    pub fn write_out(&self, advice: &Advice) -> String {
+        let (command, what_for) = match advice {
+            Advice::Words(words) => return words.clone(),
+            Advice::Kubectl(arguments, what_for) => (self.kubectl(arguments), what_for),
+            Advice::Xtask(words, what_for) => (self.xtask(words), what_for),
+        };
+        if what_for.is_empty() { command } else { format!("`{command}` {what_for}") }
+    }
+}
+
+/// What to try next, said by something that knows no run; [`Commands::write_out`] makes a line of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Advice {
+    /// In words alone.
+    Words(String),
+    /// Arguments of kubectl, and what the command is good for; empty where that is plain.
+    Kubectl(String, &'static str),
+    /// A command of this tool, and what it is good for.
+    Xtask(&'static str, &'static str),
+}
+
+impl<W: Into<String>> From<W> for Advice {
+    fn from(words: W) -> Advice {
+        Advice::Words(words.into())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser as _;
+
+    use super::*;
+    use crate::cli::Cli;
+
+    fn commands(args: &[&str]) -> Commands {
+        let cli = Cli::parse_from([&["xtask", "status"], args].concat());
+        Commands::new(&cli.shared)
+    }
+
+    #[test]
+    fn a_command_line_leads_to_the_cluster_of_its_run() {
+        let args = [
+            "--cluster",
+            "sandbox",
+            "--profile",
+            "lab",
+            "--namespace",
+            "team",
+            "--port",
+            "9000",
+            "--dry-run",
+        ];
+        let lab = commands(&args);
+        assert_eq!(
+            lab.xtask("logs --tail 50"),
+            "cargo xtask logs --tail 50 --cluster sandbox --profile lab --namespace team --port 9000"
+        );
+        assert_eq!(
+            lab.kubectl("-n team get pods"),
+            r#"kubectl --kubeconfig "$(cargo xtask kubeconfig --cluster sandbox --profile lab)" -n team get pods"#
+        );
+    }
+
+    #[test]
+    fn what_is_so_anyway_is_left_out() {
+        let args = ["--cluster", "auto", "--profile", "minikube", "--namespace", "default", "--port", "8080"];
+        let bare = commands(&args);
+        assert_eq!(bare, Commands::default());
+        assert_eq!(bare.xtask("up"), "cargo xtask up");
+        assert_eq!(bare.kubectl("get nodes"), "kubectl --kubeconfig \"$(cargo xtask kubeconfig)\" get nodes");
+    }
+
+    #[test]
+    fn advice_reads_as_a_line() {
+        let bare = Commands::default();
+        assert_eq!(bare.write_out(&"raise the quota".into()), "raise the quota");
+        assert_eq!(
+            bare.write_out(&Advice::Xtask("redeploy", "builds the image again")),
+            "`cargo xtask redeploy` builds the image again"
+        );
+    }
+}

@@ -1,0 +1,96 @@
+//! The options that every command takes, and the values that more than one option has.
+
+use std::time::Duration;
+
+use clap::builder::BoolishValueParser;
+use clap::{Args, ValueEnum};
+
+/// The minikube profile that `minikube` itself takes without a name; the sandbox follows it.
+pub const DEFAULT_PROFILE: &str = "minikube";
+/// The namespace that a kubeconfig without one means.
+pub const DEFAULT_NAMESPACE: &str = "default";
+/// Port of the sandbox's ingress.
+pub const DEFAULT_PORT: u16 = 8080;
+
+/// Options that every command takes. Each can be set by a variable too; an empty one counts as unset.
+#[derive(Args, Clone, Debug)]
+#[command(next_help_heading = "Shared options")]
+pub struct Shared {
+    /// Which kind of cluster; auto takes minikube where it and a container engine are found, else the sandbox.
+    #[arg(long, global = true, value_enum, default_value = "auto", env = "XTASK_CLUSTER")]
+    pub cluster: ClusterChoice,
+    /// Name of the minikube profile, or of the sandbox.
+    #[arg(long, global = true, default_value = DEFAULT_PROFILE, env = "XTASK_PROFILE", value_parser = name)]
+    pub profile: String,
+    /// Namespace that the app lives in; made if it is missing.
+    #[arg(long, global = true, default_value = DEFAULT_NAMESPACE, env = "XTASK_NAMESPACE", value_parser = name)]
+    pub namespace: String,
+    /// Loopback port of the sandbox's ingress; 0 takes any free one.
+    #[arg(long, global = true, default_value_t = DEFAULT_PORT, env = "XTASK_PORT")]
+    pub port: u16,
+    /// Time for the whole command, such as 90s or 10m.
+    #[arg(long, global = true, value_name = "DURATION", env = "XTASK_TIMEOUT", value_parser = duration)]
+    pub timeout: Option<Duration>,
+    /// What is written to stdout: nothing but a command's data, or one JSON object a line.
+    #[arg(long, global = true, value_enum, default_value = "human", env = "XTASK_OUTPUT")]
+    pub output: Format,
+    /// Print the plan and change nothing.
+    #[arg(long, global = true, env = "XTASK_DRY_RUN", value_parser = BoolishValueParser::new())]
+    pub dry_run: bool,
+    /// Show each command and what it prints.
+    #[arg(short, long, global = true, env = "XTASK_VERBOSE", value_parser = BoolishValueParser::new())]
+    pub verbose: bool,
+}
+
+/// The kinds of cluster that can be asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum ClusterChoice {
+    /// minikube where it can run, else the sandbox.
+    Auto,
+    /// A minikube profile.
+    Minikube,
+    /// The embedded cluster: no container engine, no root.
+    Sandbox,
+}
+
+/// How a run is reported.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    /// Lines for a person, on stderr.
+    Human,
+    /// One JSON object a line, on stdout.
+    Json,
+}
+
+/// What lasts longer is no time that anyone waits, and added to now it may be beyond the clock's end.
+const LONGEST_DURATION: Duration = Duration::from_secs(365 * 24 * 3600);
+
+/// A duration as people write it: `90s`, `10m`, `1h 30m`, or a bare number of seconds.
+pub fn duration(text: &str) -> Result<Duration, String> {
+    let duration = match text.parse::<u64>() {
+        Ok(seconds) => Duration::from_secs(seconds),
+        Err(_) => {
+            let span: jiff::SignedDuration =
+                text.parse().map_err(|_| format!("`{text}` is no duration; write 90s, 10m or 1h30m"))?;
+            Duration::try_from(span).map_err(|_| format!("`{text}` is negative"))?
+        }
+    };
+    if duration > LONGEST_DURATION {
+        return Err(format!("`{text}` is longer than a year"));
+    }
+    Ok(duration)
+}
+
+/// A DNS label, since profiles and namespaces end up in host names and object names.
+pub fn name(text: &str) -> Result<String, String> {
+    let ok = !text.is_empty()
+        && text.len() <= 63
+        && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
+        && !text.starts_with('-')
+        && !text.ends_with('-');
+    if ok {
+        Ok(text.to_owned())
+    } else {
+        Err("use lower-case letters, digits and inner dashes, at most 63".to_owned())
+    }
+}
