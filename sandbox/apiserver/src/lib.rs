@@ -32,6 +32,7 @@ mod store;
 mod table;
 mod time;
 mod tls;
+mod typed;
 mod validate;
 mod views;
 mod watch;

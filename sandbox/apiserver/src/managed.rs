@@ -2,9 +2,10 @@
 
 use serde_json::{Value, json};
 
-use crate::fields::{self, FieldPath, FieldSet};
+use crate::fields::FieldSet;
 use crate::kinds::Kind;
 use crate::time;
+use crate::typed::{self, Half};
 
 /// One entry.
 #[derive(Debug, Clone, PartialEq)]
@@ -19,6 +20,18 @@ pub(crate) struct Entry {
 }
 
 impl Entry {
+    /// An entry of now, without fields as yet.
+    pub(crate) fn new(kind: &Kind, subresource: Option<&str>, manager: &str, operation: &str) -> Entry {
+        Entry {
+            manager: manager.to_owned(),
+            operation: operation.to_owned(),
+            api_version: kind.api_version(),
+            subresource: subresource.unwrap_or_default().to_owned(),
+            time: written_at(subresource),
+            fields: FieldSet::default(),
+        }
+    }
+
     pub(crate) fn is(&self, manager: &str, operation: &str, subresource: Option<&str>) -> bool {
         self.manager == manager
             && self.operation == operation
@@ -51,7 +64,7 @@ pub(crate) fn read(object: &Value) -> Vec<Entry> {
             api_version: text(entry, "apiVersion"),
             subresource: text(entry, "subresource"),
             time: text(entry, "time"),
-            fields: fields::from_json(&entry["fieldsV1"]),
+            fields: FieldSet::from_json(&entry["fieldsV1"]),
         })
         .collect()
 }
@@ -67,7 +80,7 @@ pub(crate) fn write(object: &mut Value, entries: &[Entry]) {
         .map(|entry| {
             let mut value = json!({
                 "manager": entry.manager, "operation": entry.operation, "apiVersion": entry.api_version,
-                "fieldsType": "FieldsV1", "fieldsV1": fields::to_json(&entry.fields),
+                "fieldsType": "FieldsV1", "fieldsV1": entry.fields.to_json(),
             });
             if !entry.time.is_empty() {
                 value["time"] = json!(entry.time);
@@ -120,70 +133,39 @@ pub(crate) fn track(
         write(new, &entries);
         return;
     }
-    let status = subresource == Some("status");
-    let after = fields::with_parents(kind, new, status);
-    let before = old.map(|old| fields::with_parents(kind, old, status)).unwrap_or_default();
-    let empty = json!({});
-    let old_object = old.unwrap_or(&empty);
-    // Of a list's item, and of what has fields of its own, the presence is owned and not the value.
-    let has_fields = |path: &FieldPath| {
-        is_item(path) || after.range(path.clone()..).nth(1).is_some_and(|next| next.starts_with(path))
-    };
-    let changed: FieldSet = after
-        .iter()
-        .filter(|path| {
-            !before.contains(*path)
-                || !has_fields(path) && fields::get(old_object, path) != fields::get(new, path)
-        })
-        .cloned()
-        .collect();
-    let gone: FieldSet = before.difference(&after).cloned().collect();
-    if changed.is_empty() && gone.is_empty() {
-        write(new, &entries);
-        return;
-    }
-    for entry in &mut entries {
-        entry.fields.retain(|path| !gone.contains(path) && (!changed.contains(path) || has_fields(path)));
-    }
-    if !changed.is_empty() {
-        let (position, now) =
-            (entries.iter().position(|e| e.is(manager, "Update", subresource)), written_at(subresource));
-        let index = position.unwrap_or(entries.len());
-        if position.is_none() {
-            entries.push(Entry {
-                manager: manager.to_owned(),
-                operation: "Update".to_owned(),
-                api_version: kind.api_version(),
-                subresource: subresource.unwrap_or_default().to_owned(),
-                time: now.clone(),
-                fields: FieldSet::new(),
-            });
+    let compared = typed::compare(kind, old, new, Half::of(subresource));
+    if !compared.is_empty() {
+        let changed = compared.changed();
+        for entry in &mut entries {
+            entry.fields.subtract(&compared.removed);
+            if !entry.is(manager, "Update", subresource) {
+                entry.fields.subtract(&changed);
+            }
         }
-        entries[index].fields.extend(changed);
-        entries[index].time = now;
+        if !changed.is_empty() {
+            let entry = match entries.iter().position(|entry| entry.is(manager, "Update", subresource)) {
+                Some(index) => &mut entries[index],
+                None => {
+                    entries.push(Entry::new(kind, subresource, manager, "Update"));
+                    let last = entries.len() - 1;
+                    &mut entries[last]
+                }
+            };
+            entry.fields.add(changed);
+            entry.time = written_at(subresource);
+        }
     }
     write(new, &entries);
 }
 
 /// The owner of all that is there when something is applied for the first time to an object without owners.
 pub(crate) fn before_first_apply(kind: &Kind, live: &Value) -> Option<Entry> {
-    let fields = fields::with_parents(kind, live, false);
-    (!fields.is_empty()).then(|| Entry {
-        manager: "before-first-apply".to_owned(),
-        operation: "Update".to_owned(),
-        api_version: kind.api_version(),
-        subresource: String::new(),
-        time: time::now(),
-        fields,
-    })
+    let fields = typed::compare(kind, None, live, Half::Spec).changed();
+    let entry = Entry::new(kind, None, "before-first-apply", "Update");
+    (!fields.is_empty()).then_some(Entry { fields, ..entry })
 }
 
 /// When a write through this subresource is recorded: a scale has no time, in Kubernetes either.
 pub(crate) fn written_at(subresource: Option<&str>) -> String {
     if subresource == Some("scale") { String::new() } else { time::now() }
-}
-
-/// Does the path end at a list item (whose presence, not value, is owned)?
-pub(crate) fn is_item(path: &[String]) -> bool {
-    path.last().is_some_and(|step| step.starts_with("k:"))
 }

@@ -4,7 +4,6 @@
 use serde_json::{Map, Value, json};
 
 use crate::kinds::Kind;
-use crate::schema::Path;
 
 /// Maps by their field names; any other empty object is a struct, which stays.
 const MAPS: [&str; 11] = [
@@ -90,45 +89,32 @@ fn leave_out_empty(value: &mut Value) {
     }
 }
 
-/// Does every object of the kind have this map or list, so that nobody adds it?
-pub(crate) fn always_there(kind: &Kind, path: &Path) -> bool {
-    let path = path.fields();
-    let workload = kind.group == "apps";
-    match path.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
-        ["metadata" | "spec" | "status"] => true,
-        ["spec", "containers"] => kind.is("", "pods"),
-        ["spec", "strategy" | "template"]
-        | ["spec", "template", "metadata" | "spec"]
-        | ["spec", "template", "spec", "containers"] => workload,
-        ["status", "loadBalancer"] => true,
-        ["status", "nodeInfo" | "daemonEndpoints"] | ["status", "daemonEndpoints", "kubeletEndpoint"] => true,
-        ["involvedObject" | "source"] => kind.is("", "events"),
-        ["spec", "scaleTargetRef"] => kind.group == "autoscaling",
-        _ => false,
-    }
-}
-
-/// Is this what the field is in every object that says nothing of it?
-pub(crate) fn is_unset(kind: &Kind, path: &Path, value: &Value) -> bool {
-    let empty = match value {
-        Value::Null => true,
-        Value::String(text) => text.is_empty(),
-        Value::Object(fields) => fields.is_empty(),
-        _ => false,
-    };
-    let path: Vec<&str> = path.fields().iter().map(String::as_str).collect();
-    empty
-        && match (kind.group, path.as_slice()) {
-            (
-                "",
-                [
-                    "eventTime" | "firstTimestamp" | "lastTimestamp" | "reportingComponent"
-                    | "reportingInstance" | "source",
-                ],
-            ) => kind.kind == "Event",
-            ("networking.k8s.io", ["spec", "podSelector"]) | (_, ["spec" | "status"]) => true,
-            _ => false,
+/// An object of the kind that says nothing: the structs and fields that are in every one, so that nobody adds them.
+pub(crate) fn blank(kind: &Kind) -> Value {
+    let mut blank = json!({"metadata": {}, "spec": {}, "status": {"loadBalancer": {}}});
+    match (kind.group, kind.kind) {
+        ("", "Pod") => blank["spec"] = json!({"containers": null}),
+        ("", "Node") => blank["status"] = node_status(),
+        ("", "Event") => {
+            for field in ["involvedObject", "source"] {
+                blank[field] = json!({});
+            }
+            for field in ["eventTime", "firstTimestamp", "lastTimestamp"] {
+                blank[field] = Value::Null;
+            }
+            for field in ["reportingComponent", "reportingInstance"] {
+                blank[field] = json!("");
+            }
         }
+        ("apps", _) => {
+            let template = json!({"metadata": {}, "spec": {"containers": null}});
+            blank["spec"] = json!({"selector": null, "strategy": {}, "template": template});
+        }
+        ("autoscaling", _) => blank["spec"] = json!({"scaleTargetRef": {}}),
+        ("networking.k8s.io", "NetworkPolicy") => blank["spec"] = json!({"podSelector": {}}),
+        _ => {}
+    }
+    blank
 }
 
 /// The status of a new Node.

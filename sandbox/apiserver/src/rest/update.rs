@@ -9,7 +9,7 @@ use crate::admission::{self, Operation};
 use crate::request::WriteOptions;
 use crate::status::{ApiError, Cause};
 use crate::store::{Object, Refused, meta};
-use crate::{apply, decode, defaults, managed, patch as patches, views};
+use crate::{apply, decode, defaults, managed, patch as patches, typed, views};
 
 /// How often a patch is worked out anew when others write in between, as a real server does.
 const PATCH_ATTEMPTS: usize = 6;
@@ -114,8 +114,10 @@ async fn apply_patch(
     let config = prepare::identify(call.kind, call.namespace, Some(name), config)?;
     // Applying is always strict, and a real server calls a field that it does not know an error of its own.
     let unknown = decode::unknown_fields(call.kind, &config).map(|unknown| {
-        let path = unknown.first()?;
-        Some(format!("{}: field not declared in schema", apply::typed_path(call.kind, &config, path)))
+        let unknown = unknown.first().map(|path| {
+            format!("{}: field not declared in schema", apply::typed_path(call.kind, &config, path))
+        });
+        unknown.or_else(|| typed::duplicate(call.kind, &config))
     });
     match unknown {
         Ok(None) => {}

@@ -8,7 +8,7 @@ use crate::raw::{JSON, JSON_PATCH, MERGE, Raw, STRATEGIC};
 
 const MAPS: &str = "/api/v1/namespaces/default/configmaps";
 /// Work that grows as the square of its input takes minutes for what is sent here.
-const SOON: Duration = Duration::from_secs(20);
+pub(crate) const SOON: Duration = Duration::from_secs(20);
 
 async fn with_map() -> Raw {
     let server = Raw::start();

@@ -1,5 +1,6 @@
 //! The API server from outside: through its in-process client, over sockets, and with the stock kubectl.
 
+mod apply;
 mod in_process;
 mod kubectl;
 mod limits;

@@ -4,6 +4,7 @@ use http_body_util::BodyExt as _;
 use sandbox_apiserver::ApiServer;
 use serde_json::Value;
 
+pub(crate) const APPLY: &str = "application/apply-patch+yaml";
 pub(crate) const JSON: &str = "application/json";
 pub(crate) const JSON_PATCH: &str = "application/json-patch+json";
 pub(crate) const MERGE: &str = "application/merge-patch+json";
