@@ -46,33 +46,27 @@ pub fn stamped(line: &str) -> (Option<Timestamp>, &str) {
 }
 
 /// Reads a line; nothing where it is of another kind, such as the controller's own messages.
+///
+/// By position, from the left: nginx writes a quote in a value as `\x22`, so the first six quotes are its own, and the id,
+/// which is the client's and may hold anything else, is whatever is left at the end.
 pub fn parse(controller: &str, stamped_line: &str) -> Option<Access> {
     let (at, line) = stamped(stamped_line);
     // `... "request" status bytes "referer" "agent" length time [upstream] [alternative] lists id`
-    let (head, lists) = line.rsplit_once("] ")?;
-    let mut quoted = head.split('"');
-    let status = quoted.nth(2)?.split_whitespace().next()?.parse().ok()?;
-    let tail = quoted.next_back()?;
-    let mut words = tail.split_whitespace();
-    let _request_bytes = words.next()?;
-    let seconds = words.next()?.parse().ok()?;
-    let upstream = words.next()?.trim_matches(['[', ']']).to_owned();
-
-    let mut columns: Vec<Vec<&str>> = vec![Vec::new()];
-    // After `,` the next try follows, and after ` : ` one in another group of pods.
-    let mut words = lists.split(' ').peekable();
-    while let Some(word) = words.next() {
-        let value = word.trim_end_matches(',');
-        if value != ":" {
-            columns.last_mut()?.push(value);
-        }
-        let goes_on = word.ends_with(',') || value == ":" || words.peek() == Some(&":");
-        if !goes_on {
-            columns.push(Vec::new());
-        }
+    let mut parts = line.splitn(7, '"');
+    let (_head, _request, answer) = (parts.next()?, parts.next()?, parts.next()?);
+    let (_referer, between, _agent, tail) = (parts.next()?, parts.next()?, parts.next()?, parts.next()?);
+    let (status, body_bytes) = answer.trim().split_once(' ')?;
+    if between != " " || body_bytes.parse::<u64>().is_err() {
+        return None;
     }
-    columns.retain(|column| !column.is_empty());
-    let [addresses, _lengths, times, statuses, ids] = columns.as_slice() else { return None };
+    let (_request_bytes, rest) = tail.strip_prefix(' ')?.split_once(' ')?;
+    let (seconds, rest) = rest.split_once(' ')?;
+    let (upstream, rest) = rest.strip_prefix('[')?.split_once("] [")?;
+    let (_alternative, rest) = rest.split_once("] ")?;
+    let (addresses, rest) = list(rest)?;
+    let (_lengths, rest) = list(rest)?;
+    let (times, rest) = list(rest)?;
+    let (statuses, id) = list(rest)?;
     let attempts = addresses
         .iter()
         .enumerate()
@@ -87,12 +81,28 @@ pub fn parse(controller: &str, stamped_line: &str) -> Option<Access> {
         at,
         controller: controller.to_owned(),
         line: line.to_owned(),
-        status,
-        seconds,
-        upstream,
+        status: status.parse().ok()?,
+        seconds: seconds.parse().ok()?,
+        upstream: upstream.to_owned(),
         attempts,
-        id: (*ids.first()?).to_owned(),
+        id: id.to_owned(),
     })
+}
+
+/// One value an attempt, and what follows: after `,` the next try comes, and after ` : ` one in another group of pods.
+fn list(text: &str) -> Option<(Vec<&str>, &str)> {
+    let mut values = Vec::new();
+    let mut rest = text;
+    loop {
+        let (value, after) = rest.split_once(' ')?;
+        values.push(value.trim_end_matches(','));
+        rest = after;
+        if let Some(another_group) = rest.strip_prefix(": ") {
+            rest = another_group;
+        } else if !value.ends_with(',') {
+            return Some((values, rest));
+        }
+    }
 }
 
 #[cfg(test)]
@@ -132,6 +142,41 @@ mod tests {
     fn nowhere_to_go_is_no_attempt() {
         let access = parse("c1", &format!("{LINE}- - - - abc")).expect("an access line");
         assert_eq!(access.attempts, []);
+    }
+
+    #[test]
+    fn what_a_client_writes_forges_neither_an_id_nor_an_upstream() {
+        let ours = "0123456789abcdef0123456789abcdef";
+        let forged = format!("10.6.6.6:80 0 0.001 502 {ours}");
+        // As nginx writes a quote that a client sent; brackets and spaces stay.
+        let id = format!("x\\x22 1 0.1 [a] [] {forged}");
+        let line = format!("{LINE}10.0.0.2:8000 5 0.010 200 {id}");
+        let access = parse("c1", &line).expect("an access line");
+        assert_eq!((access.id.as_str(), access.attempts.len()), (id.as_str(), 1));
+        assert_eq!(access.attempts[0].address, "10.0.0.2:8000");
+        for field in
+            ["u [02/Jan/2026:03:04:05 +0000] x", "] [] 10.6.6.6:80 0 0.1 502 ", &format!("] {forged}")]
+        {
+            let [user, request, referer, agent] = ["-", "GET / HTTP/1.1", "-", "curl"];
+            for place in 0..4 {
+                let mut fields = [user, request, referer, agent];
+                fields[place] = field;
+                let [user, request, referer, agent] = fields;
+                let line = format!(
+                    "127.0.0.1 - {user} [02/Jan/2026:03:04:05 +0000] \"{request}\" 200 5 \"{referer}\" \"{agent}\" 90 0.002 \
+                     [default-app-http] [] 10.0.0.2:8000 5 0.010 200 abc"
+                );
+                let access = parse("c1", &line).expect("an access line");
+                assert_eq!((access.status, access.id.as_str()), (200, "abc"), "{line}");
+                assert_eq!(access.upstream, "default-app-http", "{line}");
+            }
+        }
+    }
+
+    #[test]
+    fn an_id_that_is_not_there_is_no_id_of_ours() {
+        let access = parse("c1", &format!("{LINE}- - - - ")).expect("an access line");
+        assert_eq!(access.id, "");
     }
 
     #[test]
