@@ -14,6 +14,9 @@ use super::timeline::Timeline;
 use crate::load::RECORDS;
 use crate::load::meta::Meta;
 
+/// What an ingress controller says when it takes up the routes and endpoints of the cluster.
+const SYNCING: [&str; 3] = ["Initial sync", "backend reload required", "Backend successfully reloaded"];
+
 /// What is known of a run's failures.
 #[derive(Clone, Debug)]
 pub struct Case {
@@ -26,7 +29,9 @@ pub struct Case {
     /// The app's lines of those, by id.
     pub app: HashMap<String, Vec<AppLine>>,
     /// The proxy's own complaints about a pod, by `address:port`.
-    pub complaints: HashMap<String, Vec<Complaint>>,
+    pub complaints: HashMap<String, Vec<Message>>,
+    /// What each controller said about its syncing, in order of time, by its pod.
+    pub syncs: HashMap<String, Vec<Message>>,
     /// When the proxy was done with a request at each `address:port`.
     pub uses: HashMap<String, BTreeSet<Timestamp>>,
     /// Pods, endpoints, events.
@@ -48,9 +53,9 @@ pub struct AppLine {
     pub code: Option<String>,
 }
 
-/// A line of the proxy's error log.
+/// A line of the proxy's own, which is about no single request.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Complaint {
+pub struct Message {
     /// When it was written.
     pub at: Timestamp,
     /// The line.
@@ -71,6 +76,7 @@ impl Case {
             access: HashMap::new(),
             app: HashMap::new(),
             complaints: HashMap::new(),
+            syncs: HashMap::new(),
             uses: HashMap::new(),
             timeline: Timeline::default(),
             access_logs: 0,
@@ -104,22 +110,28 @@ impl Case {
                     lines.push(access);
                 }
             }
-        } else if let (Some(at), line) = access::stamped(line)
-            && let Some((_, rest)) = line.split_once("upstream: \"")
-        {
-            let url = rest.split('"').next().unwrap_or_default();
-            let address = url.split_once("://").map_or(url, |(_, rest)| rest);
-            let address = address.split('/').next().unwrap_or_default().to_owned();
-            self.complaints.entry(address).or_default().push(Complaint { at, line: line.to_owned() });
+        } else if let (Some(at), line) = access::stamped(line) {
+            let message = Message { at, line: line.to_owned() };
+            if let Some((_, rest)) = line.split_once("upstream: \"") {
+                let url = rest.split('"').next().unwrap_or_default();
+                let address = url.split_once("://").map_or(url, |(_, rest)| rest);
+                let address = address.split('/').next().unwrap_or_default().to_owned();
+                self.complaints.entry(address).or_default().push(message);
+            } else if SYNCING.iter().any(|word| line.contains(word)) {
+                self.syncs.entry(controller.to_owned()).or_default().push(message);
+            }
         }
     }
 
     /// Takes a line of a pod's log.
     pub fn take_app(&mut self, pod: &str, line: &str, ids: &BTreeSet<&str>) {
         let (_, line) = access::stamped(line);
-        let mut words = line.split(|c: char| !c.is_ascii_alphanumeric() && c != '-' && c != '_');
-        let Some(id) = words.find(|word| ids.contains(word)) else { return };
         let fields: BTreeMap<String, serde_json::Value> = serde_json::from_str(line).unwrap_or_default();
+        // A line that names its request is about no other, whatever else it quotes.
+        let named = fields.get("request_id").and_then(|id| id.as_str());
+        let is_inner = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
+        let mut words = line.split(|c| !is_inner(c)).filter(|_| named.is_none()).chain(named);
+        let Some(id) = words.find(|word| ids.contains(word)) else { return };
         let line = AppLine {
             pod: pod.to_owned(),
             line: line.to_owned(),

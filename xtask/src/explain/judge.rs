@@ -4,7 +4,7 @@
 //! against the evidence, in the order in which one hides another. The first that holds is the verdict, the others are
 //! rejected with the reason. Where none holds, the verdict is that it is unexplained, and what was missing.
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 use xtask_load::record::{Outcome, Record};
 
@@ -80,6 +80,9 @@ pub(super) struct Failure<'c> {
     pub(super) sent: Timestamp,
 }
 
+/// Kubernetes tells times in whole seconds, cut off.
+pub(super) const CUT_OFF: SignedDuration = SignedDuration::from_secs(1);
+
 /// The verdict on one failed request of the case.
 pub fn judge(case: &Case, record: &Record) -> Verdict {
     let failure = Failure {
@@ -138,7 +141,7 @@ fn http_error(failure: &Failure<'_>) -> Verdict {
             Mechanism::RouteNotSynced,
             format!("the upstream is `{}`, and no pod was asked", access.upstream),
         ),
-        (None, 503) => proxy::no_endpoint(failure),
+        (None, 503) => proxy::no_endpoint(failure, access),
         (None, 400..=499) => failure.plain(Mechanism::RefusedByProxy, "no pod was asked".to_owned()),
         (Some(_), 502) => upstream::bad_gateway(failure, access),
         (Some(_), 504) => upstream::gateway_timeout(failure, access),
@@ -193,6 +196,11 @@ fn error_code(text: &str) -> Option<String> {
 }
 
 impl Failure<'_> {
+    /// Whether a moment lies in the run; what was before has caused nothing in it.
+    pub(super) fn in_run(&self, at: Timestamp) -> bool {
+        at + CUT_OFF >= self.case.meta.began
+    }
+
     /// A verdict that one line shows.
     pub(super) fn plain(&self, mechanism: Mechanism, line: String) -> Verdict {
         self.verdict(mechanism, vec![line])

@@ -16,6 +16,8 @@ pub enum Mechanism {
     RefusedByProxy,
     /// The service had no ready pod.
     NoEndpoint,
+    /// The service had ready pods, and the proxy had just started and did not know them yet.
+    ControllerNotSynced,
     /// The pod got requests before it listened.
     NotListeningYet,
     /// The pod listened, but its model was not loaded.
@@ -66,6 +68,9 @@ impl Mechanism {
             Mechanism::RouteNotSynced => "the proxy did not know the route",
             Mechanism::RefusedByProxy => "the proxy itself refused the request",
             Mechanism::NoEndpoint => "the service had no ready pod",
+            Mechanism::ControllerNotSynced => {
+                "the ingress controller had just started and had not synced yet"
+            }
             Mechanism::NotListeningYet => "the pod got the request before it listened",
             Mechanism::NotReadyYet => "the pod got the request before its model was loaded",
             Mechanism::ShutdownRace => "shutdown race: the pod closed before the proxy had stopped sending",
@@ -107,6 +112,10 @@ impl Mechanism {
             Mechanism::NoEndpoint => {
                 "kubernetes/30-deployment.yaml: rollingUpdate.maxUnavailable 0, readinessProbe.failureThreshold above a busy \
                  moment; kubernetes/40-hpa.yaml: minReplicas 2 or more; wait for the gate `rollout`"
+            }
+            Mechanism::ControllerNotSynced => {
+                "run 2 ingress controller replicas with maxUnavailable 0, so that one serves while the other syncs; after a \
+                 restart wait for the gate `route` before sending (`cargo xtask load` does)"
             }
             Mechanism::NotListeningYet | Mechanism::NotReadyYet => {
                 "kubernetes/30-deployment.yaml: startupProbe on /health with failureThreshold x periodSeconds above the \

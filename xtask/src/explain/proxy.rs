@@ -1,7 +1,8 @@
 //! Failures before any pod was asked: the connection, the proxy, the service without endpoints.
 
-use jiff::SignedDuration;
+use jiff::{SignedDuration, Timestamp};
 
+use super::access::Access;
 use super::judge::{Failure, Test, Verdict, clock, test};
 use super::mechanism::Mechanism;
 use super::timeline::PodStory;
@@ -9,6 +10,9 @@ use crate::gates::ingress_lease::NAMESPACE as INGRESS_NAMESPACE;
 
 /// How much later than the broken connection the end of the proxy may be told.
 const TOLD_LATER: SignedDuration = SignedDuration::from_secs(2);
+
+/// A controller knows of an endpoint after this: it syncs 0.3 times a second, its workers look once a second.
+const SYNC_LAG: SignedDuration = SignedDuration::from_secs(5);
 
 /// The client has no answer, or half of one.
 pub(super) fn socket_error(failure: &Failure<'_>) -> Verdict {
@@ -88,28 +92,95 @@ pub(super) fn timeout(failure: &Failure<'_>) -> Verdict {
 }
 
 /// 503, and no pod was asked.
-pub(super) fn no_endpoint(failure: &Failure<'_>) -> Verdict {
+pub(super) fn no_endpoint(failure: &Failure<'_>, access: &Access) -> Verdict {
+    let unknown = "the upstream's address is `-`: the proxy knew no ready endpoint".to_owned();
+    let ready = ready_endpoints(failure);
+    let known_late = ready.iter().filter(|(_, since)| *since + SYNC_LAG <= failure.sent).count();
+    let tests = vec![
+        (Mechanism::ControllerNotSynced, not_synced(failure, access, &ready)),
+        (
+            Mechanism::NoEndpoint,
+            test(
+                known_late == 0,
+                || [vec![unknown], standings(failure)].concat(),
+                &format!("{known_late} endpoints of the app had been ready for more than {SYNC_LAG:#}"),
+            ),
+        ),
+    ];
+    let missing =
+        vec![format!("why {} did not know the ready endpoints: its own state and log", access.controller)];
+    let mut verdict = failure.first(tests, missing);
+    verdict.rejected.push((Mechanism::BackPressure, "no pod was asked, so none refused".to_owned()));
+    verdict
+}
+
+/// The app's endpoints that were ready when the request was sent, and since when that was seen.
+fn ready_endpoints<'c>(failure: &Failure<'c>) -> Vec<(&'c str, Timestamp)> {
     let timeline = &failure.case.timeline;
-    let mut evidence = vec!["the upstream's address is `-`: the proxy knew no ready endpoint".to_owned()];
+    let is_app = |uid: &str| {
+        timeline.pods.iter().any(|pod| pod.uid == uid && pod.namespace == failure.case.meta.namespace)
+    };
+    let ready = timeline.endpoints.iter().filter_map(|(address, history)| {
+        let until = history.partition_point(|endpoint| endpoint.at <= failure.sent);
+        let now =
+            history[..until].last().filter(|now| now.ready && now.pod_uid.as_deref().is_some_and(is_app))?;
+        let since = history[..until].iter().rev().take_while(|endpoint| endpoint.ready).last().unwrap_or(now);
+        Some((address.as_str(), since.at))
+    });
+    ready.collect()
+}
+
+/// Whether the controller that answered was new, while the app's endpoints were ready.
+fn not_synced(failure: &Failure<'_>, access: &Access, ready: &[(&str, Timestamp)]) -> Test {
+    let controller = failure
+        .case
+        .timeline
+        .pods
+        .iter()
+        .find(|pod| pod.namespace == INGRESS_NAMESPACE && pod.name == access.controller);
+    let Some((controller, state)) = controller.and_then(|pod| Some((pod, pod.at(failure.end)?))) else {
+        return Test::Fails(format!("nothing is known of how {} stood", access.controller));
+    };
+    let is_new = state.running_since.is_none_or(|since| failure.in_run(since));
+    if state.ready || !is_new {
+        return Test::Fails(format!("{} had been Ready", access.controller));
+    }
+    if ready.is_empty() {
+        return Test::Fails("no endpoint of the app was ready".to_owned());
+    }
+    let addresses: Vec<&str> = ready.iter().map(|(address, _)| *address).collect();
+    let said = failure.case.syncs.get(&access.controller).into_iter().flatten();
+    let said = said.rev().find(|message| message.at <= failure.end);
+    let mut evidence = vec![
+        super::upstream::age_line(controller, failure.end),
+        format!("ready endpoints of the app, which it did not know: {}", addresses.join(", ")),
+    ];
+    evidence.extend(said.map(|message| format!("{} says: {}", access.controller, message.line)));
+    Test::Holds(evidence)
+}
+
+/// How the app's pods stood, and what the cluster said of them shortly before.
+fn standings(failure: &Failure<'_>) -> Vec<String> {
+    let timeline = &failure.case.timeline;
     let ours = timeline.pods.iter().filter(|pod| pod.namespace == failure.case.meta.namespace);
     let alive: Vec<_> = ours
         .filter(|pod| pod.states.first().is_some_and(|first| first.at <= failure.end))
         .filter(|pod| pod.gone.is_none_or(|gone| gone > failure.sent))
         .collect();
+    let mut lines: Vec<String> = alive.iter().take(10).map(|pod| standing(pod, failure)).collect();
     if alive.is_empty() {
-        evidence.push("there was no pod of the app".to_owned());
+        lines.push("there was no pod of the app".to_owned());
     }
-    evidence.extend(alive.iter().take(10).map(|pod| standing(pod, failure)));
     let since = SignedDuration::from_secs(30);
     let warnings = timeline.events.iter().filter(|event| {
         event.at <= failure.end
             && event.at >= failure.sent - since
+            && failure.in_run(event.at)
+            && alive.iter().any(|pod| pod.name == event.about)
             && matches!(event.reason.as_str(), "Unhealthy" | "BackOff" | "Killing" | "FailedScheduling")
     });
-    evidence.extend(warnings.take(5).map(super::upstream::event_line));
-    let mut verdict = failure.verdict(Mechanism::NoEndpoint, evidence);
-    verdict.rejected.push((Mechanism::BackPressure, "no pod was asked, so none refused".to_owned()));
-    verdict
+    lines.extend(warnings.take(5).map(super::upstream::event_line));
+    lines
 }
 
 fn standing(pod: &PodStory, failure: &Failure<'_>) -> String {

@@ -3,7 +3,7 @@
 use jiff::{SignedDuration, Timestamp};
 
 use super::access::{Access, Attempt};
-use super::judge::{Failure, Test, Verdict, clock, test};
+use super::judge::{CUT_OFF, Failure, Test, Verdict, clock, test};
 use super::mechanism::Mechanism;
 use super::timeline::{EventSeen, Exit, PodStory};
 
@@ -71,7 +71,8 @@ fn dropped(failure: &Failure<'_>, attempt: &Attempt, pod: &PodStory, how: &str) 
     let with = |lines: Vec<String>| [vec![how.to_owned()], lines].concat();
     let killed = pod.told_to_end.is_some_and(|(told, grace)| {
         let grace = SignedDuration::from_secs(grace);
-        let exit = pod.exits.iter().any(|exit| exit.code == 137 && exit.at <= at + TOLD_LATER);
+        let of_this_end = |exit: &Exit| exit.at + CUT_OFF >= told && exit.at <= at + TOLD_LATER;
+        let exit = pod.exits.iter().any(|exit| exit.code == 137 && of_this_end(exit));
         // The last answer of a pod that was killed may be all there is to see of it.
         grace > SignedDuration::ZERO
             && told <= at
@@ -201,6 +202,7 @@ pub(super) fn liveness_kill<'c>(
         event.about == pod.name
             && event.reason == "Killing"
             && event.message.contains("liveness")
+            && failure.in_run(event.at)
             && event.at <= at + TOLD_LATER
     })
 }
@@ -303,9 +305,8 @@ fn endpoint_line(failure: &Failure<'_>, attempt: &Attempt, pod: &PodStory) -> St
     }
 }
 
-/// How far a pod had come with its start, in words.
+/// How far a pod had come with its start, and with which probes, in words.
 pub(super) fn starting_line(pod: &PodStory, at: Timestamp) -> String {
-    let name = &pod.name;
     let has = |is: bool| if is { "has" } else { "no" };
     let probes = pod.container().map_or_else(String::new, |c| {
         format!(
@@ -314,6 +315,12 @@ pub(super) fn starting_line(pod: &PodStory, at: Timestamp) -> String {
             has(c.readiness_probe.is_some())
         )
     });
+    format!("{}{probes}", age_line(pod, at))
+}
+
+/// How far a pod had come with its start, in words.
+pub(super) fn age_line(pod: &PodStory, at: Timestamp) -> String {
+    let name = &pod.name;
     let since = pod.at(at).and_then(|state| state.running_since);
     let age = since.map_or_else(
         || "its container was not running yet".to_owned(),
@@ -326,7 +333,7 @@ pub(super) fn starting_line(pod: &PodStory, at: Timestamp) -> String {
             |ready| format!("it was Ready only {:.1} s later", ready.duration_since(at).as_secs_f64()),
         ),
     };
-    format!("pod {name}: {age}; {ready}{probes}")
+    format!("pod {name}: {age}; {ready}")
 }
 
 /// How a container ended, in words.
@@ -350,6 +357,9 @@ fn exits_line(pod: &PodStory, at: Timestamp) -> String {
     pod.exits
         .iter()
         .rev()
-        .find(|exit| exit.at <= at + TOLD_LATER)
+        .find(|exit| {
+            let told = pod.told_to_end.map_or(exit.at, |(told, _)| told);
+            exit.at + CUT_OFF >= told && exit.at <= at + TOLD_LATER
+        })
         .map_or_else(|| format!("pod {}: its end was not told", pod.name), |exit| exit_line(pod, exit))
 }

@@ -28,6 +28,7 @@ use serde_json::Value;
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 
+use crate::explain::access;
 use crate::gates::ingress_lease::{CONTROLLER_PODS, NAMESPACE as INGRESS_NAMESPACE};
 use crate::gates::watch::reason;
 
@@ -37,6 +38,9 @@ pub const TIMELINE: &str = "timeline.jsonl";
 const SYNC_DEADLINE: Duration = Duration::from_secs(10);
 /// A log stream that ended while its container runs is taken up again after this.
 const RESUME_AFTER: Duration = Duration::from_millis(200);
+/// How a kubelet begins what it writes in place of a log that it can't read any more; no line of a container is without
+/// its timestamp.
+const NO_LOG: &str = "unable to retrieve container logs for ";
 /// What was in the logs shortly before the run gives the first lines a context.
 const SECONDS_BEFORE: i64 = 10;
 
@@ -294,6 +298,7 @@ impl Follower {
                 ..LogParams::default()
             };
             let mut heard = Instant::now();
+            let mut no_log = None;
             match self.api.log_stream(&self.pod, &params).await {
                 Ok(stream) => {
                     was_read = true;
@@ -301,6 +306,10 @@ impl Follower {
                     // A stream that breaks is taken up again below.
                     while let Ok(Some(mut line)) = lines.try_next().await {
                         heard = Instant::now();
+                        if line.starts_with(NO_LOG) {
+                            no_log = Some(line);
+                            continue;
+                        }
                         if self.is_access_log {
                             self.tell(&line);
                         }
@@ -313,7 +322,8 @@ impl Follower {
                 Err(_) => {}
             }
             if !self.is_running() {
-                return Ok(());
+                // What was not read before the container went will never be.
+                return no_log.map_or(Ok(()), |why| Err(anyhow!("the kubelet: {why}")));
             }
             tokio::time::sleep(RESUME_AFTER).await;
             // Lines that come twice are told apart by their timestamps when they are read.
@@ -331,8 +341,8 @@ impl Follower {
         if wanted.is_empty() {
             return;
         }
-        if let Some(id) = line.rsplit(' ').next()
-            && let Some(seen) = wanted.remove(id)
+        if let Some(access) = access::parse(&self.pod, line)
+            && let Some(seen) = wanted.remove(&access.id)
         {
             let _ = seen.send(self.pod.clone());
         }

@@ -266,6 +266,8 @@ fn runs() -> Vec<(Mechanism, Run, Vec<&'static str>)> {
     let mut starting = pod(POD, "default", "10.0.0.7", 9.0);
     starting["spec"]["containers"][0]["startupProbe"] = Value::Null;
     starting["spec"]["containers"][0]["readinessProbe"] = Value::Null;
+    let mut new_controller = pod("controller-1", "ingress-nginx", "10.0.0.2", 8.0);
+    new_controller["status"]["conditions"][0]["status"] = "False".into();
     let mut no_pause = Run::pod();
     no_pause["spec"]["containers"][0]["lifecycle"] = Value::Null;
     let by_app = |status: u16, code: &str| {
@@ -293,7 +295,16 @@ fn runs() -> Vec<(Mechanism, Run, Vec<&'static str>)> {
         ),
         (Mechanism::RouteNotSynced, Run::http(404, "- - - -"), vec!["access"]),
         (Mechanism::RefusedByProxy, Run::http(413, "- - - -"), vec!["access"]),
-        (Mechanism::NoEndpoint, Run::http(503, "- - - -"), vec!["access"]),
+        (
+            Mechanism::NoEndpoint,
+            Run::http(503, "- - - -").and("not-ready", endpoints(9.0, false)),
+            vec!["access", "not-ready"],
+        ),
+        (
+            Mechanism::ControllerNotSynced,
+            Run::http(503, "- - - -").without("controller").and("controller", seen(8.0, &new_controller)),
+            vec!["access", "controller", "endpoints"],
+        ),
         (Mechanism::NotListeningYet, Run::refused().pod_is(&starting), vec!["access"]),
         (Mechanism::NotReadyYet, by_app(503, "MODEL_NOT_LOADED").pod_is(&starting), vec!["app"]),
         (
@@ -400,8 +411,8 @@ fn without_its_evidence_the_verdict_is_another() {
 fn what_belongs_to_others_changes_no_verdict() {
     for (_, run, _) in runs() {
         let (alone, mut among_others) = (run.verdict(), run.with_noise().verdict());
+        // Why no pod was Ready is told of all of them.
         if alone.mechanism == Mechanism::NoEndpoint {
-            // Why no pod was Ready is told of all of them.
             among_others.evidence.retain(|line| !line.contains("other-"));
         }
         assert_eq!(alone, among_others);
@@ -460,4 +471,32 @@ fn an_address_that_changed_hands_is_that_of_the_pod_that_had_it_then() {
         (Some(POD), Mechanism::ForcedDeletion),
         "{verdict:#?}"
     );
+}
+
+#[test]
+fn what_was_before_the_run_is_no_evidence_in_it() {
+    // A liveness restart, and a death by a signal, of the day before; the node still tells both.
+    let yesterday = |run: Run| {
+        run.and(
+            "event",
+            event(-86_400.0, "Killing", "Container app failed liveness probe, will be restarted"),
+        )
+        .and("exit", restarted(Run::pod(), -86_400.0, 137, "Error"))
+    };
+    let verdict = yesterday(Run::dropped()).verdict();
+    assert!(verdict.is_unexplained(), "{verdict:#?}");
+    let answered = |run: Run| run.app(app(ID, 503, "MODEL_NOT_LOADED"));
+    let run = answered(Run::http(503, &format!("{ADDRESS} 90 0.040 503")));
+    assert_eq!(yesterday(run.clone()).verdict().mechanism, run.verdict().mechanism);
+    // Told to end just now: it was not killed at the end of that grace because it was killed once before.
+    let ending_now = yesterday(Run::dropped()).and("told", ending(Run::pod(), 9.9, 30));
+    assert_eq!(ending_now.verdict().mechanism, Mechanism::ShutdownRace);
+}
+
+#[test]
+fn a_line_that_quotes_a_request_is_not_about_it() {
+    // Another request's line, whose sender gave our id as its own correlation id.
+    let line = json!({"request_id": "f".repeat(32), "correlation_id": ID, "status": 502, "error_code": "QUEUE_FULL"});
+    let run = Run::dropped().app(format!("{} {line}", at(10.04)));
+    assert_eq!(run.verdict(), Run::dropped().verdict());
 }

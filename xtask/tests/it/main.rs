@@ -7,6 +7,7 @@ mod faults;
 mod interrupt;
 mod load;
 mod load_explain;
+mod load_replay;
 mod load_report;
 mod load_without;
 mod minikube;
