@@ -178,6 +178,9 @@ pub enum SandboxProcess {
         /// `repository:tag`.
         #[arg(long)]
         tag: String,
+        /// The id that another runtime would give it, `sha256:…`; that of its content without it.
+        #[arg(long)]
+        id: Option<String>,
         /// The folder.
         folder: PathBuf,
     },

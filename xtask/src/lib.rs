@@ -10,6 +10,7 @@ pub mod down;
 pub mod explain;
 pub mod failure;
 pub mod gates;
+pub mod image;
 pub mod kubeconfig;
 pub mod load;
 pub mod logs;

@@ -45,8 +45,8 @@ pub async fn run(cx: &Cx, command: &Command) -> Result<Summary> {
     let choice = clusters::choose(cx).await?;
     let manifests = crate::manifests::read(&cx.root.join("kubernetes"))?;
     let plan = match command {
-        Command::Up => up(cx, &choice.kind, &manifests)?,
-        Command::Redeploy => redeploy(cx, &choice.kind, &manifests)?,
+        Command::Up => up(cx, &choice.kind, &manifests).await?,
+        Command::Redeploy => redeploy(cx, &choice.kind, &manifests).await?,
         Command::Smoke => vec![smoke()],
         Command::Load(args) => load(cx, args, &manifests)?,
         Command::Down { delete } => down(&choice.kind, &manifests, *delete),
@@ -70,8 +70,8 @@ pub async fn run(cx: &Cx, command: &Command) -> Result<Summary> {
     Ok([("plan".to_owned(), plan.iter().map(json).collect::<Value>())].into_iter().collect())
 }
 
-fn up(cx: &Cx, kind: &Kind, manifests: &Manifests) -> Result<Vec<Planned>> {
-    let commands = kind.plan()?;
+async fn up(cx: &Cx, kind: &Kind, manifests: &Manifests) -> Result<Vec<Planned>> {
+    let commands = kind.plan(cx).await?;
     let namespace = &cx.shared.namespace;
     let mut plan = vec![
         preflight(),
@@ -117,7 +117,7 @@ fn up(cx: &Cx, kind: &Kind, manifests: &Manifests) -> Result<Vec<Planned>> {
     Ok(plan)
 }
 
-fn redeploy(cx: &Cx, kind: &Kind, manifests: &Manifests) -> Result<Vec<Planned>> {
+async fn redeploy(cx: &Cx, kind: &Kind, manifests: &Manifests) -> Result<Vec<Planned>> {
     let name = manifests.deployment_name();
     let restarted = format!(
         "if the pod template is unchanged: patch deployment/{name}, annotation kubectl.kubernetes.io/restartedAt"
@@ -125,7 +125,7 @@ fn redeploy(cx: &Cx, kind: &Kind, manifests: &Manifests) -> Result<Vec<Planned>>
     Ok(vec![
         preflight(),
         weights(cx),
-        image(kind.plan()?.image),
+        image(kind.plan(cx).await?.image),
         apply(&cx.shared.namespace, manifests),
         restart(manifests, &restarted),
         route(manifests),

@@ -16,7 +16,7 @@ use std::fmt;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
@@ -116,10 +116,21 @@ impl ImageStore {
     /// rewritten in place, as linkers do. Only a source that its owner has made read-only is hard-linked: who
     /// writes such a file replaces it.
     pub fn import(&self, tag: &str, layout: &ImageLayout) -> Result<ImageId> {
+        self.place(tag, layout, None)
+    }
+
+    /// [`ImageStore::import`] under an id of another runtime's, `sha256:` and 64 hex digits, in place of the content's own.
+    pub fn import_as(&self, tag: &str, layout: &ImageLayout, id: &str) -> Result<ImageId> {
+        let Reference::Id(id) = Reference::parse(id)? else { bail!("{id:?} is no image id") };
+        self.place(tag, layout, Some(ImageId(id)))
+    }
+
+    fn place(&self, tag: &str, layout: &ImageLayout, given: Option<ImageId>) -> Result<ImageId> {
         let reference = Reference::parse(tag)?;
         ensure!(!reference.is_id(), "cannot name an image {tag:?}: that is an image id");
-        let (id, files) =
+        let (own, files) =
             content::identify(&self.dir, layout).with_context(|| format!("cannot import image {tag}"))?;
+        let id = given.unwrap_or(own);
         let folder = self.folder(&id);
         if !folder.join("image.json").is_file() {
             let manifest = ImageFile { entrypoint: layout.entrypoint.clone(), env: layout.env.clone() };

@@ -9,12 +9,12 @@ use anyhow::{Context as _, Result};
 use tokio::sync::Mutex;
 use xshell::cmd;
 
-use self::profile::Found;
+use self::profile::{Found, Profile};
 use super::{Cluster, Kind, Plan, Problem, Size};
 use crate::cx::Cx;
 use crate::pipeline::{Outcome, Running};
 use crate::proc::{self, Command};
-use crate::steps::image as recipe;
+use crate::steps::image::HOST_IS_NODE;
 
 mod addons;
 mod image;
@@ -25,12 +25,19 @@ mod words;
 /// A container engine that does not answer in this time is not working.
 const ENGINE_DEADLINE: Duration = Duration::from_secs(5);
 
+/// The runtime that minikube's docker-env is for.
+const DOCKER: &str = "docker";
+/// The others, by minikube's names: into their nodes an image goes as an archive.
+const BY_ARCHIVE: [&str; 2] = ["containerd", "crio"];
+
 /// A minikube profile.
 #[derive(Clone, Debug)]
 pub struct Minikube {
     profile: String,
     /// What we keep of it: kubeconfig, lock, the image's parts.
     folder: PathBuf,
+    /// The runtime of its containers; docker's for a profile that is yet to be made.
+    runtime: String,
     /// Held by whoever is changing the profile; see `turn`.
     changes: Arc<Mutex<()>>,
 }
@@ -68,7 +75,7 @@ impl Minikube {
     pub fn new(cx: &Cx) -> Minikube {
         let profile = cx.shared.profile.clone();
         let folder = cx.home().join("minikube").join(&profile);
-        Minikube { profile, folder, changes: Arc::default() }
+        Minikube { profile, folder, runtime: DOCKER.to_owned(), changes: Arc::default() }
     }
 
     fn kubeconfig(&self) -> PathBuf {
@@ -133,31 +140,37 @@ impl Minikube {
         }
         if let Some(profile) = self.profile(cx).await? {
             problems.extend(self.other_controller(&profile));
-            let runtime = profile.runtime();
-            if runtime != "docker" {
-                problems.push(Problem {
-                    what: format!(
-                        "the minikube profile `{}` runs {runtime}; building inside the node needs docker",
-                        self.profile
-                    ),
-                    cure: format!(
-                        "`minikube delete --profile {0}` and run again, or use another with --profile",
-                        self.profile
-                    ),
-                });
-            }
-            if profile.config.nodes.len() > 1 {
-                problems.push(Problem {
-                    what: format!(
-                        "the minikube profile `{}` has {} nodes; docker-env works with one",
-                        self.profile,
-                        profile.config.nodes.len()
-                    ),
-                    cure: "use a profile of one node with --profile".to_owned(),
-                });
-            }
+            problems.extend(self.no_delivery(&profile));
         }
         Ok(problems)
+    }
+
+    /// Why no image could be brought into the profile's nodes.
+    fn no_delivery(&self, profile: &Profile) -> Option<Problem> {
+        let (name, runtime, nodes) = (&self.profile, profile.runtime(), profile.config.nodes.len());
+        let another = "use another profile with --profile".to_owned();
+        let problem = |what: String, cure: String| Some(Problem { what, cure });
+        if runtime == DOCKER {
+            let what = format!("the minikube profile `{name}` has {nodes} nodes; docker-env works with one");
+            return if nodes > 1 { problem(what, another) } else { None };
+        }
+        if !BY_ARCHIVE.contains(&runtime) {
+            let what = format!(
+                "the minikube profile `{name}` runs {runtime}; supported are docker, containerd and cri-o"
+            );
+            return problem(what, another);
+        }
+        if !HOST_IS_NODE {
+            let what = format!(
+                "the minikube profile `{name}` runs {runtime}, into which an image goes as an archive of a binary \
+                 that is compiled here, and a binary of this system does not run there"
+            );
+            return problem(
+                what,
+                format!("{another}; a new one is made with docker, which builds inside its node"),
+            );
+        }
+        None
     }
 
     /// The size that the profile was made with, where it is there and says so.
@@ -189,14 +202,14 @@ impl Minikube {
         let _turn = self.turn(cx, step).await?;
         let found = self.look(cx).await?;
         let name = &self.profile;
-        let is_new = match &found {
+        let (is_new, runtime) = match &found {
             Found::There(profile) if profile.is_running() => {
-                let cluster = self.connect_again(cx).await?;
+                let cluster = self.connect_again(cx, profile.runtime()).await?;
                 let how = format!("profile {name} runs, entry {}", cluster.entry);
                 return Ok(Outcome::Already(cluster, how));
             }
-            Found::There(_) => false,
-            Found::Missing | Found::Damaged => true,
+            Found::There(profile) => (false, profile.runtime()),
+            Found::Missing | Found::Damaged => (true, DOCKER),
         };
         let mut heard = words::Heard::default();
         let otherwise = format!(
@@ -207,7 +220,7 @@ impl Minikube {
             .await
             .map_err(|error| heard.explain(error, &otherwise))
             .with_context(|| format!("starting the minikube profile {name}"))?;
-        let cluster = self.connect(cx).await?;
+        let cluster = self.connect(cx, runtime).await?;
         let how = if is_new { "made and started" } else { "started" };
         let how = format!("profile {name} {how}, entry {}", cluster.entry);
         Ok(Outcome::Did(cluster, how))
@@ -218,19 +231,21 @@ impl Minikube {
             return Ok(None);
         }
         match self.profile(cx).await? {
-            Some(profile) if profile.is_running() => self.connect_again(cx).await.map(Some),
+            Some(profile) if profile.is_running() => {
+                self.connect_again(cx, profile.runtime()).await.map(Some)
+            }
             _ => Ok(None),
         }
     }
 
     /// [`Self::connect`] to what was started before: the API's port may have moved since our kubeconfig was written.
-    async fn connect_again(&self, cx: &Cx) -> Result<Cluster> {
+    async fn connect_again(&self, cx: &Cx, runtime: &str) -> Result<Cluster> {
         self.make_folder()?;
         self.ask(cx, &["update-context"]).await?;
-        self.connect(cx).await
+        self.connect(cx, runtime).await
     }
 
-    async fn connect(&self, cx: &Cx) -> Result<Cluster> {
+    async fn connect(&self, cx: &Cx, runtime: &str) -> Result<Cluster> {
         let kubeconfig = self.kubeconfig();
         restrict(&kubeconfig)?;
         let client = super::client(&kubeconfig, &self.profile).await?;
@@ -240,7 +255,7 @@ impl Minikube {
             format!("http://{}", self.ask(cx, &["ip"]).await?.trim())
         };
         Ok(Cluster {
-            kind: Kind::Minikube(self.clone()),
+            kind: Kind::Minikube(self.on(runtime)),
             context: self.profile.clone(),
             kubeconfig,
             client,
@@ -260,24 +275,31 @@ impl Minikube {
         Ok(Outcome::Did((), format!("profile {} deleted", self.profile)))
     }
 
-    pub(super) fn plan(&self) -> Result<Plan> {
+    pub(super) async fn plan(&self, cx: &Cx) -> Result<Plan> {
+        let found = if which::which("minikube").is_ok() { self.profile(cx).await? } else { None };
         let show = |args: &[&str]| self.command(args).map(|command| command.to_string());
-        let mut image = vec![show(&image::DOCKER_ENV)?];
-        image.extend(recipe::stage_plan()?);
-        image.push(format!(
-            "docker build --tag {}:TAG …, with docker-env and BUILDX_BUILDER=default",
-            recipe::REPOSITORY
-        ));
+        let mut cluster = vec![show(&["profile", "list", "--output=json"])?];
+        cluster.push(match &found {
+            Some(profile) if profile.is_running() => show(&["update-context"])?,
+            found => self.start_command(found.is_none())?.to_string(),
+        });
+        cluster.push(show(&["ip"])?);
+        let enable = |addon: &str| -> Result<Vec<String>> {
+            let already = "if the profile and the cluster say that it is on: nothing".to_owned();
+            Ok(vec![already, show(&["addons", "enable", addon])?])
+        };
+        let runtime = found.as_ref().map_or(DOCKER, Profile::runtime);
         Ok(Plan {
-            cluster: vec![
-                show(&["profile", "list", "--output=json"])?,
-                self.start_command(true)?.to_string(),
-                show(&["ip"])?,
-            ],
-            ingress: vec![show(&["addons", "enable", addons::INGRESS])?],
-            metrics: vec![show(&["addons", "enable", addons::METRICS])?],
-            image,
+            cluster,
+            ingress: enable(addons::INGRESS)?,
+            metrics: enable(addons::METRICS)?,
+            image: self.on(runtime).image_plan()?,
         })
+    }
+
+    /// The same profile, once its runtime is known.
+    fn on(&self, runtime: &str) -> Minikube {
+        Minikube { runtime: runtime.to_owned(), ..self.clone() }
     }
 }
 

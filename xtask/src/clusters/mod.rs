@@ -12,6 +12,7 @@ use tower::retry::Retry;
 
 use crate::cx::Cx;
 use crate::failure::{Attach as _, Exit};
+use crate::image::Digests;
 use crate::options::ClusterChoice;
 use crate::pipeline::{Outcome, Running};
 use crate::steps::image::{ImageRef, Recipe};
@@ -200,14 +201,14 @@ impl Kind {
         }
     }
 
-    /// The id that the cluster itself knows an image reference by, if any.
+    /// What the cluster itself knows an image reference by, if any.
     ///
     /// # Errors
     /// When the cluster can't be asked.
-    pub async fn image_id(&self, cx: &Cx, reference: &str) -> Result<Option<String>> {
+    pub async fn digests(&self, cx: &Cx, reference: &str) -> Result<Option<Digests>> {
         match self {
-            Kind::Minikube(minikube) => minikube.image_id(cx, reference).await,
-            Kind::Sandbox(sandbox) => sandbox.image_id(reference),
+            Kind::Minikube(minikube) => minikube.digests(cx, reference).await,
+            Kind::Sandbox(sandbox) => sandbox.digests(reference),
         }
     }
 
@@ -225,10 +226,10 @@ impl Kind {
     /// What each step would do, for `--dry-run`: the exact commands or API calls.
     ///
     /// # Errors
-    /// When there is no current folder.
-    pub fn plan(&self) -> Result<Plan> {
+    /// When there is no current folder, or the cluster's own tool can't be asked.
+    pub async fn plan(&self, cx: &Cx) -> Result<Plan> {
         match self {
-            Kind::Minikube(minikube) => minikube.plan(),
+            Kind::Minikube(minikube) => minikube.plan(cx).await,
             Kind::Sandbox(sandbox) => sandbox.plan(),
         }
     }

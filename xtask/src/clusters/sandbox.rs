@@ -11,6 +11,7 @@ use super::{Cluster, Kind, Plan, Problem};
 use crate::cli::SandboxProcess;
 use crate::cx::Cx;
 use crate::failure::{Attach as _, Cancelled, Evidence};
+use crate::image::Digests;
 use crate::pipeline::{Outcome, Running};
 use crate::proc;
 use crate::steps::image::{self, ImageRef, Linkage, Recipe};
@@ -143,7 +144,10 @@ impl Sandbox {
         let reference = recipe.reference();
         if let Some(image) = store.resolve(&reference)? {
             let already = format!("{reference} is built from these very inputs");
-            return Ok(Outcome::Already(ImageRef { reference, image_id: image.id.to_string() }, already));
+            return Ok(Outcome::Already(
+                ImageRef { reference, digests: Digests::new([image.id.as_str()]) },
+                already,
+            ));
         }
         let binary = image::compile(cx, step, Linkage::Host).await?;
         step.at("importing the image");
@@ -153,13 +157,13 @@ impl Sandbox {
             .await
             .context("importing the image")?
             .context("importing the image into the sandbox's store")?;
-        let id = id.to_string();
-        let how = format!("{reference} built, {}", image::short_id(&id));
-        Ok(Outcome::Did(ImageRef { reference, image_id: id }, how))
+        let digests = Digests::new([id.as_str()]);
+        let how = format!("{reference} built, {digests}");
+        Ok(Outcome::Did(ImageRef { reference, digests }, how))
     }
 
-    pub(super) fn image_id(&self, reference: &str) -> Result<Option<String>> {
-        Ok(self.home().images()?.resolve(reference)?.map(|image| image.id.to_string()))
+    pub(super) fn digests(&self, reference: &str) -> Result<Option<Digests>> {
+        Ok(self.home().images()?.resolve(reference)?.map(|image| Digests::new([image.id.as_str()])))
     }
 
     pub(super) async fn stop(&self) -> Result<Outcome<()>> {
@@ -242,9 +246,14 @@ pub async fn process(command: SandboxProcess) -> Result<Option<String>> {
             let request = request.body(body.into_bytes()).context("asking for a fault")?;
             return Ok(Some(client.request_text(request).await.context("asking the sandbox for a fault")?));
         }
-        SandboxProcess::Import { home, tag, folder } => {
+        SandboxProcess::Import { home, tag, id, folder } => {
             let layout = image::layout(&folder.join(image::REPOSITORY), &folder.join("model"));
-            return Ok(Some(Home::new(home).images()?.import(&tag, &layout)?.to_string()));
+            let store = Home::new(home).images()?;
+            let id = match id {
+                Some(id) => store.import_as(&tag, &layout, &id)?,
+                None => store.import(&tag, &layout)?,
+            };
+            return Ok(Some(id.to_string()));
         }
         SandboxProcess::Image { home, reference } => {
             let image = Home::new(home).images()?.resolve(&reference)?;

@@ -1,4 +1,4 @@
-//! Gate `image`: the id that the cluster knows the image by is that of the image just built.
+//! Gate `image`: what the cluster knows the image by is a digest of the image just built.
 
 use std::time::Duration;
 
@@ -8,8 +8,9 @@ use super::{Gate, Verdict, poll, wait as wait_at};
 use crate::clusters::Kind;
 use crate::cx::Cx;
 use crate::failure::Evidence;
+use crate::image::Digests;
 use crate::pipeline::{Done, SpanId};
-use crate::steps::image::{ImageRef, short_id};
+use crate::steps::image::ImageRef;
 
 /// How long it may stay closed.
 pub const DEADLINE: Duration = Duration::from_secs(30);
@@ -26,18 +27,16 @@ pub async fn wait(cx: &Cx, kind: &Kind, image: &ImageRef, after: &[SpanId]) -> R
         after,
         look: "see which images the cluster has, and remove the one in the way".to_owned(),
     };
-    let look = async || Ok(judge(image, kind.image_id(cx, &image.reference).await?.as_deref()));
+    let look = async || Ok(judge(image, kind.digests(cx, &image.reference).await?.as_ref()));
     wait_at(cx, spec, poll(POLL_EVERY, look), async || Evidence::default()).await
 }
 
-fn judge(built: &ImageRef, there: Option<&str>) -> Verdict {
+fn judge(built: &ImageRef, there: Option<&Digests>) -> Verdict {
     match there {
-        Some(id) if id == built.image_id => Verdict::Open((), format!("the cluster has {}", short_id(id))),
+        Some(there) if there.is_of(&built.digests) => Verdict::Open((), format!("the cluster has {there}")),
         Some(other) => Verdict::Closed(format!(
-            "{} is {} in the cluster, not the {} just built",
-            built.reference,
-            short_id(other),
-            short_id(&built.image_id)
+            "{} is {other} in the cluster, not the {} just built",
+            built.reference, built.digests
         )),
         None => Verdict::Closed(format!("{} is not in the cluster", built.reference)),
     }
@@ -48,11 +47,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn opens_on_the_built_id_alone() {
-        let built = ImageRef { reference: "app:1".into(), image_id: "sha256:aaaa".into() };
-        assert!(matches!(judge(&built, Some("sha256:aaaa")), Verdict::Open(..)));
+    fn opens_on_a_digest_of_the_built_image_alone() {
+        let built =
+            ImageRef { reference: "app:1".into(), digests: Digests::new(["sha256:aaaa", "sha256:cccc"]) };
+        let there = |ids: &[&str]| judge(&built, Some(&Digests::new(ids.iter().copied())));
+        for ids in [&["sha256:aaaa"][..], &["dddd", "docker.io/library/app@sha256:cccc"]] {
+            assert!(matches!(there(ids), Verdict::Open(..)), "{ids:?}");
+        }
         assert_eq!(
-            judge(&built, Some("sha256:bbbb")),
+            there(&["sha256:bbbb"]),
             Verdict::Closed("app:1 is sha256:bbbb in the cluster, not the sha256:aaaa just built".into())
         );
         assert_eq!(judge(&built, None), Verdict::Closed("app:1 is not in the cluster".into()));

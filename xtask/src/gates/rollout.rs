@@ -2,8 +2,8 @@
 //! pod is left.
 //!
 //! "Newest" is what the Deployment controller calls so: the ReplicaSet whose template is the Deployment's. What is
-//! compared of the image: the id of the build with `containerStatuses[].imageID` of the containers that the template
-//! gives that image; where the node tells only a registry's digest, the reference in `containerStatuses[].image`.
+//! compared of the image: the digests of the build with `containerStatuses[].imageID` of the containers that the template
+//! gives that image.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -19,6 +19,7 @@ use super::clock::Clock;
 use super::watch::{self, Feed, Objects};
 use super::{Gate, Verdict, evidence};
 use crate::cx::Cx;
+use crate::image::Digests;
 use crate::manifests::Manifests;
 use crate::pipeline::{Done, SpanId};
 
@@ -37,8 +38,8 @@ pub struct Rollout {
     pub namespace: String,
     /// The Deployment's name.
     pub deployment: String,
-    /// The id of the built image, `sha256:...`; empty compares no ids.
-    pub image_id: String,
+    /// The digests of the built image; none compares none.
+    pub digests: Digests,
     /// Its reference, as the Deployment's template names it; empty takes what the template names.
     pub image: String,
     /// The autoscaler's minimum, where there is an autoscaler.

@@ -12,6 +12,7 @@ use crate::clusters::Cluster;
 use crate::cx::Cx;
 use crate::failure::Attach as _;
 use crate::gates;
+use crate::image::Digests;
 use crate::pipeline::{Done, Running, step};
 use crate::proc::{self, Command};
 use crate::steps::weights::Weights;
@@ -30,8 +31,8 @@ const NOT_IN_IMAGE: [&str; 4] = ["tests", "benches", "fuzz", "target"];
 pub struct ImageRef {
     /// `repository:tag`.
     pub reference: String,
-    /// `sha256:…`, as the cluster knows it.
-    pub image_id: String,
+    /// What the cluster may know it by.
+    pub digests: Digests,
 }
 
 /// What an image is made of.
@@ -159,7 +160,7 @@ pub fn layout(binary: &Path, model_dir: &Path) -> ImageLayout {
 }
 
 /// Whether a binary compiled here runs in the node: same operating system, and a node of the host's architecture.
-const HOST_IS_NODE: bool = cfg!(target_os = "linux");
+pub const HOST_IS_NODE: bool = cfg!(target_os = "linux");
 
 /// The commands that [`stage`] runs, for `--dry-run`.
 ///
@@ -213,10 +214,4 @@ pub async fn stage(cx: &Cx, step: &Running<'_>, recipe: &Recipe, folder: &Path) 
         Ok(())
     };
     tokio::task::block_in_place(fresh)
-}
-
-/// The first twelve digits of an id, which is what people compare.
-pub fn short_id(id: &str) -> String {
-    let digits = id.trim_start_matches("sha256:");
-    format!("sha256:{}", digits.get(..12).unwrap_or(digits))
 }

@@ -54,7 +54,7 @@ pub async fn run(
     let target = Rollout {
         namespace: cx.shared.namespace.clone(),
         deployment: name.to_owned(),
-        image_id: image.image_id.clone(),
+        digests: image.digests.clone(),
         image: image.reference.clone(),
         min_replicas: manifests.min_replicas(),
     };

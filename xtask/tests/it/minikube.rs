@@ -117,15 +117,80 @@ pub(crate) fn assert_order(summary: &serde_json::Value) {
     }
 }
 
-#[test]
-fn a_profile_with_another_runtime_is_refused_with_the_fix() {
+/// Into a node without a docker daemon the image goes as an archive.
+fn by_archive(runtime: &str) {
     let mut world = World::minikube();
-    world.set("STAND_IN_RUNTIME", "containerd");
+    world.set("STAND_IN_RUNTIME", runtime);
+    world.minikube_itself(&["start"]);
+    world.set("STAND_IN_LOSE_IMAGE", "1");
+    let ran = world.run(&["up"]);
+    assert_eq!(ran.code, 20, "{}", ran.stderr);
+    let lost = format!(
+        "`minikube image load` succeeded, but the node, which runs {runtime}, has no image simple-model-api:"
+    );
+    assert!(ran.stderr.contains(&lost), "{}", ran.stderr);
+
+    world.set("STAND_IN_LOSE_IMAGE", "");
+    let before = world.calls().len();
+    let up = world.run_ok(&["up", "--output", "json"]);
+    let calls: Vec<_> = world.calls().split_off(before).into_iter().map(|(call, _)| call).collect();
+    let minikube = |args: &str| format!("minikube --profile {} {args}", world.profile);
+    let load = minikube(&format!("image load {}", world.folder().join("image.tar").display()));
+    let image: Vec<_> =
+        calls.iter().filter(|call| call.contains(" image ") || call.contains("docker")).collect();
+    let list = minikube("image ls --format=json");
+    assert_eq!(
+        image,
+        [&"docker version --format {{.Server.Version}}".to_owned(), &list, &load, &list, &list]
+    );
+    // Said to a profile that is there, a container runtime would change it.
+    assert!(!calls.iter().any(|call| call.contains(" start ")), "{calls:?}");
+
+    let tag = up.summary()["image"].as_str().expect("the image in the summary").to_owned();
+    let ids = [
+        "get",
+        "pods",
+        "-l",
+        "app.kubernetes.io/name=simple-model-api",
+        "-o",
+        "jsonpath={.items[*].status.containerStatuses[0].imageID}",
+    ];
+    let ids = world.kubectl(&ids).stdout;
+    let images = std::fs::read_to_string(world.minikube_home().join("images")).expect("the node's images");
+    let (config, _) =
+        images.lines().find_map(|line| line.split_once(' ').filter(|(_, name)| *name == tag)).expect("ours");
+    assert!(
+        ids.split_whitespace().count() >= 3 && ids.split_whitespace().all(|id| id.ends_with(config)),
+        "{ids}"
+    );
+
+    let again = world.run_ok(&["up", "--output", "json"]);
+    for step in again.summary()["steps"].as_array().expect("steps") {
+        assert_eq!(step["state"], "already", "{step}");
+    }
+    let plan = world.run_ok(&["up", "--dry-run"]).stdout;
+    assert!(plan.contains(&format!("{load}\n")) && !plan.contains("docker build"), "{plan}");
+}
+
+#[test]
+fn a_profile_on_containerd_is_used() {
+    by_archive("containerd");
+}
+
+#[test]
+fn a_profile_on_cri_o_is_used() {
+    by_archive("crio");
+}
+
+#[test]
+fn a_profile_with_an_unknown_runtime_is_refused_with_the_fix() {
+    let mut world = World::minikube();
+    world.set("STAND_IN_RUNTIME", "kata");
     world.minikube_itself(&["start"]);
     let ran = world.run(&["up"]);
     assert_eq!(ran.code, 10, "{}", ran.stderr);
-    assert!(ran.stderr.contains("runs containerd; building inside the node needs docker"), "{}", ran.stderr);
-    assert!(ran.stderr.contains("minikube delete --profile"), "{}", ran.stderr);
+    assert!(ran.stderr.contains("runs kata; supported are docker, containerd and cri-o"), "{}", ran.stderr);
+    assert!(ran.stderr.contains("hint: use another profile with --profile"), "{}", ran.stderr);
 }
 
 #[test]

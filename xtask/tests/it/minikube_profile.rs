@@ -4,22 +4,29 @@ use std::time::Duration;
 
 use crate::world::{Ran, World, eventually};
 
-/// What `status` says of its one gate while no cluster runs.
-fn closed(world: &World) -> String {
+/// The command that starts the world's cluster.
+fn up(world: &World) -> String {
+    format!("`cargo xtask up --cluster minikube --profile {} --port 0`", world.profile)
+}
+
+/// `status` says of its one gate, while no cluster runs, that it is closed, why, and how to have one.
+#[track_caller]
+fn closed(world: &World, why: &str) {
     let summary = world.run_ok(&["status", "--output", "json"]).summary();
+    let detail = format!("{why}; {} starts it", up(world));
     assert_eq!(summary["ready"], false);
-    let gates = summary["gates"].as_array().expect("gates").clone();
-    assert_eq!(gates.len(), 1, "{gates:?}");
-    assert_eq!((gates[0]["name"].as_str(), gates[0]["state"].as_str()), (Some("cluster"), Some("closed")));
-    gates[0]["detail"].as_str().expect("a detail").to_owned()
+    assert_eq!(
+        summary["gates"],
+        serde_json::json!([{"name": "cluster", "state": "closed", "detail": detail}])
+    );
 }
 
 /// A command that needs a running cluster refuses for this reason, and says how to have one.
 #[track_caller]
-fn refuses(ran: &Ran, why: &str) {
+fn refuses(world: &World, ran: &Ran, why: &str) {
     assert_eq!(ran.code, 10, "{}", ran.stderr);
     assert!(ran.stderr.contains(&format!("error: {why}\n")), "{}", ran.stderr);
-    assert!(ran.stderr.contains("hint: start it with `cargo xtask up`"), "{}", ran.stderr);
+    assert!(ran.stderr.contains(&format!("hint: start it with {}", up(world))), "{}", ran.stderr);
 }
 
 /// The tool's own calls of minikube that change something.
@@ -34,8 +41,8 @@ fn changes(world: &World) -> Vec<String> {
 fn a_missing_profile() {
     let world = World::minikube();
     let why = format!("there is no minikube profile `{}`", world.profile);
-    assert_eq!(closed(&world), format!("{why}; `cargo xtask up` starts it"));
-    refuses(&world.run(&["smoke"]), &why);
+    closed(&world, &why);
+    refuses(&world, &world.run(&["smoke"]), &why);
     assert_eq!(changes(&world), [""; 0]);
 }
 
@@ -45,8 +52,8 @@ fn a_paused_profile_is_resumed_by_up_alone() {
     world.run_ok(&["up"]);
     assert_eq!(world.minikube_itself(&["pause"]).code, 0);
     let why = format!("the minikube profile `{}` is paused", world.profile);
-    assert_eq!(closed(&world), format!("{why}; `cargo xtask up` starts it"));
-    refuses(&world.run(&["smoke"]), &why);
+    closed(&world, &why);
+    refuses(&world, &world.run(&["smoke"]), &why);
     let up = world.run_ok(&["up"]);
     assert!(up.stderr.contains(&format!("profile {} started, entry", world.profile)), "{}", up.stderr);
     world.run_ok(&["smoke"]);
@@ -58,8 +65,8 @@ fn a_stopped_profile_is_started_as_it_was_made() {
     world.run_ok(&["up"]);
     assert_eq!(world.minikube_itself(&["stop"]).code, 0);
     let why = format!("the minikube profile `{}` is stopped", world.profile);
-    assert_eq!(closed(&world), format!("{why}; `cargo xtask up` starts it"));
-    refuses(&world.run(&["smoke"]), &why);
+    closed(&world, &why);
+    refuses(&world, &world.run(&["smoke"]), &why);
     let before = changes(&world).len();
     world.run_ok(&["up"]);
     // Said to a profile that is there, a container runtime would change it.
@@ -112,8 +119,8 @@ fn a_start_that_fails_in_kubeadm_leaves_a_profile_that_is_incomplete() {
 
     let parts = "its host is Running, its kubelet Stopped, its API server Stopped";
     let why = format!("the minikube profile `{}` is incomplete: {parts}", world.profile);
-    assert_eq!(closed(&world), format!("{why}; `cargo xtask up` starts it"));
-    refuses(&world.run(&["smoke"]), &why);
+    closed(&world, &why);
+    refuses(&world, &world.run(&["smoke"]), &why);
     world.set("STAND_IN_FAIL_START", "");
     world.run_ok(&["up"]);
 }
@@ -129,8 +136,8 @@ fn a_start_that_fails_in_the_container_engine_leaves_a_profile_without_a_node() 
     assert!(error.contains("GUEST_PROVISION: error provisioning guest: Failed to start host"), "{error}");
     assert!(error.contains("docker: Error response from daemon: failed to create task"), "{error}");
     let why = format!("the minikube profile `{}` is incomplete: its node is gone", world.profile);
-    assert_eq!(closed(&world), format!("{why}; `cargo xtask up` starts it"));
-    refuses(&world.run(&["smoke"]), &why);
+    closed(&world, &why);
+    refuses(&world, &world.run(&["smoke"]), &why);
 }
 
 #[test]

@@ -138,6 +138,11 @@ impl World {
         Ran::from(&output, began.elapsed())
     }
 
+    /// Where the tool keeps what it has of a minikube profile.
+    pub(crate) fn folder(&self) -> PathBuf {
+        target().join("xtask/minikube").join(&self.profile)
+    }
+
     /// Where the stand-in for minikube keeps the profile.
     pub(crate) fn minikube_home(&self) -> PathBuf {
         self.scratch().join("minikube").join(&self.profile)
@@ -215,7 +220,7 @@ impl Drop for World {
             eprintln!("kept for a look: {}", self.home().display());
         } else {
             let _ = std::fs::remove_dir_all(self.home());
-            let _ = std::fs::remove_dir_all(target().join("xtask/minikube").join(&self.profile));
+            let _ = std::fs::remove_dir_all(self.folder());
         }
     }
 }

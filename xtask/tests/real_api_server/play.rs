@@ -10,6 +10,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use xtask::gates::rollout::Rollout;
+use xtask::image::Digests;
 
 use crate::servers::Server;
 
@@ -130,7 +131,7 @@ impl<'s> Play<'s> {
         Rollout {
             namespace: self.namespace.into(),
             deployment: self.name.into(),
-            image_id: ID.into(),
+            digests: Digests::new([ID]),
             image: "web:new".into(),
             min_replicas: None,
         }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use anyhow::Result;
 use serde::Deserialize;
 
-use super::{Minikube, words};
+use super::{DOCKER, Minikube, words};
 use crate::cx::Cx;
 use crate::proc;
 
@@ -90,7 +90,9 @@ impl Profile {
     /// Its container runtime; profiles of old say nothing, and mean docker.
     pub(super) fn runtime(&self) -> &str {
         match self.config.kubernetes_config.container_runtime.as_str() {
-            "" => "docker",
+            "" => DOCKER,
+            // cri-o has two names.
+            "cri-o" => "crio",
             runtime => runtime,
         }
     }

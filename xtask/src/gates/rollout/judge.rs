@@ -6,7 +6,7 @@ use super::super::Verdict;
 use super::super::clock::Clock;
 use super::super::condition::{Condition, one_line};
 use super::super::pod::{self, Grace, Sign};
-use super::view::{self, Runs, View, short_id};
+use super::view::{self, Runs, View};
 use super::{PodRef, RolledOut, Snapshot};
 use crate::commands::Advice;
 
@@ -76,10 +76,10 @@ fn open(s: &Snapshot, view: &View<'_>, wanted: i32, superseded: &str) -> Verdict
             ip: pod.status.as_ref().and_then(|status| status.pod_ip.clone()).unwrap_or_default(),
         })
         .collect();
-    let image = match (s.target.image.as_str(), s.target.image_id.as_str()) {
+    let image = match (s.target.image.as_str(), &s.target.digests) {
         ("", _) => view.images().collect::<Vec<_>>().join(", "),
-        (image, "") => image.to_owned(),
-        (image, id) => format!("{image} ({})", short_id(id)),
+        (image, digests) if digests.is_empty() => image.to_owned(),
+        (image, digests) => format!("{image} ({digests})"),
     };
     let line = format!("{superseded}{wanted} of {wanted} pods run {image}, revision {revision}");
     Verdict::Open(RolledOut { pods, replicas: wanted, revision }, line)

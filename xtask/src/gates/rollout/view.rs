@@ -10,6 +10,7 @@ use super::super::clock::Clock;
 use super::super::condition::{self, Condition};
 use super::super::pod::{self, Sign};
 use super::{Rollout, Snapshot};
+use crate::image::short_id;
 
 const REVISION: &str = "deployment.kubernetes.io/revision";
 /// The label by which the controller tells its ReplicaSets apart; not part of the template proper.
@@ -182,37 +183,9 @@ pub(super) fn runs(target: &Rollout, pod: &Pod) -> Runs {
         if status.image_id.is_empty() {
             return Runs::Unknown;
         }
-        if target.image_id.is_empty() || status.image_id.contains(digest(&target.image_id)) {
-            continue;
-        }
-        // A registry's digest is no image id.
-        let by_reference = status.image_id.contains('@') && same_reference(&status.image, &target.image);
-        if !by_reference {
-            return Runs::Other(format!(
-                "imageID {}, not the built {}",
-                short_id(&status.image_id),
-                short_id(&target.image_id)
-            ));
+        if !target.digests.is_empty() && !target.digests.contains(&status.image_id) {
+            return Runs::Other(format!("{}, not the built {}", short_id(&status.image_id), target.digests));
         }
     }
     if any { Runs::Built } else { Runs::Other(format!("no container of image {}", target.image)) }
-}
-
-fn digest(id: &str) -> &str {
-    id.rsplit(':').next().unwrap_or(id)
-}
-
-/// The first twelve digits of an id, as docker shows it.
-pub(super) fn short_id(id: &str) -> &str {
-    let digest = digest(id);
-    digest.get(..12).unwrap_or(digest)
-}
-
-/// Docker's default registry and library may be left out.
-fn same_reference(a: &str, b: &str) -> bool {
-    let short = |text: &str| {
-        let text = text.strip_prefix("docker.io/").unwrap_or(text);
-        text.strip_prefix("library/").unwrap_or(text).to_owned()
-    };
-    short(a) == short(b)
 }

@@ -24,6 +24,7 @@ use super::objects::{ID, IMAGE, object, template};
 use crate::cx::Cx;
 use crate::gates::Verdict;
 use crate::gates::rollout::Rollout;
+use crate::image::Digests;
 use crate::output::Output;
 
 type Bytes = http_body_util::combinators::UnsyncBoxBody<bytes::Bytes, BoxError>;
@@ -283,7 +284,7 @@ impl<'s> Play<'s> {
         Rollout {
             namespace: self.namespace.into(),
             deployment: self.name.into(),
-            image_id: ID.into(),
+            digests: Digests::new([ID]),
             image: IMAGE.into(),
             min_replicas: None,
         }

@@ -37,7 +37,7 @@ async fn a_rollout_opens_at_the_event_that_completes_it() {
     let opened = until(&mut verdicts, |line| line.starts_with("open")).await;
     // Generous: the machine that tests may be busy. A poll would take the better part of a second.
     assert!(event.elapsed() < Duration::from_millis(250), "{:?}", event.elapsed());
-    assert_eq!(opened, "open: 2 of 2 pods run web:new (aaaaaaaaaaaa), revision 1");
+    assert_eq!(opened, "open: 2 of 2 pods run web:new (sha256:aaaaaaaaaaaa), revision 1");
 }
 
 #[tokio::test]

@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 
 use super::at;
 use crate::gates::rollout::{Rollout, Snapshot};
+use crate::image::Digests;
 
 pub(super) const IMAGE: &str = "web:new";
 pub(super) const ID: &str = "sha256:aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa";
@@ -142,7 +143,7 @@ pub(super) fn complete() -> Snapshot {
     let target = Rollout {
         namespace: "default".into(),
         deployment: "web".into(),
-        image_id: ID.into(),
+        digests: Digests::new([ID]),
         image: IMAGE.into(),
         min_replicas: None,
     };

@@ -8,11 +8,12 @@ use super::objects::{
 use super::{at, clock, expect, line};
 use crate::gates::Verdict;
 use crate::gates::rollout::{Snapshot, judge};
+use crate::image::Digests;
 
 #[test]
 fn opens_when_all_is_new_and_available() {
     let Verdict::Open(rolled_out, how) = judge(&complete(), &clock(5)) else { panic!("closed") };
-    assert_eq!(how, "3 of 3 pods run web:new (aaaaaaaaaaaa), revision 2");
+    assert_eq!(how, "3 of 3 pods run web:new (sha256:aaaaaaaaaaaa), revision 2");
     assert_eq!((rolled_out.replicas, rolled_out.revision), (3, 2));
     let names: Vec<_> = rolled_out.pods.iter().map(|pod| pod.name.as_str()).collect();
     assert_eq!(names, ["web-new-a", "web-new-b", "web-new-c"]);
@@ -147,12 +148,13 @@ fn compares_the_image_that_runs() {
         (ID, IMAGE),
         (&format!("docker://sha256:{hex}"), IMAGE),
         (&format!("sandbox://{hex}"), "whatever"),
-        // A registry's digest is no image id; the name must do.
+        // Of its manifest, by runtimes that do not tell the config's.
         ("docker-pullable://web@sha256:cccc", IMAGE),
         ("docker.io/library/web@sha256:cccc", "docker.io/library/web:new"),
     ];
     for (id, name) in open {
         let mut world = complete();
+        world.target.digests = Digests::new([ID, "sha256:cccc"]);
         set_image(&mut world, id, name);
         assert!(matches!(judge(&world, &clock(5)), Verdict::Open(..)), "{id} {name}");
     }
@@ -160,13 +162,13 @@ fn compares_the_image_that_runs() {
     set_image(&mut world, &format!("docker://{OTHER_ID}"), IMAGE);
     expect(
         &judge(&world, &clock(5)),
-        "doomed: a runs another image under the name web:new (imageID bbbbbbbbbbbb, not the built aaaaaaaaaaaa)",
+        "doomed: a runs another image under the name web:new (sha256:bbbbbbbbbbbb, not the built sha256:aaaaaaaaaaaa)",
     );
     let mut world = complete();
-    set_image(&mut world, "docker-pullable://web@sha256:cccc", "web:other");
+    set_image(&mut world, "docker-pullable://web@sha256:cccc", IMAGE);
     expect(
         &judge(&world, &clock(5)),
-        "doomed: a runs another image under the name web:new (imageID cccc, not the built aaaaaaaaaaaa)",
+        "doomed: a runs another image under the name web:new (sha256:cccc, not the built sha256:aaaaaaaaaaaa)",
     );
 }
 
@@ -181,7 +183,7 @@ fn set_image(world: &mut Snapshot, id: &str, name: &str) {
 fn a_look_without_a_built_image_takes_what_is_deployed() {
     let mut world = complete();
     world.target.image.clear();
-    world.target.image_id.clear();
+    world.target.digests = Digests::default();
     expect(&judge(&world, &clock(5)), "open: 3 of 3 pods run web:new, revision 2");
 }
 
@@ -232,7 +234,7 @@ fn follows_a_rollout_that_comes_in_between() {
     );
     expect(
         &judge(&world, &clock(9)),
-        "open: another rollout came in between (revision 3 after 2); 3 of 3 pods run web:new (aaaaaaaaaaaa), revision 3",
+        "open: another rollout came in between (revision 3 after 2); 3 of 3 pods run web:new (sha256:aaaaaaaaaaaa), revision 3",
     );
 }
 
@@ -252,7 +254,7 @@ fn follows_an_autoscaler_that_scales_in_the_middle() {
     }
     let counts = json!({"replicas": 5, "updatedReplicas": 5, "readyReplicas": 5, "availableReplicas": 5});
     patch(world.deployments.get_mut("web").unwrap(), &json!({"status": counts}));
-    expect(&judge(&world, &clock(2)), "open: 5 of 5 pods run web:new (aaaaaaaaaaaa), revision 2");
+    expect(&judge(&world, &clock(2)), "open: 5 of 5 pods run web:new (sha256:aaaaaaaaaaaa), revision 2");
 }
 
 /// While Recreate waits for the old pods, the old ReplicaSet is still the one with the highest revision: neither it

@@ -1,0 +1,11 @@
+//! The app's image as a thing of its own: its names, its digests, and the archive that brings it where no container
+//! engine builds.
+
+pub mod archive;
+mod contents;
+mod digests;
+mod name;
+
+pub use contents::contents;
+pub use digests::{Digests, short_id};
+pub use name::canonical;
