@@ -37,6 +37,26 @@ pub struct Hint(pub String);
 #[derive(Clone, Debug, Default, serde::Serialize)]
 pub struct Evidence(pub Vec<(String, Vec<String>)>);
 
+/// What a child printed before it failed, in its own colours; shown where nobody has put [`Evidence`] in its place.
+#[derive(Clone, Debug)]
+pub struct Printed {
+    /// The command or the program.
+    pub by: String,
+    /// What is worth quoting.
+    pub lines: Vec<String>,
+    /// The file that has all of it, where there is one.
+    pub log: Option<String>,
+}
+
+impl Printed {
+    /// The line above the quoted ones.
+    pub fn heading(&self) -> String {
+        let said = if self.lines.is_empty() { "printed nothing" } else { "printed" };
+        let log = self.log.as_ref().map(|log| format!("; its log is {log}")).unwrap_or_default();
+        format!("`{}` {said}{log}", self.by)
+    }
+}
+
 /// The run was told to stop while this was under way; it is the echo of a cause, never the cause.
 #[derive(Debug)]
 pub struct Cancelled;

@@ -13,13 +13,16 @@ use rustix::process::{Pid, Signal, kill_process_group};
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
 
 use crate::cx::Cx;
-use crate::failure::{Attach as _, Cancelled};
+use crate::failure::{Attach as _, Cancelled, Printed};
+use crate::output;
 use crate::pipeline::Running;
+
+pub mod excerpt;
+
+use excerpt::Excerpt;
 
 /// What a child is given to end on its own after it was told to stop.
 const GRACE: Duration = Duration::from_secs(2);
-/// How many of a failed child's last lines its error quotes.
-const QUOTED_LINES: usize = 12;
 
 /// A command line by value; prints as its environment and quoted arguments, ready to be pasted into a shell.
 pub struct Command {
@@ -99,34 +102,48 @@ fn quoted(text: &str) -> String {
     }
 }
 
+/// What a line of a child's output is to a person.
+pub struct Heard {
+    /// What the step's live line shows of it.
+    pub live: Option<String>,
+    /// Whether it may explain a failure, and is quoted then.
+    pub quote: bool,
+}
+
+impl From<Option<String>> for Heard {
+    fn from(live: Option<String>) -> Heard {
+        Heard { live, quote: true }
+    }
+}
+
 /// Runs a command to its end; its last line is the step's live line, all of it goes into `<step>.log` of the run.
 /// Returns its standard output.
 ///
 /// # Errors
-/// When it can't be spawned, ends badly (quoting its last lines), or the run is told to stop.
+/// When it can't be spawned, ends badly (quoting its output), or the run is told to stop.
 pub async fn run(cx: &Cx, step: &Running<'_>, command: Command) -> Result<String> {
     run_with(cx, step, command, |line| Some(line.trim().to_owned())).await
 }
 
-/// [`run`], where `say` turns each line into what the live line shows of it.
+/// [`run`], where `hear` says what each line, without its colours, is to a person.
 ///
 /// # Errors
 /// As [`run`].
-pub async fn run_with(
+pub async fn run_with<H: Into<Heard>>(
     cx: &Cx,
     step: &Running<'_>,
     command: Command,
-    mut say: impl FnMut(&str) -> Option<String>,
+    mut hear: impl FnMut(&str) -> H,
 ) -> Result<String> {
     let shown = command.to_string();
     cx.output.trace(&format!("$ {shown}"));
     if cx.is_stopped() {
         return Err(Cancelled.into());
     }
-    let mut log = match &cx.run_dir {
-        Some(dir) => {
-            let path = dir.join(format!("{}.log", step.name()));
-            let file = tokio::fs::File::options().create(true).append(true).open(&path).await;
+    let log_path = cx.run_dir.as_ref().map(|dir| dir.join(format!("{}.log", step.name())));
+    let mut log = match &log_path {
+        Some(path) => {
+            let file = tokio::fs::File::options().create(true).append(true).open(path).await;
             Some(file.with_context(|| format!("opening {}", path.display()))?)
         }
         None => None,
@@ -135,26 +152,21 @@ pub async fn run_with(
         log.write_all(format!("$ {shown}\n").as_bytes()).await.context("writing the step's log")?;
     }
     let mut child = Child::spawn(cx, command)?;
-    let mut stdout = BufReader::new(child.inner.stdout.take().context("the child has no stdout")?).lines();
-    let mut stderr = BufReader::new(child.inner.stderr.take().context("the child has no stderr")?).lines();
+    let mut stdout = Lines::of(child.inner.stdout.take().context("the child has no stdout")?);
+    let mut stderr = Lines::of(child.inner.stderr.take().context("the child has no stderr")?);
     let (mut out_open, mut err_open) = (true, true);
     let mut output = String::new();
-    let mut last = std::collections::VecDeque::new();
+    let mut excerpt = Excerpt::default();
     while out_open || err_open {
         let (line, is_stdout) = tokio::select! {
             () = cx.stopped() => {
                 child.stop().await;
                 return Err(anyhow::Error::from(Cancelled).context(format!("running `{shown}`")));
             }
-            line = stdout.next_line(), if out_open => (line, true),
-            line = stderr.next_line(), if err_open => (line, false),
+            line = stdout.next(), if out_open => (line, true),
+            line = stderr.next(), if err_open => (line, false),
         };
-        // A line that is not UTF-8 must not end the reading: the child would block on a full pipe.
-        let line = match line {
-            Ok(line) => line,
-            Err(error) if error.kind() == std::io::ErrorKind::InvalidData => Some("(not UTF-8)".to_owned()),
-            Err(error) => return Err(error).with_context(|| format!("reading what `{shown}` prints")),
-        };
+        let line = line.with_context(|| format!("reading what `{shown}` prints"))?;
         let Some(line) = line else {
             if is_stdout {
                 out_open = false;
@@ -163,21 +175,22 @@ pub async fn run_with(
             }
             continue;
         };
+        let plain = output::plain(&line);
         if let Some(log) = &mut log {
-            log.write_all(format!("{line}\n").as_bytes()).await.context("writing the step's log")?;
+            log.write_all(format!("{plain}\n").as_bytes()).await.context("writing the step's log")?;
         }
-        cx.output.trace(&format!("  {line}"));
-        if let Some(text) = say(&line) {
+        cx.output.trace(&format!("  {plain}"));
+        let Heard { live, quote } = hear(&plain).into();
+        if let Some(text) = live {
             step.at(text);
         }
         if is_stdout {
             output.push_str(&line);
             output.push('\n');
         }
-        if last.len() == QUOTED_LINES {
-            last.pop_front();
+        if quote {
+            excerpt.push(&line);
         }
-        last.push_back(line);
     }
     let status = tokio::select! {
         status = child.inner.wait() => status.with_context(|| format!("waiting for `{shown}`"))?,
@@ -193,9 +206,35 @@ pub async fn run_with(
     if status.success() {
         return Ok(output);
     }
-    let quoted: Vec<String> = last.into();
-    let evidence = crate::failure::Evidence(vec![(format!("last lines of `{shown}`"), quoted)]);
-    Err(anyhow!("`{shown}` {}", ending(status))).attach(evidence)
+    let log = log_path.map(|path| cx.short(&path).to_string());
+    Err(anyhow!("`{shown}` {}", ending(status))).attach(Printed {
+        by: shown,
+        lines: excerpt.lines(log.as_deref()),
+        log,
+    })
+}
+
+/// The lines of a stream; bytes that are not UTF-8 are replaced.
+struct Lines<R> {
+    reader: BufReader<R>,
+    line: Vec<u8>,
+}
+
+impl<R: tokio::io::AsyncRead + Unpin> Lines<R> {
+    fn of(stream: R) -> Lines<R> {
+        Lines { reader: BufReader::new(stream), line: Vec::new() }
+    }
+
+    /// The next line; nothing is lost when the wait for it is given up.
+    async fn next(&mut self) -> std::io::Result<Option<String>> {
+        self.reader.read_until(b'\n', &mut self.line).await?;
+        if self.line.is_empty() {
+            return Ok(None);
+        }
+        let line = String::from_utf8_lossy(&self.line).trim_end_matches(['\n', '\r']).to_owned();
+        self.line.clear();
+        Ok(Some(line))
+    }
 }
 
 /// Runs a command whose output is data, or only its success is of interest, outside any step.

@@ -10,10 +10,11 @@ use xshell::cmd;
 use super::{Cluster, Kind, Plan, Problem};
 use crate::cli::SandboxProcess;
 use crate::cx::Cx;
-use crate::failure::{Attach as _, Cancelled, Evidence};
+use crate::failure::{Attach as _, Cancelled, Printed};
 use crate::image::Digests;
 use crate::pipeline::{Outcome, Running};
 use crate::proc;
+use crate::proc::excerpt::Excerpt;
 use crate::steps::image::{self, ImageRef, Linkage, Recipe};
 
 /// How long the daemon may take until its API answers.
@@ -75,6 +76,7 @@ impl Sandbox {
             _ => "",
         };
         home.create().context("making the sandbox's folder")?;
+        let log_before = std::fs::metadata(home.log()).map_or(0, |log| log.len());
         let mut daemon = proc::daemon(self.serve_command()?, &home.log())?;
         let deadline = tokio::time::Instant::now() + START_DEADLINE;
         loop {
@@ -83,10 +85,10 @@ impl Sandbox {
                 return Ok(Outcome::Did(cluster, how));
             }
             if let Some(status) = daemon.try_wait().context("looking after the sandbox")? {
-                return Err(self.failed(&format!("the sandbox ended at once ({status})")));
+                return Err(self.failed(&format!("the sandbox ended at once ({status})"), log_before));
             }
             if tokio::time::Instant::now() > deadline {
-                return Err(self.failed("the sandbox started but its API does not answer"));
+                return Err(self.failed("the sandbox started but its API does not answer", log_before));
             }
             step.at("the sandbox starts: waiting for its API");
             tokio::select! {
@@ -96,13 +98,14 @@ impl Sandbox {
         }
     }
 
-    fn failed(&self, what: &str) -> anyhow::Error {
+    /// A failed start, with what the daemon has logged since then.
+    fn failed(&self, what: &str, log_before: u64) -> anyhow::Error {
         let log = self.home().log();
-        let text = std::fs::read_to_string(&log).unwrap_or_default();
-        let lines: Vec<String> = text.lines().rev().take(12).map(str::to_owned).collect();
-        let evidence =
-            Evidence(vec![(format!("last lines of {}", log.display()), lines.into_iter().rev().collect())]);
-        anyhow!("{what}").attach(evidence).hint(format!("the whole log is {}", log.display()))
+        let bytes = std::fs::read(&log).unwrap_or_default();
+        let since = usize::try_from(log_before).ok().and_then(|start| bytes.get(start..)).unwrap_or(&bytes);
+        let log = log.display().to_string();
+        let lines = Excerpt::of(&String::from_utf8_lossy(since)).lines(Some(&log));
+        anyhow!("{what}").attach(Printed { by: "sandbox serve".to_owned(), lines, log: Some(log) })
     }
 
     fn serve_command(&self) -> Result<proc::Command> {

@@ -1,13 +1,15 @@
 //! What a person sees: live lines on a terminal, plain lines elsewhere.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::fmt::Write as _;
 use std::time::{Duration, Instant};
 
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 
+use super::style::{only_colour, painted, plain};
 use super::{Event, Kind, State};
-use crate::failure::{Evidence, Exit, Hint, attached, paragraph};
+use crate::failure::{Evidence, Exit, Hint, Printed, attached, paragraph};
 
 /// Without a terminal, a wait speaks when it is this old, and then at most this often.
 const PLAIN_WAIT_EVERY: Duration = Duration::from_secs(5);
@@ -16,6 +18,7 @@ const NAME_WIDTH: usize = 18;
 
 pub(super) struct Human {
     live: Option<MultiProgress>,
+    colour: bool,
     verbose: bool,
     running: HashMap<String, Running>,
 }
@@ -26,8 +29,8 @@ struct Running {
 }
 
 impl Human {
-    pub(super) fn new(live: bool, verbose: bool) -> Human {
-        Human { live: live.then(MultiProgress::new), verbose, running: HashMap::new() }
+    pub(super) fn new(live: bool, colour: bool, verbose: bool) -> Human {
+        Human { live: live.then(MultiProgress::new), colour, verbose, running: HashMap::new() }
     }
 
     pub(super) fn event(&mut self, event: &Event) {
@@ -55,7 +58,7 @@ impl Human {
     }
 
     fn wait(&mut self, event: &Event) {
-        let left = event.left_seconds.map(|s| format!(" (until {s:.0} s from now)")).unwrap_or_default();
+        let left = event.left_seconds.map(|s| format!(" ({s:.0} s left)")).unwrap_or_default();
         let Some(running) = self.running.get_mut(&event.name) else { return };
         if let Some(bar) = &running.bar {
             bar.set_message(format!("{}{left}", event.detail));
@@ -86,6 +89,7 @@ impl Human {
     }
 
     pub(super) fn note(&self, text: &str) {
+        let text = if self.colour { Cow::Owned(painted(text)) } else { Cow::Borrowed(text) };
         self.suspend(|| eprintln!("{text}"));
     }
 
@@ -117,7 +121,7 @@ fn label(event: &Event) -> String {
 }
 
 /// A failure as a paragraph, its evidence, and what to try.
-pub(super) fn failure(error: &anyhow::Error, exit: Exit) -> String {
+pub(super) fn failure(error: &anyhow::Error, exit: Exit, colour: bool) -> String {
     let mut text = String::new();
     if let Some(Evidence(parts)) = attached(error) {
         for (heading, lines) in parts.iter().filter(|(_, lines)| !lines.is_empty()) {
@@ -126,11 +130,16 @@ pub(super) fn failure(error: &anyhow::Error, exit: Exit) -> String {
                 let _ = writeln!(text, "    {line}");
             }
         }
+    } else if let Some(printed) = attached::<Printed>(error) {
+        let _ = writeln!(text, "  {}", printed.heading());
+        for line in &printed.lines {
+            let _ = writeln!(text, "    {}", if colour { only_colour(line) } else { plain(line) });
+        }
     }
     let word = if exit == Exit::Interrupted { "interrupted" } else { "error" };
     let _ = writeln!(text, "{word}: {}", paragraph(error));
     if let Some(Hint(hint)) = attached(error) {
         let _ = writeln!(text, "hint: {hint}");
     }
-    text
+    if colour { painted(&text) } else { text }
 }

@@ -3,6 +3,7 @@
 #![allow(clippy::print_stdout, clippy::print_stderr)]
 
 mod human;
+mod style;
 mod timing;
 
 use std::fs::File;
@@ -14,9 +15,13 @@ use anyhow::{Context as _, Result};
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
-use crate::failure::{Evidence, Exit, Hint, attached, exit_of, paragraph};
+use crate::failure::{Evidence, Exit, Hint, Printed, attached, exit_of, paragraph};
 use crate::options::Format;
+pub(crate) use style::plain;
 pub use timing::{Span, critical_path, table};
+
+/// Where no step took this many seconds, nobody asks where the time went.
+const WORTH_A_TABLE: f64 = 1.0;
 
 /// What an event is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -80,8 +85,16 @@ pub struct Output {
 impl Output {
     /// For stdout and stderr as this process has them.
     pub fn new(format: Format, verbose: bool) -> Output {
-        let live = format == Format::Human && std::io::stderr().is_terminal();
-        Output { format, log: Mutex::new(None), human: Mutex::new(human::Human::new(live, verbose)) }
+        let stderr = std::io::stderr();
+        // A terminal that can't move its cursor is written to line by line.
+        let live = format == Format::Human && stderr.is_terminal() && anstyle_query::term_supports_color();
+        let human = human::Human::new(live, style::is_wanted(&stderr), verbose);
+        Output { format, log: Mutex::new(None), human: Mutex::new(human) }
+    }
+
+    /// Whether colour is shown to the person.
+    fn colour(&self) -> bool {
+        style::is_wanted(&std::io::stderr())
     }
 
     /// From now on every event is also kept in `path`, one JSON object a line.
@@ -144,16 +157,19 @@ impl Output {
                 }
                 if let Some(evidence) = attached::<Evidence>(error) {
                     summary.insert("evidence".into(), json!(evidence));
+                } else if let Some(printed) = attached::<Printed>(error) {
+                    let lines = printed.lines.iter().map(|line| plain(line)).collect();
+                    summary.insert("evidence".into(), json!(Evidence(vec![(printed.heading(), lines)])));
                 }
             }
         }
         self.json_line(&Value::Object(summary).to_string());
         if self.format == Format::Human {
-            if spans.len() > 1 {
+            if spans.len() > 1 && spans.iter().any(|span| span.seconds() >= WORTH_A_TABLE) {
                 eprint!("\n{}", table(spans));
             }
             if let Err(error) = result {
-                eprint!("{}", human::failure(error, exit));
+                eprint!("{}", human::failure(error, exit, self.colour()));
             }
         }
     }
@@ -171,7 +187,7 @@ impl Output {
 /// The failure of a command that has no run, such as bad input before anything began.
 pub fn report(error: &anyhow::Error) -> Exit {
     let exit = exit_of(error);
-    eprint!("{}", human::failure(error, exit));
+    eprint!("{}", human::failure(error, exit, style::is_wanted(&std::io::stderr())));
     exit
 }
 

@@ -133,3 +133,47 @@ fn no_cluster_runs() {
     assert!(status["gates"][0]["detail"].as_str().is_some_and(|detail| detail.contains(&up)), "{status}");
     world.run_ok(&["down"]);
 }
+
+/// A cargo that fails to compile, at length.
+fn failing_cargo(world: &World) -> std::path::PathBuf {
+    use std::os::unix::fs::PermissionsExt as _;
+    let cargo = world.scratch().join("cargo");
+    let real = std::env::var("CARGO").unwrap_or_else(|_| "cargo".to_owned());
+    let script = format!(
+        "#!/bin/sh\n[ \"$1\" = rustc ] || exec {real} \"$@\"\n\
+         printf '\\033[1m\\033[38;5;9merror[E0308]\\033[0m: mismatched types\\033]0;title\\007\\n' >&2\n\
+         for i in $(seq 1000); do echo \"  line $i\" >&2; done\necho 'error: could not compile' >&2\nexit 101\n"
+    );
+    std::fs::write(&cargo, script).expect("writing the script");
+    std::fs::set_permissions(&cargo, std::fs::Permissions::from_mode(0o755)).expect("making it a program");
+    cargo
+}
+
+#[test]
+fn a_failed_build_is_quoted_from_its_first_error_to_its_last_and_names_its_log() {
+    let mut world = World::sandbox();
+    world.set("CARGO", failing_cargo(&world).display());
+    let ran = world.run(&["up"]);
+    says(
+        &ran,
+        20,
+        &[
+            "    error[E0308]: mismatched types\n",
+            "      line 1\n",
+            "862 lines left out; all of them are in target/xtask/runs/",
+            "      line 1000\n",
+            "    error: could not compile\n",
+            "/image.log",
+        ],
+    );
+    assert!(!ran.stderr.contains('\x1b'), "no colour is wanted: {}", ran.stderr);
+
+    world.set("NO_COLOR", "");
+    world.set("CLICOLOR_FORCE", "1");
+    let coloured = world.run(&["up"]).stderr;
+    assert!(coloured.contains("\x1b[1m\x1b[38;5;9merror[E0308]\x1b[0m: mismatched types"), "{coloured}");
+    assert!(!coloured.contains('\x07'), "colour, and nothing else of a terminal's language: {coloured}");
+    let summary = world.run(&["up", "--output", "json"]).summary();
+    let quoted = &summary["evidence"][0][1];
+    assert_eq!(quoted[0], "error[E0308]: mismatched types", "{summary}");
+}
