@@ -2,7 +2,6 @@
 
 use serde_json::{Value, json};
 
-use crate::defaults;
 use crate::fields::{self, FieldSet};
 use crate::kinds::Kind;
 use crate::managed::{self, Entry};
@@ -37,7 +36,6 @@ pub(crate) fn first(
     options: &WriteOptions,
 ) -> Result<(), ApiError> {
     check(config)?;
-    drop_nulls(config);
     let fields = typed::fields(kind, config, Half::of(subresource));
     let mine = Entry::new(kind, subresource, &options.manager, "Apply");
     managed::write(config, &[Entry { fields, ..mine }]);
@@ -53,10 +51,8 @@ pub(crate) fn merge(
     options: &WriteOptions,
 ) -> Result<Value, ApiError> {
     check(config)?;
-    let mut config = config.clone();
-    drop_nulls(&mut config);
     let half = Half::of(subresource);
-    let wanted = typed::fields(kind, &config, half);
+    let wanted = typed::fields(kind, config, half);
     let mut others = managed::read(live);
     if others.is_empty() {
         others.extend(managed::before_first_apply(kind, live));
@@ -64,23 +60,23 @@ pub(crate) fn merge(
     let position = others.iter().position(|entry| entry.is(&options.manager, "Apply", subresource));
     let mut mine = match position {
         Some(index) => others.remove(index),
-        None => Entry::new(kind, subresource, &options.manager, "Apply"),
+        // As in Kubernetes, who has changed nothing yet has no time.
+        None => Entry { time: String::new(), ..Entry::new(kind, subresource, &options.manager, "Apply") },
     };
 
     let mut merged = live.clone();
-    typed::merge(kind, &mut merged, &config, half);
+    typed::merge(kind, &mut merged, config, half);
     // What the manager gave up and nobody owns goes; and a struct goes whole, with the defaults in it, when nobody owns a
     // field of it any more.
     let mut owned = wanted.clone();
+    // Whoever applies names the object.
+    owned.add_below("f:metadata".to_owned(), FieldSet::here());
     others.iter().for_each(|entry| owned.add(entry.fields.clone()));
     let mut gone = mine.fields.with_parents();
     gone.subtract(&owned.with_parents());
     typed::remove(kind, &mut merged, &gone);
 
-    // What defaulting puts back is no change: a reference applied without its default apiVersion, say.
-    let mut completed = merged.clone();
-    defaults::apply(kind, &mut completed);
-    let compared = typed::compare(kind, Some(live), &completed, half);
+    let compared = typed::compare(kind, Some(live), &merged, half);
     let changed = compared.changed();
     let conflicts: Vec<FieldSet> = others.iter().map(|entry| entry.fields.common(&changed)).collect();
     if !options.force && conflicts.iter().any(|fields| !fields.is_empty()) {
@@ -90,7 +86,7 @@ pub(crate) fn merge(
         entry.fields.subtract(&changed);
         entry.fields.subtract(&compared.removed);
     }
-    if mine.fields != wanted || !compared.is_empty() {
+    if !compared.is_empty() {
         mine.time = managed::written_at(subresource);
     }
     others.push(Entry { fields: wanted, api_version: kind.api_version(), ..mine });
@@ -103,17 +99,6 @@ fn check(config: &Value) -> Result<(), ApiError> {
         return Err(ApiError::bad_request("metadata.managedFields must be nil"));
     }
     Ok(())
-}
-
-fn drop_nulls(value: &mut Value) {
-    match value {
-        Value::Object(fields) => {
-            fields.retain(|_, value| !value.is_null());
-            fields.values_mut().for_each(drop_nulls);
-        }
-        Value::Array(items) => items.iter_mut().for_each(drop_nulls),
-        _ => {}
-    }
 }
 
 /// How many fields an error names; it says how many more there are.

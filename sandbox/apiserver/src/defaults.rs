@@ -4,6 +4,7 @@ use serde_json::{Value, json};
 
 use crate::kinds::Kind;
 use crate::presence;
+use crate::schema::VOLUME_SOURCES;
 use crate::store::meta;
 
 /// Fills in what was left out.
@@ -179,6 +180,9 @@ fn pod_spec(spec: &mut Value) {
         each_in(spec, list, container);
     }
     each_in(spec, "volumes", |volume| {
+        if VOLUME_SOURCES.iter().all(|source| volume[source].is_null()) {
+            set(volume, "emptyDir", json!({}));
+        }
         for source in ["configMap", "secret"] {
             if volume.get(source).is_some_and(Value::is_object) {
                 set(&mut volume[source], "defaultMode", json!(420));
@@ -215,6 +219,9 @@ fn container(container: &mut Value) {
         if variable["valueFrom"].get("fieldRef").is_some_and(Value::is_object) {
             set(&mut variable["valueFrom"]["fieldRef"], "apiVersion", json!("v1"));
         }
+        if variable["valueFrom"].get("resourceFieldRef").is_some_and(Value::is_object) {
+            set(&mut variable["valueFrom"]["resourceFieldRef"], "divisor", json!("0"));
+        }
     });
     for probe in ["startupProbe", "readinessProbe", "livenessProbe"] {
         if let Some(probe) = container.get_mut(probe).filter(|probe| probe.is_object()) {
@@ -223,6 +230,9 @@ fn container(container: &mut Value) {
             set(probe, "successThreshold", json!(1));
             set(probe, "failureThreshold", json!(3));
             handler(probe);
+            if let Some(grpc) = probe.get_mut("grpc").filter(|grpc| grpc.is_object()) {
+                set(grpc, "service", json!(""));
+            }
         }
     }
     if let Some(lifecycle) = container.get_mut("lifecycle").filter(|lifecycle| lifecycle.is_object()) {
@@ -269,6 +279,8 @@ fn service(object: &mut Value) {
     set(spec, "sessionAffinity", json!("None"));
     if spec["sessionAffinity"] == "ClientIP" {
         set(spec, "sessionAffinityConfig", json!({"clientIP": {"timeoutSeconds": 10_800}}));
+    } else {
+        remove(spec, "sessionAffinityConfig");
     }
     if spec["type"] != "ExternalName" {
         set(spec, "internalTrafficPolicy", json!("Cluster"));

@@ -27,11 +27,41 @@ impl Path {
     fn parent(&self) -> &str {
         self.0.iter().rev().nth(1).map_or("", String::as_str)
     }
-
-    fn top(&self) -> &str {
-        self.0.first().map_or("", String::as_str)
-    }
 }
+
+/// The fields of a volume that say what it is; one of them, in the order in which Kubernetes looks at them.
+pub(crate) const VOLUME_SOURCES: [&str; 30] = [
+    "emptyDir",
+    "hostPath",
+    "gitRepo",
+    "gcePersistentDisk",
+    "awsElasticBlockStore",
+    "secret",
+    "nfs",
+    "iscsi",
+    "glusterfs",
+    "flocker",
+    "persistentVolumeClaim",
+    "rbd",
+    "cinder",
+    "cephfs",
+    "quobyte",
+    "downwardAPI",
+    "fc",
+    "flexVolume",
+    "configMap",
+    "azureFile",
+    "vsphereVolume",
+    "photonPersistentDisk",
+    "portworxVolume",
+    "azureDisk",
+    "storageos",
+    "projected",
+    "scaleIO",
+    "csi",
+    "ephemeral",
+    "image",
+];
 
 /// How a list or map is merged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -50,18 +80,23 @@ pub(crate) enum Merge {
 pub(crate) fn list(kind: &Kind, path: &Path) -> Merge {
     use Merge::{Atomic, Keyed, Set};
     let (parent, last) = (path.parent(), path.last());
-    match (path.top(), last) {
+    match (parent, last) {
         ("metadata", "finalizers") => return Set,
         ("metadata", "ownerReferences") => return Keyed(&["uid"]),
         (_, "finalizers") if kind.is("", "namespaces") => return Atomic,
         _ => {}
     }
     match (parent, last) {
+        // Of a service account the pull secrets are replaced whole.
+        ("", "imagePullSecrets") => Atomic,
         (
             _,
             "containers" | "initContainers" | "ephemeralContainers" | "volumes" | "env" | "imagePullSecrets",
         )
-        | (_, "schedulingGates" | "resourceClaims" | "webhooks" | "matchConditions") => Keyed(&["name"]),
+        | (
+            _,
+            "schedulingGates" | "resourceClaims" | "resourceClaimStatuses" | "webhooks" | "matchConditions",
+        ) => Keyed(&["name"]),
         ("resources", "claims") => Keyed(&["name"]),
         (_, "secrets") if kind.is("", "serviceaccounts") => Keyed(&["name"]),
         (_, "volumeMounts") => Keyed(&["mountPath"]),
@@ -70,7 +105,7 @@ pub(crate) fn list(kind: &Kind, path: &Path) -> Merge {
             Keyed(&["containerPort", "protocol"])
         }
         ("spec", "ports") if kind.is("", "services") => Keyed(&["port", "protocol"]),
-        ("spec", "hostAliases") | ("status", "podIPs" | "hostIPs") => Keyed(&["ip"]),
+        ("spec", "hostAliases") | ("status", "podIPs") => Keyed(&["ip"]),
         ("spec", "topologySpreadConstraints") => Keyed(&["topologyKey", "whenUnsatisfiable"]),
         ("status", "conditions" | "addresses") => Keyed(&["type"]),
         ("spec", "podCIDRs") => Set,
@@ -86,21 +121,48 @@ pub(crate) fn key_default(field: &str) -> Option<&'static str> {
 /// How server-side apply merges the map at this path.
 pub(crate) fn map(path: &Path) -> Merge {
     use Merge::{Atomic, Granular};
-    if (path.parent(), path.last()) == ("service", "port") {
-        return Atomic;
-    }
-    match path.last() {
-        "selector" | "labelSelector" | "namespaceSelector" | "objectSelector" | "podSelector"
-        | "nodeSelector" | "fieldRef" | "resourceFieldRef" | "configMapKeyRef" | "secretKeyRef"
-        | "secretRef" | "configMapRef" | "roleRef" | "targetRef" | "involvedObject" | "scopeSelector" => {
-            Atomic
-        }
+    match (path.parent(), path.last()) {
+        ("service", "port")
+        | ("nodeAffinity", "requiredDuringSchedulingIgnoredDuringExecution")
+        | ("backend" | "defaultBackend", "resource") => Atomic,
+        (
+            _,
+            "selector"
+            | "labelSelector"
+            | "namespaceSelector"
+            | "objectSelector"
+            | "podSelector"
+            | "nodeSelector"
+            | "scopeSelector"
+            | "fieldRef"
+            | "resourceFieldRef"
+            | "configMapKeyRef"
+            | "secretKeyRef"
+            | "fileKeyRef"
+            | "secretRef"
+            | "configMapRef"
+            | "roleRef"
+            | "targetRef"
+            | "nodePublishSecretRef"
+            | "dataSource"
+            | "involvedObject"
+            | "related"
+            | "imagePullSecrets"
+            | "secrets"
+            | "ownerReferences",
+        ) => Atomic,
         _ => Granular,
     }
 }
 
 /// The field that strategic merge patch tells the items of this list apart by.
 pub(crate) fn merge_key(kind: &Kind, path: &Path) -> Option<&'static str> {
+    match (path.parent(), path.last()) {
+        // Where the two ways of merging differ.
+        ("", "imagePullSecrets") => return Some("name"),
+        ("status", "hostIPs") => return Some("ip"),
+        _ => {}
+    }
     match list(kind, path) {
         Merge::Keyed(keys) => keys.first().copied(),
         _ => None,

@@ -99,7 +99,7 @@ pub(crate) fn merge(kind: &Kind, object: &mut Value, config: &Value, half: Half)
     walk.merge(object, config);
 }
 
-/// Takes fields away, and then what contained them if that is empty.
+/// Takes fields away.
 pub(crate) fn remove(kind: &Kind, object: &mut Value, gone: &FieldSet) {
     // Nobody's set has fields that are not of its half.
     let mut walk = Walk { kind, half: Half::Spec, path: Path::default() };
@@ -282,48 +282,52 @@ impl Walk<'_> {
                 self.merge_items(live, items, |item| key_step(item, keys));
             }
             (Shape::Set, Value::Array(items)) => self.merge_items(live, items, value_step),
+            // Of what has parts, saying nothing takes none away.
+            (_, Value::Null) if !is_empty(live) && !matches!(self.shape(live), Shape::Leaf) => {}
             _ => *live = config.clone(),
         }
     }
 
-    /// Items come in the order applied; those that only the live list has keep their places before what follows them there.
+    /// Items come in the order applied; those that only the live list has come before what followed them there.
     fn merge_items(&mut self, live: &mut Value, items: &[Value], step: impl Fn(&Value) -> String) {
-        let live_items = match live.take() {
+        let old = match live.take() {
             Value::Array(items) => items,
             _ => Vec::new(),
         };
-        let applied: Vec<(String, &Value)> = items.iter().map(|item| (step(item), item)).collect();
-        let is_applied: HashSet<&String> = applied.iter().map(|(step, _)| step).collect();
-        // The live items that are applied too, by step; the others in their order, each with the applied one it precedes.
-        let mut shared: HashMap<String, Value> = HashMap::new();
-        let mut order = Vec::new();
-        let mut merged = Vec::new();
-        for item in live_items {
-            let step = step(&item);
-            if is_applied.contains(&step) {
-                order.push((Some(step.clone()), Value::Null));
-                shared.entry(step).or_insert(item);
-            } else {
-                order.push((None, item));
+        let mut old: Vec<(String, Value)> = old.into_iter().map(|item| (step(&item), item)).collect();
+        let new: Vec<(String, &Value)> = items.iter().map(|item| (step(item), item)).collect();
+        let in_new: HashSet<&String> = new.iter().map(|(step, _)| step).collect();
+        let mut in_old: HashMap<String, Value> = HashMap::new();
+        for (step, item) in &mut old {
+            if in_new.contains(step) {
+                in_old.entry(step.clone()).or_insert_with(|| item.take());
             }
         }
-        let mut order = order.into_iter().peekable();
+        let shared: HashSet<String> = in_old.keys().cloned().collect();
+        let mut next_shared =
+            new.iter().map(|(step, _)| step).filter(|step| shared.contains(*step)).peekable();
         let mut done: HashSet<&String> = HashSet::new();
-        for (step, item) in &applied {
-            while let Some((shared_step, own)) =
-                order.next_if(|(shared, _)| shared.as_ref().is_none_or(|shared| done.contains(shared)))
-            {
-                if shared_step.is_none() {
+        let mut merged = Vec::new();
+        let mut old = old.into_iter().peekable();
+        for (step, item) in &new {
+            // What only the live list has goes first, and what is merged elsewhere is passed over.
+            while let Some((_, own)) = old.next_if(|(old, _)| {
+                !in_new.contains(old)
+                    || done.contains(old)
+                    || old != step && next_shared.peek().is_some_and(|shared| *shared != old)
+            }) {
+                if !own.is_null() {
                     merged.push(own);
                 }
             }
-            let mut found = shared.remove(step).unwrap_or(Value::Null);
+            let mut found = in_old.remove(step).unwrap_or(Value::Null);
             self.merge(&mut found, item);
             merged.push(found);
             done.insert(step);
-            order.next_if(|(shared, _)| shared.as_ref() == Some(step));
+            old.next_if(|(old, _)| old == step);
+            next_shared.next_if(|shared| *shared == step);
         }
-        merged.extend(order.filter(|(shared, _)| shared.is_none()).map(|(_, own)| own));
+        merged.extend(old.filter(|(step, _)| !in_new.contains(step)).map(|(_, own)| own));
         *live = Value::Array(merged);
     }
 
@@ -335,7 +339,11 @@ impl Walk<'_> {
                     return false;
                 }
                 self.below(field, |walk| walk.remove(value, below));
-                !is_empty(value)
+                // It is null where nothing is left of it, and not gone: somebody may own the field itself.
+                if is_empty(value) {
+                    *value = Value::Null;
+                }
+                true
             }),
             (Shape::Keyed(keys), Value::Array(items)) => items.retain_mut(|item| {
                 let Some(below) = gone.at(&key_step(item, keys)) else { return true };

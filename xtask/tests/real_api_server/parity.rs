@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use http::header::{ACCEPT, CONTENT_TYPE, USER_AGENT};
 use serde::Deserialize;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::servers::Server;
 
@@ -100,6 +100,7 @@ const CHOSEN: &[(&str, &str)] = &[
 
 /// What is left out of messages: from the first text up to the second (to the end where that is empty).
 const UNSAID: &[(&str, &str, &str)] = &[
+    (" in scheme ", "", "a place in the Go source"),
     ("\n@@", "", "a difference of Go structs"),
     ("continue key is not valid: ", "", "the words of Go's JSON parser"),
     ("error converting YAML to JSON: yaml: ", "", "the words of Go's YAML parser"),
@@ -109,6 +110,85 @@ const UNSAID: &[(&str, &str, &str)] = &[
     ("UID in object meta: ", "", "an uid"),
 ];
 
+/// What `transitions.yaml` applies to one object after another, by the object's kind.
+#[derive(Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Transition {
+    /// A deployment of pods of these specs.
+    Pod(Vec<Step>),
+    Deployment(Vec<Step>),
+    Service(Vec<Step>),
+    HorizontalPodAutoscaler(Vec<Step>),
+    Ingress(Vec<Step>),
+    NetworkPolicy(Vec<Step>),
+    PodDisruptionBudget(Vec<Step>),
+    Lease(Vec<Step>),
+    ConfigMap(Vec<Step>),
+}
+
+/// One configuration: what it says of the object, and who applies it.
+#[derive(Deserialize)]
+struct Step {
+    #[serde(default = "one")]
+    by: String,
+    #[serde(default)]
+    force: bool,
+    #[serde(flatten)]
+    part: serde_json::Map<String, Value>,
+}
+
+fn one() -> String {
+    "one".to_owned()
+}
+
+impl Transition {
+    fn requests(self, number: usize) -> Vec<Request> {
+        let (group_version, kind, steps) = match self {
+            Transition::Pod(steps) => {
+                ("apps/v1", "Deployment", steps.into_iter().map(Step::of_pods).collect())
+            }
+            Transition::Deployment(steps) => ("apps/v1", "Deployment", steps),
+            Transition::Service(steps) => ("v1", "Service", steps),
+            Transition::HorizontalPodAutoscaler(steps) => {
+                ("autoscaling/v2", "HorizontalPodAutoscaler", steps)
+            }
+            Transition::Ingress(steps) => ("networking.k8s.io/v1", "Ingress", steps),
+            Transition::NetworkPolicy(steps) => ("networking.k8s.io/v1", "NetworkPolicy", steps),
+            Transition::PodDisruptionBudget(steps) => ("policy/v1", "PodDisruptionBudget", steps),
+            Transition::Lease(steps) => ("coordination.k8s.io/v1", "Lease", steps),
+            Transition::ConfigMap(steps) => ("v1", "ConfigMap", steps),
+        };
+        let root = if group_version == "v1" { "api" } else { "apis" };
+        let plural = match kind {
+            "NetworkPolicy" => "networkpolicies".to_owned(),
+            "Ingress" => "ingresses".to_owned(),
+            kind => format!("{}s", kind.to_lowercase()),
+        };
+        let path = format!("/{root}/{group_version}/namespaces/NS/{plural}/transition-{number}");
+        let request = |step: Step| {
+            let name = format!("transition-{number}");
+            let mut body = json!({"apiVersion": group_version, "kind": kind, "metadata": {"name": name}});
+            body.as_object_mut().expect("an object").extend(step.part);
+            let force = if step.force { "&force=true" } else { "" };
+            let ask = format!("PATCH {path}?fieldManager={}{force}", step.by);
+            Request { ask, kind: Kind::Apply, accept: Form::Object, body }
+        };
+        steps.into_iter().map(request).collect()
+    }
+}
+
+impl Step {
+    /// The step of a deployment whose pods have this spec.
+    fn of_pods(mut self) -> Step {
+        let spec = self.part.remove("spec").unwrap_or_default();
+        let labels = json!({"app": "t"});
+        let template = json!({"metadata": {"labels": labels}, "spec": spec});
+        let spec = json!({"selector": {"matchLabels": labels}, "template": template});
+        self.part.insert("spec".to_owned(), spec);
+        self
+    }
+}
+
 /// Asks both the same, in order, and compares what does not depend on when and where.
 pub(crate) async fn the_sandbox_answers_as_the_real_one(sandbox: Arc<Server>, real: Arc<Server>) {
     for server in [&sandbox, &real] {
@@ -116,6 +196,12 @@ pub(crate) async fn the_sandbox_answers_as_the_real_one(sandbox: Arc<Server>, re
     }
     let requests: Vec<Request> =
         serde_yaml::from_str(include_str!("requests.yaml")).expect("the list of requests");
+    // By way of JSON, where the one field of an object names a variant.
+    let transitions: Value =
+        serde_yaml::from_str(include_str!("transitions.yaml")).expect("the list of transitions");
+    let transitions: Vec<Transition> = serde_json::from_value(transitions).expect("transitions");
+    let transitions = transitions.into_iter().enumerate().flat_map(|(number, one)| one.requests(number));
+    let requests: Vec<Request> = requests.into_iter().chain(transitions).collect();
     let mut different = Vec::new();
     for request in &requests {
         let (ours, theirs) = (answer(&sandbox, request).await, answer(&real, request).await);

@@ -87,10 +87,7 @@ fn another_kind(kind: &Kind, given: &str, version: &str) -> ApiError {
             (known.version, why)
         }
         None => {
-            // The line is where the real server's scheme is made.
-            let scheme = "k8s.io/kubernetes/pkg/api/legacyscheme/scheme.go:30";
-            let why =
-                format!("no kind \"{given}\" is registered for version \"{version}\" in scheme \"{scheme}\"");
+            let why = format!("no kind \"{given}\" is registered for version \"{version}\"");
             (kind.version, why)
         }
     };

@@ -184,6 +184,10 @@ fn workload(object: &Value, old: Option<&Value>, causes: &mut Causes) {
         ));
     }
     let rolling = &spec["strategy"]["rollingUpdate"];
+    if spec["strategy"]["type"] == "Recreate" && !rolling.is_null() {
+        let why = "may not be specified when strategy `type` is 'Recreate'";
+        causes.push(Cause::forbidden("spec.strategy.rollingUpdate", why));
+    }
     let zero = |value: &Value| *value == json!(0) || *value == json!("0%");
     if zero(&rolling["maxSurge"]) && zero(&rolling["maxUnavailable"]) {
         causes.push(Cause::invalid(

@@ -6,6 +6,7 @@ use serde_json::Value;
 
 use super::names::{LABEL, is_label};
 use super::{NOT_NEGATIVE, PORT, port_name, port_reference};
+use crate::schema::VOLUME_SOURCES;
 use crate::status::{Cause, Causes};
 
 pub(super) fn pod_spec(spec: &Value, path: &str, causes: &mut Causes) {
@@ -19,6 +20,19 @@ pub(super) fn pod_spec(spec: &Value, path: &str, causes: &mut Causes) {
         .flatten()
         .filter_map(|volume| volume["name"].as_str())
         .collect();
+    for (index, volume) in spec["volumes"].as_array().into_iter().flatten().enumerate() {
+        let is_named = |name: &str| match name {
+            // Misspelt where it is written.
+            "downwardAPI" => "downwarAPI".to_owned(),
+            "cephfs" => "cephFS".to_owned(),
+            name => name.to_owned(),
+        };
+        let sources = VOLUME_SOURCES.into_iter().filter(|source| !volume[source].is_null());
+        for source in sources.skip(1) {
+            let field = format!("{path}.volumes[{index}].{}", is_named(source));
+            causes.push(Cause::forbidden(field, "may not specify more than 1 volume type"));
+        }
+    }
     let mut names = BTreeSet::new();
     for list in ["initContainers", "containers"] {
         for (index, container) in spec[list].as_array().into_iter().flatten().enumerate() {
@@ -112,10 +126,29 @@ fn one_container(container: &Value, path: &str, volumes: &BTreeSet<&str>, causes
             }
         }
     }
+    for hook in ["postStart", "preStop"] {
+        if let Some(given) = container["lifecycle"].get(hook).filter(|given| !given.is_null()) {
+            let handlers = ["exec", "httpGet", "tcpSocket", "sleep"];
+            one_handler(given, &handlers, &format!("{path}.lifecycle.{hook}"), causes);
+        }
+    }
     for probe in ["livenessProbe", "readinessProbe", "startupProbe"] {
         if let Some(given) = container.get(probe) {
             one_probe(given, probe, &format!("{path}.{probe}"), causes);
         }
+    }
+}
+
+/// A probe or hook does one thing.
+fn one_handler(given: &Value, handlers: &[&str], path: &str, causes: &mut Causes) {
+    let mut found =
+        handlers.iter().filter(|handler| given.get(handler).is_some_and(|found| !found.is_null()));
+    if found.next().is_none() {
+        causes.push(Cause::required(path, "must specify a handler type"));
+    }
+    for handler in found {
+        causes
+            .push(Cause::forbidden(format!("{path}.{handler}"), "may not specify more than 1 handler type"));
     }
 }
 
@@ -127,9 +160,7 @@ fn one_probe(given: &Value, probe: &str, path: &str, causes: &mut Causes) {
     for handler in ["httpGet", "tcpSocket"].into_iter().filter(|handler| has(handler)) {
         port_reference(&given[handler]["port"], format!("{path}.{handler}.port"), causes);
     }
-    if !["httpGet", "exec", "tcpSocket", "grpc"].into_iter().any(has) {
-        causes.push(Cause::required(path, "must specify a handler type"));
-    }
+    one_handler(given, &["exec", "httpGet", "tcpSocket", "grpc"], path, causes);
     for field in
         ["initialDelaySeconds", "timeoutSeconds", "periodSeconds", "successThreshold", "failureThreshold"]
     {
