@@ -17,6 +17,9 @@ use crate::summary::{Summary, entry};
 /// A gate that has not said anything by then is shown as what it is: silent.
 const LOOK_DEADLINE: Duration = Duration::from_secs(5);
 
+/// Shorter words may be the same by chance.
+const LEAST_CAUSE: usize = 20;
+
 /// One gate, as it is now.
 struct Row {
     gate: &'static str,
@@ -98,9 +101,31 @@ async fn row<T>(gate: &'static str, look: impl Future<Output = Result<Verdict<T>
     Row { gate, state, detail }
 }
 
+/// What each row says, without what a row above it has said already: one cause closes many gates.
+fn causes_once(rows: &[Row]) -> Vec<String> {
+    let mut said: Vec<(&str, &str)> = Vec::new();
+    let mut details = Vec::new();
+    for Row { gate, state, detail } in rows {
+        let mut short = detail.clone();
+        if *state != "open" {
+            let again = said.iter().filter(|(_, cause)| detail.contains(cause));
+            if let Some((first, cause)) = again.max_by_key(|(_, cause)| cause.len()) {
+                short = detail.replace(cause, &format!("see {first}"));
+            }
+            for part in detail.split("; ") {
+                let causes =
+                    part.match_indices(": ").map(|(at, colon)| &part[at + colon.len()..]).chain([part]);
+                said.extend(causes.filter(|cause| cause.len() >= LEAST_CAUSE).map(|cause| (*gate, cause)));
+            }
+        }
+        details.push(short);
+    }
+    details
+}
+
 fn table(rows: &[Row], cluster: Option<&Cluster>, manifests: &Manifests) -> String {
     let mut text = String::new();
-    for Row { gate, state, detail } in rows {
+    for (Row { gate, state, .. }, detail) in rows.iter().zip(causes_once(rows)) {
         let mark = match *state {
             "open" => "✓",
             "doomed" => "✗",
@@ -138,6 +163,45 @@ mod tests {
         ✓ cluster            open    API ready, node sandbox Ready
         … rollout            closed  2 of 3 updated pods Ready
         ✗ route              doomed  nothing listens
+        ");
+    }
+
+    #[test]
+    fn a_cause_is_said_once() {
+        let rows = [
+            ("cluster", "open", "API ready, node minikube Ready"),
+            (
+                "ingress-lease",
+                "closed",
+                "the lease is held by c-7k, which is not Ready: startup probe /healthz 503, 12 s of 90",
+            ),
+            (
+                "ingress-controller",
+                "closed",
+                "0 of 1 updated pods Ready; 7k: startup probe /healthz 503, 12 s of 90",
+            ),
+            (
+                "metrics",
+                "closed",
+                "the API server does not answer for apiservices: Connection refused (os error 111)",
+            ),
+            (
+                "rollout",
+                "closed",
+                "the API server does not answer for pods: Connection refused (os error 111)",
+            ),
+            ("route", "closed", "404 from the proxy"),
+            ("settled", "closed", "404 from the proxy"),
+        ];
+        let rows = rows.map(|(gate, state, detail)| Row { gate, state, detail: detail.to_owned() });
+        insta::assert_snapshot!(causes_once(&rows).join("\n"), @"
+        API ready, node minikube Ready
+        the lease is held by c-7k, which is not Ready: startup probe /healthz 503, 12 s of 90
+        0 of 1 updated pods Ready; 7k: see ingress-lease
+        the API server does not answer for apiservices: Connection refused (os error 111)
+        the API server does not answer for pods: see metrics
+        404 from the proxy
+        404 from the proxy
         ");
     }
 }
