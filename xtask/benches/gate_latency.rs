@@ -24,8 +24,9 @@ use serde_json::json;
 use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::process::{Child, Command};
 use xtask::cx::Cx;
-use xtask::gates::rollout;
+use xtask::gates::settled;
 use xtask::output::Output;
+use xtask::pipeline::Branch;
 
 use crate::play::Play;
 use crate::servers::Server;
@@ -52,9 +53,7 @@ async fn main() -> Result<()> {
 
 async fn measure(server: &Server, transitions: usize) -> Result<()> {
     let play = Play::begin(server, "latency", "web", PODS).await;
-    for pod in &play.pods {
-        play.ready(pod).await;
-    }
+    play.complete().await;
     let (mut writes, mut latencies) = (Vec::new(), <[Vec<Transit>; 4]>::default());
     for n in 0..transitions {
         available(&play, 0).await;
@@ -105,7 +104,7 @@ async fn transition(server: &Server, play: &Play<'_>, pause: Duration) -> Result
     let status = kubectl(server, &["rollout", "status", "deployment/web"]).await?;
     let wait = kubectl(server, &["wait", "--for=condition=Available", "deployment/web"]).await?;
     let gate = async {
-        rollout::wait(&cx, &server.client, &target, &[]).await?;
+        settled::wait(&mut Branch::first(&cx), &server.client, &target).await?;
         Ok(Instant::now())
     };
     let poll = async {

@@ -12,7 +12,6 @@ use crate::commands::Commands;
 use crate::failure::{Attach as _, Cancelled, Exit};
 use crate::options::Shared;
 use crate::output::{Output, Span, State};
-use crate::pipeline::SpanId;
 
 /// One run of one command.
 pub struct Cx {
@@ -188,11 +187,6 @@ impl Cx {
     /// The steps and gates so far.
     pub fn spans(&self) -> MutexGuard<'_, Vec<Span>> {
         self.spans.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Whether a step or gate found its condition true at the first look.
-    pub fn was_already(&self, id: SpanId) -> bool {
-        self.spans().get(id.0).is_some_and(|span| span.state == State::Already)
     }
 
     /// A path as a person in the workspace would write it.

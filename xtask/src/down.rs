@@ -12,7 +12,7 @@ use kube::{Api, ResourceExt as _};
 use crate::clusters::{self, Cluster, Kind};
 use crate::cx::Cx;
 use crate::manifests::{Manifests, Object};
-use crate::pipeline::{Done, Outcome, Running, step};
+use crate::pipeline::{Branch, Done, Outcome, Running, step};
 use crate::steps::apply::{self, FIELD_MANAGER};
 use crate::steps::cluster::MADE_BY;
 use crate::summary::Summary;
@@ -25,21 +25,22 @@ const GONE_WITHIN: Duration = Duration::from_secs(120);
 ///
 /// # Errors
 /// When the API refuses or the cluster can't be stopped.
-pub async fn run(cx: &Cx, delete: bool) -> Result<Summary> {
+pub async fn run(branch: &mut Branch<'_>, delete: bool) -> Result<Summary> {
+    let cx = branch.cx;
     let choice = clusters::choose(cx).await?;
     let whole_cluster_goes = delete || matches!(choice.kind, Kind::Sandbox(_));
-    let mut after = Vec::new();
     // Objects of a cluster that goes as a whole go with it.
     if !whole_cluster_goes && let Some(cluster) = choice.kind.find(cx).await? {
         let manifests = crate::manifests::read(&cx.root.join("kubernetes"))?;
-        after.push(remove(cx, &cluster, &manifests).await?.id);
+        remove(branch, &cluster, &manifests).await?;
     }
-    step(cx, "stop", &after, async |step| choice.kind.stop(cx, step, delete).await).await?;
+    step(branch, "stop", async |step| choice.kind.stop(cx, step, delete).await).await?;
     Ok(Summary::new())
 }
 
-async fn remove(cx: &Cx, cluster: &Cluster, manifests: &Manifests) -> Result<Done<()>> {
-    step(cx, "remove", &[], async |step| {
+async fn remove(branch: &mut Branch<'_>, cluster: &Cluster, manifests: &Manifests) -> Result<Done<()>> {
+    let cx = branch.cx;
+    step(branch, "remove", async |step| {
         let mut going = Vec::new();
         // Last applied, first removed: the Ingress before what it routes to.
         for object in manifests.objects.iter().rev() {

@@ -1,40 +1,163 @@
-//! The one combinator that every step and gate goes through, and the way two branches run at once.
+//! The one combinator that every step and gate goes through, and the way branches run at once.
 //!
-//! A step returns [`Done`], which later steps take as an argument: the types are the edges of the pipeline, and
-//! the timing table reads them back.
+//! A step returns [`Done`], which later steps take as an argument: what a step needs is in its type. A [`Branch`] does
+//! one thing after another, so what a step waited for is what its branch did last: it borrows the branch for as long as
+//! it runs, and nobody has to say what the timing table shows.
 
 use std::ops::Deref;
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
+use futures::future::join_all;
+use tokio::sync::SetOnce;
 
 use crate::cx::Cx;
 use crate::failure::is_echo;
 use crate::output::{Event, Kind, Span, State};
 
-/// The result of a step or gate, and which one it was.
+/// The result of a step or gate that has ended well.
 #[derive(Debug)]
-pub struct Done<T> {
-    value: T,
-    /// Its place in the run.
-    pub id: SpanId,
-}
-
-/// A step's or gate's place in the run.
-#[derive(Clone, Copy, Debug)]
-pub struct SpanId(pub(crate) usize);
+pub struct Done<T>(T);
 
 impl<T> Deref for Done<T> {
     type Target = T;
     fn deref(&self) -> &T {
-        &self.value
+        &self.0
     }
 }
 
-impl<T> Done<T> {
-    /// The same result, once a gate behind it has opened: what takes it waited for the gate.
-    pub fn behind<G>(self, gate: &Done<G>) -> Done<T> {
-        Done { value: self.value, id: gate.id }
+/// A step's or gate's place in the run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SpanId(pub(crate) usize);
+
+/// One thing after another: a run's only line, or one of several that run at once.
+pub struct Branch<'cx> {
+    /// The run.
+    pub cx: &'cx Cx,
+    /// What was awaited last: the next step waited for it.
+    last: Vec<SpanId>,
+}
+
+impl<'cx> Branch<'cx> {
+    /// A run's first branch; the others come from it.
+    pub fn first(cx: &'cx Cx) -> Branch<'cx> {
+        Branch { cx, last: Vec::new() }
+    }
+
+    fn fork(&self) -> Branch<'cx> {
+        Branch { cx: self.cx, last: self.last.clone() }
+    }
+
+    /// Goes on from the ends of `branches`; one that did nothing adds nothing to the others.
+    fn join(&mut self, branches: &[Branch<'cx>]) {
+        let mut last = Vec::new();
+        for id in branches.iter().filter(|branch| branch.last != self.last).flat_map(|branch| &branch.last) {
+            if !last.contains(id) {
+                last.push(*id);
+            }
+        }
+        if !last.is_empty() {
+            self.last = last;
+        }
+    }
+
+    /// Runs two branches at once. A failure in one tells the other to stop, waits for it, and is the one reported.
+    ///
+    /// # Errors
+    /// The cause, where one branch failed and the other only echoes that it was stopped.
+    pub async fn both<A, B>(
+        &mut self,
+        a: impl AsyncFnOnce(&mut Branch<'cx>) -> Result<A>,
+        b: impl AsyncFnOnce(&mut Branch<'cx>) -> Result<B>,
+    ) -> Result<(A, B)> {
+        let mut branches = [self.fork(), self.fork()];
+        let [first, second] = &mut branches;
+        let cx = self.cx;
+        let results = futures::join!(
+            Box::pin(async { or_stop(cx, a(first).await) }),
+            Box::pin(async { or_stop(cx, b(second).await) })
+        );
+        self.join(&branches);
+        match results {
+            (Ok(a), Ok(b)) => Ok((a, b)),
+            (Err(a), Err(b)) => Err(cause(a, b)),
+            (Err(error), _) | (_, Err(error)) => Err(error),
+        }
+    }
+
+    /// [`Branch::both`], for any number of one kind.
+    ///
+    /// # Errors
+    /// As [`Branch::both`].
+    pub async fn all<T>(
+        &mut self,
+        works: impl IntoIterator<Item = impl AsyncFnOnce(&mut Branch<'cx>) -> Result<T>>,
+    ) -> Result<Vec<T>> {
+        let works: Vec<_> = works.into_iter().collect();
+        let mut branches: Vec<_> = works.iter().map(|_| self.fork()).collect();
+        let cx = self.cx;
+        let running =
+            works.into_iter().zip(&mut branches).map(async |(work, branch)| or_stop(cx, work(branch).await));
+        let results = join_all(running).await;
+        self.join(&branches);
+        let mut done = Vec::new();
+        let mut failed = None;
+        for result in results {
+            match (result, failed.take()) {
+                (Ok(value), before) => {
+                    done.push(value);
+                    failed = before;
+                }
+                (Err(error), None) => failed = Some(error),
+                (Err(error), Some(before)) => failed = Some(cause(before, error)),
+            }
+        }
+        failed.map_or(Ok(done), Err)
+    }
+}
+
+/// A branch that fails tells the others to stop.
+fn or_stop<T>(cx: &Cx, result: Result<T>) -> Result<T> {
+    if result.as_ref().is_err_and(|error| !is_echo(error)) {
+        cx.stop_failed();
+    }
+    result
+}
+
+/// Of two failures the one that is no echo of the other.
+fn cause(a: anyhow::Error, b: anyhow::Error) -> anyhow::Error {
+    if is_echo(&a) { b } else { a }
+}
+
+/// A result on its way from one branch to another.
+pub struct Handoff<T>(SetOnce<(T, Vec<SpanId>)>);
+
+impl<T> Handoff<T> {
+    /// Nothing yet.
+    #[must_use]
+    pub fn new() -> Handoff<T> {
+        Handoff(SetOnce::new())
+    }
+
+    /// Hands over what `branch` has come to; the first time counts.
+    pub fn give(&self, branch: &Branch<'_>, value: T) {
+        let _ = self.0.set((value, branch.last.clone()));
+    }
+
+    /// Waits for it: what comes next on `branch` waited for what the giver had done by then.
+    ///
+    /// # Errors
+    /// [`crate::failure::Cancelled`] when the run is told to stop, as it is when the giver fails.
+    pub async fn take(&self, branch: &mut Branch<'_>) -> Result<&T> {
+        let (value, last) = branch.cx.unless_stopped(async { Ok(self.0.wait().await) }).await?;
+        branch.last.extend(last);
+        Ok(value)
+    }
+}
+
+impl<T> Default for Handoff<T> {
+    fn default() -> Handoff<T> {
+        Handoff::new()
     }
 }
 
@@ -107,17 +230,16 @@ fn round(duration: Duration) -> f64 {
     (duration.as_secs_f64() * 1000.0).round() / 1000.0
 }
 
-/// Runs a step: `after` are the results it takes.
+/// Runs a step.
 ///
 /// # Errors
 /// The step's own, or [`crate::failure::Cancelled`] when the run was told to stop before or in the middle of it.
 pub async fn step<T>(
-    cx: &Cx,
+    branch: &mut Branch<'_>,
     name: &'static str,
-    after: &[SpanId],
     work: impl AsyncFnOnce(&Running<'_>) -> Result<Outcome<T>>,
 ) -> Result<Done<T>> {
-    span(cx, Kind::Step, name, None, after, work).await
+    span(branch, Kind::Step, name, None, work).await
 }
 
 /// Runs what stands behind a gate; see [`crate::gates`].
@@ -125,23 +247,22 @@ pub async fn step<T>(
 /// # Errors
 /// As [`step`].
 pub async fn gate<T>(
-    cx: &Cx,
+    branch: &mut Branch<'_>,
     name: &'static str,
     deadline: Duration,
-    after: &[SpanId],
     work: impl AsyncFnOnce(&Running<'_>) -> Result<Outcome<T>>,
 ) -> Result<Done<T>> {
-    span(cx, Kind::Gate, name, Some(Instant::now() + deadline), after, work).await
+    span(branch, Kind::Gate, name, Some(Instant::now() + deadline), work).await
 }
 
 async fn span<T>(
-    cx: &Cx,
+    branch: &mut Branch<'_>,
     kind: Kind,
     name: &'static str,
     deadline: Option<Instant>,
-    after: &[SpanId],
     work: impl AsyncFnOnce(&Running<'_>) -> Result<Outcome<T>>,
 ) -> Result<Done<T>> {
+    let cx = branch.cx;
     if cx.is_stopped() {
         return Err(crate::failure::Cancelled.into());
     }
@@ -156,13 +277,14 @@ async fn span<T>(
             end_seconds: start_seconds,
             state: State::Start,
             detail: String::new(),
-            after: after.iter().map(|id| id.0).collect(),
+            after: branch.last.iter().map(|id| id.0).collect(),
         });
         SpanId(spans.len() - 1)
     };
+    branch.last = vec![id];
     let running = Running { cx, id, kind, name, began, deadline };
     running.emit(State::Start, String::new());
-    // Boxed here and in `both`: the futures of a whole pipeline nested by value overflow a stack.
+    // Boxed here and in `Branch::both`: the futures of a whole pipeline nested by value overflow a stack.
     let result = Box::pin(work(&running)).await;
     let (state, detail) = match &result {
         Ok(Outcome::Did(_, detail)) => (State::Done, detail.clone()),
@@ -177,39 +299,93 @@ async fn span<T>(
     }
     running.emit(state, detail);
     match result {
-        Ok(Outcome::Did(value, _) | Outcome::Already(value, _)) => Ok(Done { value, id }),
-        Err(error) => {
-            if !is_echo(&error) {
-                cx.stop_failed();
-            }
-            Err(error)
-        }
+        Ok(Outcome::Did(value, _) | Outcome::Already(value, _)) => Ok(Done(value)),
+        Err(error) => or_stop(cx, Err(error)),
     }
 }
 
-/// Runs two branches at once. A failure in one tells the other to stop, waits for it, and is the one reported.
-///
-/// # Errors
-/// The cause, where one branch failed and the other only echoes that it was stopped.
-pub async fn both<A, B>(
-    a: impl Future<Output = Result<A>>,
-    b: impl Future<Output = Result<B>>,
-) -> Result<(A, B)> {
-    match futures::join!(Box::pin(a), Box::pin(b)) {
-        (Ok(a), Ok(b)) => Ok((a, b)),
-        (Err(a), Err(b)) => Err(if is_echo(&a) { b } else { a }),
-        (Err(error), _) | (_, Err(error)) => Err(error),
-    }
-}
+#[cfg(test)]
+mod tests {
+    use anyhow::anyhow;
 
-/// [`both`], for three.
-///
-/// # Errors
-/// As [`both`].
-pub async fn all3<A, B, C>(
-    a: impl Future<Output = Result<A>>,
-    b: impl Future<Output = Result<B>>,
-    c: impl Future<Output = Result<C>>,
-) -> Result<(A, B, C)> {
-    both(a, both(b, c)).await.map(|(a, (b, c))| (a, b, c))
+    use super::*;
+    use crate::gates::tests::cx;
+
+    async fn did(branch: &mut Branch<'_>, name: &'static str) -> Result<Done<()>> {
+        step(branch, name, async |_| Ok(Outcome::Did((), String::new()))).await
+    }
+
+    /// What each step waited for.
+    fn waits(cx: &Cx) -> Vec<String> {
+        let spans = cx.spans();
+        let names =
+            |ids: &[usize]| ids.iter().map(|&id| spans[id].name.as_str()).collect::<Vec<_>>().join("+");
+        let mut lines: Vec<_> =
+            spans.iter().map(|span| format!("{} after {}", span.name, names(&span.after))).collect();
+        lines.sort_unstable();
+        lines
+    }
+
+    #[tokio::test]
+    async fn what_a_step_waited_for_is_what_its_branch_did_last() {
+        let cx = cx();
+        let branch = &mut Branch::first(&cx);
+        let slow = Handoff::new();
+        let result = async {
+            did(branch, "start").await?;
+            let left = async |branch: &mut Branch<'_>| {
+                let done = did(branch, "slow").await?;
+                slow.give(branch, done);
+                Ok(())
+            };
+            let right = async |branch: &mut Branch<'_>| {
+                did(branch, "quick").await?;
+                let needs_both = async |branch: &mut Branch<'_>| {
+                    slow.take(branch).await?;
+                    did(branch, "needs-both").await
+                };
+                let idle = async |_: &mut Branch<'_>| Ok(());
+                branch
+                    .both(needs_both, async |branch| {
+                        branch.both(idle, async |b| did(b, "needs-one").await).await
+                    })
+                    .await
+            };
+            branch.both(left, right).await?;
+            branch
+                .all([1, 2].map(|_| async |branch: &mut Branch<'_>| did(branch, "one-of-two").await))
+                .await?;
+            did(branch, "end").await
+        };
+        result.await.expect("all is well");
+        assert_eq!(
+            waits(&cx),
+            [
+                "end after one-of-two+one-of-two",
+                "needs-both after quick+slow",
+                "needs-one after quick",
+                "one-of-two after slow+needs-both+needs-one",
+                "one-of-two after slow+needs-both+needs-one",
+                "quick after start",
+                "slow after start",
+                "start after ",
+            ]
+        );
+    }
+
+    /// Whether it fails in a step or between two.
+    #[tokio::test]
+    async fn who_waits_for_a_branch_that_fails_is_told_to_stop() {
+        let cx = cx();
+        let branch = &mut Branch::first(&cx);
+        let never = Handoff::<()>::new();
+        let result = branch
+            .both(
+                async |branch| never.take(branch).await.map(drop),
+                async |_| Err::<(), _>(anyhow!("the cause")),
+            )
+            .await;
+        assert_eq!(result.unwrap_err().to_string(), "the cause");
+        assert!(cx.is_stopped());
+    }
 }

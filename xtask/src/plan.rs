@@ -1,7 +1,6 @@
 //! `--dry-run`: the plan of a command, from the same functions that build its commands. Changes nothing.
 
 use std::fmt::Write as _;
-use std::time::Duration;
 
 use anyhow::Result;
 use serde_json::{Value, json};
@@ -9,8 +8,7 @@ use serde_json::{Value, json};
 use crate::cli::Command;
 use crate::clusters::{self, Kind};
 use crate::cx::Cx;
-use crate::gates;
-use crate::load::READY_DEADLINE;
+use crate::gates::{self, Gate};
 use crate::load::args::LoadArgs;
 use crate::manifests::Manifests;
 use crate::options::Format;
@@ -23,7 +21,7 @@ use crate::summary::Summary;
 struct Planned {
     step: &'static str,
     does: Vec<String>,
-    gates: Vec<(&'static str, String, Duration)>,
+    gates: Vec<&'static Gate>,
 }
 
 impl Planned {
@@ -31,8 +29,8 @@ impl Planned {
         Planned { step, does, gates: Vec::new() }
     }
 
-    fn gate(mut self, name: &'static str, opens_when: impl Into<String>, deadline: Duration) -> Planned {
-        self.gates.push((name, opens_when.into(), deadline));
+    fn gate(mut self, gate: &'static Gate) -> Planned {
+        self.gates.push(gate);
         self
     }
 }
@@ -79,39 +77,21 @@ async fn up(cx: &Cx, kind: &Kind, manifests: &Manifests) -> Result<Vec<Planned>>
             "cluster",
             [commands.cluster, vec![format!("create namespace {namespace} if it is missing")]].concat(),
         )
-        .gate(
-            "cluster",
-            "/readyz is 200, a node is Ready, the service account `default` exists",
-            gates::cluster::DEADLINE,
-        ),
+        .gate(&gates::cluster::GATE),
         Planned::new("ingress", commands.ingress)
-            .gate(
-                "ingress-lease",
-                "the leader lease is held and renewed by a Ready controller pod",
-                gates::ingress_lease::DEADLINE,
-            )
-            .gate(
-                "ingress-controller",
-                "the controller is rolled out and its webhook accepts our Ingress",
-                gates::ingress_controller::DEADLINE,
-            ),
-        Planned::new("metrics", commands.metrics).gate(
-            "metrics",
-            "APIService v1beta1.metrics.k8s.io is Available",
-            gates::metrics::DEADLINE,
-        ),
+            .gate(&gates::ingress_lease::GATE)
+            .gate(&gates::ingress_controller::GATE),
+        Planned::new("metrics", commands.metrics).gate(&gates::metrics::GATE),
         weights(cx),
         image(commands.image),
         apply(namespace, manifests),
-        restart(manifests, "if the pod template is unchanged: nothing"),
+        restart("if the pod template is unchanged: nothing"),
         route(manifests),
     ];
     if let Some(name) = manifests.autoscaler_name() {
-        plan.push(Planned::new("autoscaler", vec![format!("watch hpa/{name}")]).gate(
-            "autoscaler",
-            "ScalingActive, and a current value for each metric",
-            gates::autoscaler::DEADLINE,
-        ));
+        plan.push(
+            Planned::new("autoscaler", vec![format!("watch hpa/{name}")]).gate(&gates::autoscaler::GATE),
+        );
     }
     plan.push(smoke());
     Ok(plan)
@@ -127,7 +107,7 @@ async fn redeploy(cx: &Cx, kind: &Kind, manifests: &Manifests) -> Result<Vec<Pla
         weights(cx),
         image(kind.plan(cx).await?.image),
         apply(&cx.shared.namespace, manifests),
-        restart(manifests, &restarted),
+        restart(&restarted),
         route(manifests),
         smoke(),
     ])
@@ -164,7 +144,7 @@ fn image(commands: Vec<String>) -> Planned {
         ]
         .concat(),
     )
-    .gate("image-id", "the cluster's image id is that of the image just built", gates::image::DEADLINE)
+    .gate(&gates::image::GATE)
 }
 
 fn apply(namespace: &str, manifests: &Manifests) -> Planned {
@@ -178,24 +158,17 @@ fn apply(namespace: &str, manifests: &Manifests) -> Planned {
     Planned::new("apply", objects.collect())
 }
 
-fn restart(manifests: &Manifests, otherwise: &str) -> Planned {
+fn restart(otherwise: &str) -> Planned {
     let does = vec![
         "if apply changed the pod template: nothing, it is a rollout already".to_owned(),
         otherwise.to_owned(),
     ];
-    let opens = format!(
-        "deployment/{}: newest ReplicaSet complete, no old pod left, every pod runs the built image",
-        manifests.deployment_name()
-    );
-    Planned::new("restart", does).gate("rollout", opens, gates::rollout::DEADLINE)
+    Planned::new("restart", does).gate(&gates::rollout::GATE).gate(&gates::settled::GATE)
 }
 
 fn route(manifests: &Manifests) -> Planned {
-    Planned::new("route", vec![format!("GET /health by the entry, Host: {}", manifests.host())]).gate(
-        "route",
-        "5 consecutive 200s",
-        gates::route::DEADLINE,
-    )
+    Planned::new("route", vec![format!("GET /health by the entry, Host: {}", manifests.host())])
+        .gate(&gates::route::GATE)
 }
 
 fn smoke() -> Planned {
@@ -212,17 +185,9 @@ fn smoke() -> Planned {
 fn load(cx: &Cx, args: &LoadArgs, manifests: &Manifests) -> Result<Vec<Planned>> {
     let plan = args.plan()?;
     let namespace = &cx.shared.namespace;
-    let mut gates = Planned::new("gates", vec!["every gate of `up`, at the same time".to_owned()]);
-    for (name, opens_when, deadline) in [
-        ("cluster", "as in `up`", gates::cluster::DEADLINE),
-        ("ingress-lease", "as in `up`", gates::ingress_lease::DEADLINE),
-        ("ingress-controller", "as in `up`", gates::ingress_controller::DEADLINE),
-        ("metrics", "as in `up`", gates::metrics::DEADLINE),
-        ("rollout", "as in `up`, whatever image is deployed", gates::rollout::DEADLINE),
-        ("route", "5 consecutive 200s", gates::route::DEADLINE),
-        ("autoscaler", "ScalingActive, and a current value for each metric", gates::autoscaler::DEADLINE),
-    ] {
-        gates = gates.gate(name, opens_when, deadline);
+    let mut before = Planned::new("gates", vec!["every gate of `up`, at the same time".to_owned()]);
+    for (gate, _) in gates::standing(manifests) {
+        before = before.gate(gate);
     }
     let watch = Planned::new(
         "witness",
@@ -231,7 +196,7 @@ fn load(cx: &Cx, args: &LoadArgs, manifests: &Manifests) -> Result<Vec<Planned>>
             "follow the access log of every ingress controller pod".to_owned(),
         ],
     )
-    .gate("attribution", "a canary request is found in the access log by its id", READY_DEADLINE);
+    .gate(&crate::load::ATTRIBUTION);
     let send = vec![
         format!("POST /predict with {PICTURE} by the entry, Host: {}: {}", manifests.host(), plan.line()),
         format!(
@@ -240,7 +205,7 @@ fn load(cx: &Cx, args: &LoadArgs, manifests: &Manifests) -> Result<Vec<Planned>>
         ),
         "explain each failure".to_owned(),
     ];
-    Ok(vec![gates, watch, Planned::new("load", send)])
+    Ok(vec![before, watch, Planned::new("load", send)])
 }
 
 fn down(kind: &Kind, manifests: &Manifests, delete: bool) -> Vec<Planned> {
@@ -266,7 +231,7 @@ fn text(plan: &[Planned]) -> String {
             let _ = writeln!(text, "{label:<18} {line}");
             label = "";
         }
-        for (name, opens_when, deadline) in gates {
+        for Gate { name, opens_when, deadline, .. } in gates {
             let _ = writeln!(text, "└ gate {name}: {opens_when}; within {} s", deadline.as_secs());
         }
     }
@@ -277,7 +242,9 @@ fn json(planned: &Planned) -> Value {
     let gates: Vec<_> = planned
         .gates
         .iter()
-        .map(|(name, opens_when, deadline)| json!({"name": name, "opens_when": opens_when, "deadline_seconds": deadline.as_secs()}))
+        .map(|Gate { name, opens_when, deadline, .. }| {
+            json!({"name": name, "opens_when": opens_when, "deadline_seconds": deadline.as_secs()})
+        })
         .collect();
     json!({"step": planned.step, "does": planned.does, "gates": gates})
 }

@@ -3,34 +3,49 @@
 use anyhow::Result;
 
 use crate::clusters;
-use crate::cx::Cx;
-use crate::pipeline::both;
+use crate::gates;
+use crate::gates::rollout::Rollout;
+use crate::pipeline::Branch;
 use crate::steps;
 use crate::steps::restart::Restart;
 use crate::summary::{Summary, entry};
-use crate::up::say_where;
+use crate::up::{say_where, verify};
 
 /// Runs the part of the pipeline that an edit of the app or of the manifests needs.
 ///
 /// # Errors
 /// When no cluster runs (exit code 10); the first step or gate that fails.
-pub async fn run(cx: &Cx) -> Result<Summary> {
+pub async fn run(branch: &mut Branch<'_>) -> Result<Summary> {
+    let cx = branch.cx;
     let choice = clusters::choose(cx).await?;
     cx.output.note(&format!("{}: {}", choice.kind.name(), choice.why));
     choice.kind.expect(cx).await?;
 
-    let checked = steps::preflight::run(cx, &choice).await?;
+    let checked = steps::preflight::run(branch, &choice).await?;
     let manifests = &checked.manifests;
-    let cluster = &steps::cluster::run(cx, &choice, &[checked.id]).await?;
-    let weights = steps::weights::run(cx, &[checked.id]).await?;
-    let image = steps::image::run(cx, cluster, &weights).await?;
-    let applied = steps::apply::run(cx, cluster, manifests, &image, &[image.id]).await?;
-    let rollout = steps::restart::run(cx, cluster, manifests, &image, &applied, Restart::Always).await?;
-    both(
-        steps::route::run(cx, cluster, manifests, &[rollout.id]),
-        steps::smoke::run(cx, cluster, manifests, &[rollout.id]),
-    )
-    .await?;
+    let cluster = &steps::cluster::run(branch, &choice).await?;
+    let weights = steps::weights::run(branch).await?;
+    let image = steps::image::run(branch, cluster, &weights).await?;
+    let applied = steps::apply::run(branch, cluster, manifests, &image).await?;
+    steps::restart::run(branch, cluster, manifests, &image, &applied, Restart::Always).await?;
+    let since_begin = |what: &str| {
+        let seconds = cx.began.elapsed().as_secs_f64();
+        cx.output.note(&format!("the new version {what} after {seconds:.1} s"));
+        seconds
+    };
+    let (serves, alone) = branch
+        .both(
+            async |branch| verify(branch, cluster, manifests).await.map(|_| since_begin("serves")),
+            async |branch| {
+                let target = Rollout::built(&cx.shared.namespace, manifests, &image);
+                let settled = gates::settled::wait(branch, &cluster.client, &target).await;
+                settled.map(|_| since_begin("is alone"))
+            },
+        )
+        .await?;
     say_where(cx, cluster, manifests);
-    Ok(entry(cluster, manifests))
+    let mut summary = entry(cluster, manifests);
+    summary.insert("serves_after_seconds".into(), serves.into());
+    summary.insert("alone_after_seconds".into(), alone.into());
+    Ok(summary)
 }

@@ -11,6 +11,7 @@ use crate::cx::Cx;
 use crate::failure::{Exit, exit_of};
 use crate::options::Shared;
 use crate::output::{self, Output};
+use crate::pipeline::Branch;
 use crate::summary::Summary;
 use crate::{
     clusters, doctor, down, explain, kubeconfig, load, logs, plan, redeploy, smoke, status, up, weights,
@@ -90,18 +91,19 @@ fn recorded(command: &Command) -> Option<&'static str> {
 }
 
 async fn dispatch(cx: &Cx, command: Command) -> Result<Summary> {
+    let branch = &mut Branch::first(cx);
     match command {
-        Command::Up => up::run(cx).await,
-        Command::Redeploy => redeploy::run(cx).await,
-        Command::Smoke => smoke::run(cx).await,
+        Command::Up => up::run(branch).await,
+        Command::Redeploy => redeploy::run(branch).await,
+        Command::Smoke => smoke::run(branch).await,
         Command::Status => status::run(cx).await,
-        Command::Load(args) => load::run(cx, &args).await,
+        Command::Load(args) => load::run(branch, &args).await,
         Command::Explain { run, request } => explain::run(cx, run.as_deref(), request.as_deref()),
         Command::Doctor => doctor::run(cx).await,
-        Command::Down { delete } => down::run(cx, delete).await,
+        Command::Down { delete } => down::run(branch, delete).await,
         Command::Logs { follow, tail } => logs::run(cx, follow, tail).await,
         Command::Kubeconfig => kubeconfig::run(cx).await,
-        Command::Weights { command } => weights::run(cx, command).await,
+        Command::Weights { command } => weights::run(branch, command).await,
         Command::Sandbox { command } => clusters::sandbox::process(command).await.map(|_| Summary::new()),
     }
 }

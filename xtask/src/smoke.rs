@@ -3,7 +3,7 @@
 use anyhow::Result;
 
 use crate::clusters;
-use crate::cx::Cx;
+use crate::pipeline::Branch;
 use crate::steps;
 use crate::summary::{Summary, entry};
 
@@ -11,10 +11,11 @@ use crate::summary::{Summary, entry};
 ///
 /// # Errors
 /// When no cluster runs (exit code 10), or an answer breaks the contract.
-pub async fn run(cx: &Cx) -> Result<Summary> {
+pub async fn run(branch: &mut Branch<'_>) -> Result<Summary> {
+    let cx = branch.cx;
     let choice = clusters::choose(cx).await?;
     let cluster = choice.kind.expect(cx).await?;
     let manifests = crate::manifests::read(&cx.root.join("kubernetes"))?;
-    steps::smoke::run(cx, &cluster, &manifests, &[]).await?;
+    steps::smoke::run(branch, &cluster, &manifests).await?;
     Ok(entry(&cluster, &manifests))
 }

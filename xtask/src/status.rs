@@ -4,12 +4,13 @@ use std::fmt::Write as _;
 use std::time::Duration;
 
 use anyhow::Result;
+use futures::future::join_all;
 use serde_json::{Value, json};
 
 use crate::clusters::{self, Cluster};
 use crate::cx::Cx;
 use crate::failure::paragraph;
-use crate::gates::{self, Verdict};
+use crate::gates::{self, Site, Verdict};
 use crate::manifests::Manifests;
 use crate::options::Format;
 use crate::summary::{Summary, entry};
@@ -57,42 +58,14 @@ pub async fn run(cx: &Cx) -> Result<Summary> {
 }
 
 async fn look(cx: &Cx, cluster: &Cluster, manifests: &Manifests) -> Vec<Row> {
-    let (client, namespace) = (&cluster.client, cx.shared.namespace.as_str());
-    let rollout = gates::rollout::Rollout::as_deployed(namespace, manifests);
-    let autoscaler = async {
-        match manifests.autoscaler_name() {
-            Some(name) => Some(row("autoscaler", gates::autoscaler::look(client, namespace, name)).await),
-            None => None,
-        }
-    };
-    let (first, second) = futures::join!(
-        async {
-            futures::join!(
-                row("cluster", gates::cluster::look(client, namespace)),
-                row("ingress-lease", gates::ingress_lease::look(client)),
-                row(
-                    "ingress-controller",
-                    gates::ingress_controller::look(client, &manifests.ingress, namespace)
-                ),
-                row("metrics", gates::metrics::look(client)),
-            )
-        },
-        async {
-            futures::join!(
-                row("rollout", gates::rollout::look(client, &rollout)),
-                row("route", gates::route::look(client, namespace, &cluster.entry, manifests.host())),
-                autoscaler,
-            )
-        },
-    );
-    let mut rows = vec![first.0, first.1, first.2, first.3, second.0, second.1];
-    rows.extend(second.2);
-    rows
+    let site = &Site { cluster, manifests, namespace: &cx.shared.namespace };
+    let rows = gates::standing(manifests).map(|(gate, ask)| row(gate.name, (ask.look)(site)));
+    join_all(rows).await
 }
 
-async fn row<T>(gate: &'static str, look: impl Future<Output = Result<Verdict<T>>>) -> Row {
+async fn row(gate: &'static str, look: impl Future<Output = Result<Verdict>>) -> Row {
     let (state, detail) = match tokio::time::timeout(LOOK_DEADLINE, look).await {
-        Ok(Ok(Verdict::Open(_, how))) => ("open", how),
+        Ok(Ok(Verdict::Open((), how))) => ("open", how),
         Ok(Ok(Verdict::Closed(why) | Verdict::Suspect(why))) => ("closed", why),
         Ok(Ok(Verdict::Doomed(why, _))) => ("doomed", why),
         Ok(Err(error)) => ("closed", paragraph(&error)),
@@ -153,8 +126,8 @@ mod tests {
     async fn rows_read_well() {
         let rows = [
             row("cluster", async { Ok(Verdict::Open((), "API ready, node sandbox Ready".into())) }).await,
-            row("rollout", async { Ok(Verdict::<()>::Closed("2 of 3 updated pods Ready".into())) }).await,
-            row("route", async { Ok(Verdict::<()>::Doomed("nothing listens".into(), "".into())) }).await,
+            row("rollout", async { Ok(Verdict::Closed("2 of 3 updated pods Ready".into())) }).await,
+            row("route", async { Ok(Verdict::Doomed("nothing listens".into(), "".into())) }).await,
         ];
         let manifests =
             crate::manifests::read(&std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../kubernetes"))

@@ -5,56 +5,87 @@ use anyhow::Result;
 use crate::clusters::{self, Cluster};
 use crate::cx::Cx;
 use crate::gates;
+use crate::gates::rollout::Rollout;
 use crate::manifests::Manifests;
-use crate::pipeline::{all3, both};
+use crate::pipeline::{Branch, Done, Handoff};
 use crate::steps;
 use crate::steps::restart::Restart;
+use crate::steps::smoke::Prediction;
 use crate::summary::{Summary, entry};
 
 /// Runs the pipeline; run again, it goes on from what is there.
 ///
 /// # Errors
 /// The first step or gate that fails.
-pub async fn run(cx: &Cx) -> Result<Summary> {
+pub async fn run(branch: &mut Branch<'_>) -> Result<Summary> {
+    let cx = branch.cx;
     let choice = clusters::choose(cx).await?;
     cx.output.note(&format!("{}: {}", choice.kind.name(), choice.why));
 
-    let checked = steps::preflight::run(cx, &choice).await?;
+    let checked = steps::preflight::run(branch, &choice).await?;
     let manifests = &checked.manifests;
-    let cluster = &steps::cluster::run(cx, &choice, &[checked.id]).await?;
+    let cluster = &steps::cluster::run(branch, &choice).await?;
 
-    let metrics = steps::metrics::run(cx, cluster);
-    let deploy = async {
-        let ingress = steps::ingress::run(cx, cluster, manifests);
-        let image = async {
-            let weights = steps::weights::run(cx, &[checked.id]).await?;
-            steps::image::run(cx, cluster, &weights).await
+    // Handed to the one that needs them; nothing else waits for a metrics server.
+    let metrics = Handoff::new();
+    let measure = async |branch: &mut Branch<'_>| {
+        let on = steps::metrics::run(branch, cluster).await?;
+        metrics.give(branch, on);
+        Ok(())
+    };
+    let deploy = async |branch: &mut Branch<'_>| {
+        let ingress = async |branch: &mut Branch<'_>| steps::ingress::run(branch, cluster, manifests).await;
+        let image = async |branch: &mut Branch<'_>| {
+            let weights = steps::weights::run(branch).await?;
+            steps::image::run(branch, cluster, &weights).await
         };
         // The Ingress is applied with all else, and its webhook refuses it until the controller serves.
-        let (ingress, image) = both(ingress, image).await?;
-        let applied = steps::apply::run(cx, cluster, manifests, &image, &[ingress.id, image.id]).await?;
-        let rollout =
-            steps::restart::run(cx, cluster, manifests, &image, &applied, Restart::IfNeeded).await?;
-        Ok((ingress, image, rollout))
+        let (_, image) = branch.both(ingress, image).await?;
+        let applied = steps::apply::run(branch, cluster, manifests, &image).await?;
+        steps::restart::run(branch, cluster, manifests, &image, &applied, Restart::IfNeeded).await?;
+        let autoscale = async |branch: &mut Branch<'_>| {
+            let Some(hpa) = manifests.autoscaler_name() else { return Ok(()) };
+            metrics.take(branch).await?;
+            gates::autoscaler::wait(branch, &cluster.client, &cx.shared.namespace, hpa).await.map(drop)
+        };
+        let (prediction, _) = branch
+            .both(
+                async |branch| verify(branch, cluster, manifests).await,
+                async |branch| {
+                    let target = Rollout::built(&cx.shared.namespace, manifests, &image);
+                    let settle = async |branch: &mut Branch<'_>| {
+                        gates::settled::wait(branch, &cluster.client, &target).await
+                    };
+                    branch.both(settle, autoscale).await
+                },
+            )
+            .await?;
+        Ok((image, prediction))
     };
-    let (metrics, (ingress, image, rollout)) = both(metrics, deploy).await?;
-
-    let autoscaler = async {
-        let Some(hpa) = manifests.autoscaler_name() else { return Ok(()) };
-        let after = [metrics.id, rollout.id];
-        gates::autoscaler::wait(cx, &cluster.client, &cx.shared.namespace, hpa, &after).await.map(drop)
-    };
-    let (_, (), prediction) = all3(
-        steps::route::run(cx, cluster, manifests, &[ingress.id, rollout.id]),
-        autoscaler,
-        steps::smoke::run(cx, cluster, manifests, &[rollout.id]),
-    )
-    .await?;
+    let (_, (image, prediction)) = branch.both(measure, deploy).await?;
     say_where(cx, cluster, manifests);
     let mut summary = entry(cluster, manifests);
     summary.insert("image".into(), image.reference.as_str().into());
     summary.insert("prediction".into(), prediction.class_name.as_str().into());
     Ok(summary)
+}
+
+/// The new version answers: by the real entry, and asked pod by pod.
+///
+/// # Errors
+/// When the route's gate or the smoke test fails.
+pub(crate) async fn verify(
+    branch: &mut Branch<'_>,
+    cluster: &Cluster,
+    manifests: &Manifests,
+) -> Result<Done<Prediction>> {
+    let (_, prediction) = branch
+        .both(
+            async |branch| steps::route::run(branch, cluster, manifests).await,
+            async |branch| steps::smoke::run(branch, cluster, manifests).await,
+        )
+        .await?;
+    Ok(prediction)
 }
 
 /// The last words of a run that ends well: how to use what it made.

@@ -3,9 +3,8 @@
 use anyhow::{Result, anyhow};
 
 use crate::cli;
-use crate::cx::Cx;
 use crate::failure::{Attach as _, Exit};
-use crate::pipeline::{Outcome, step};
+use crate::pipeline::{Branch, Outcome, step};
 use crate::steps::weights as weights_step;
 use crate::summary::Summary;
 
@@ -13,9 +12,10 @@ use crate::summary::Summary;
 ///
 /// # Errors
 /// An unknown set (exit code 2), no network, a wrong size or checksum.
-pub async fn run(cx: &Cx, command: cli::Weights) -> Result<Summary> {
+pub async fn run(branch: &mut Branch<'_>, command: cli::Weights) -> Result<Summary> {
+    let cx = branch.cx;
     let dir = weights_step::dir(cx);
-    let done = step(cx, "weights", &[], async |step| {
+    let done = step(branch, "weights", async |step| {
         let manifest = match command {
             cli::Weights::Generate { seed } => weights_step::generate(cx, step, seed, &dir).await?,
             cli::Weights::Fetch { set, force } => {

@@ -14,13 +14,25 @@ use kube::{Api, Client};
 use super::clock::Clock;
 use super::condition::{self, Condition};
 use super::watch::{self, Feed, Objects};
-use super::{Gate, Verdict, evidence};
+use super::{Gate, Standing, Verdict, evidence};
 use crate::commands::Advice;
-use crate::cx::Cx;
-use crate::pipeline::{Done, SpanId};
+use crate::pipeline::{Branch, Done};
 
-/// How long it may stay closed: minikube's metrics server scrapes once a minute, and two scrapes are needed.
-pub const DEADLINE: Duration = Duration::from_secs(240);
+/// The gate.
+pub const GATE: Gate = Gate {
+    name: "autoscaler",
+    opens_when: "`ScalingActive`, and a value for each metric",
+    // minikube's metrics server scrapes once a minute, and two scrapes are needed.
+    deadline: Duration::from_secs(240),
+    standing: Some(Standing {
+        look: |site| Box::pin(look(&site.cluster.client, site.namespace, site.autoscaler())),
+        wait: |branch, site| {
+            Box::pin(async move {
+                wait(branch, &site.cluster.client, site.namespace, site.autoscaler()).await.map(drop)
+            })
+        },
+    }),
+};
 /// How long a request that is missing from a pod may be that of an old pod on its way out.
 const MISSING_REQUEST_GRACE: Duration = Duration::from_secs(15);
 
@@ -53,20 +65,14 @@ impl Snapshot {
 ///
 /// # Errors
 /// As [`super::wait`].
-pub async fn wait(
-    cx: &Cx,
-    client: &Client,
-    namespace: &str,
-    hpa: &str,
-    after: &[SpanId],
-) -> Result<Done<()>> {
-    let look = cx.commands.kubectl(&format!("-n {namespace} describe hpa {hpa}"));
-    let spec = Gate { name: "autoscaler", deadline: DEADLINE, after, look };
+pub async fn wait(branch: &mut Branch<'_>, client: &Client, namespace: &str, hpa: &str) -> Result<Done<()>> {
+    let cx = branch.cx;
+    let further = cx.commands.kubectl(&format!("-n {namespace} describe hpa {hpa}"));
     let verdicts = watch::verdicts(client, Snapshot::of(hpa), feeds(client, namespace, hpa), |s, clock| {
         s.note(clock);
         judge(s, clock)
     });
-    super::wait(cx, spec, verdicts, async || {
+    super::wait(branch, &GATE, further, verdicts, async || {
         let about = evidence::About { namespace, autoscaler: Some(hpa), ..evidence::About::default() };
         evidence::collect(cx, client, about).await
     })

@@ -12,12 +12,22 @@ use kube::{Api, Client};
 
 use super::clock::Clock;
 use super::watch::{self, Feed, Objects};
-use super::{Gate, Verdict, condition, evidence};
-use crate::cx::Cx;
-use crate::pipeline::{Done, SpanId};
+use super::{Gate, Standing, Verdict, condition, evidence};
+use crate::pipeline::{Branch, Done};
 
-/// How long it may stay closed: a first start pulls the node's image.
-pub const DEADLINE: Duration = Duration::from_secs(360);
+/// The gate.
+pub const GATE: Gate = Gate {
+    name: "cluster",
+    opens_when: "`/readyz` is 200, a node is Ready, the namespace's service account exists",
+    // A first start pulls the node's image.
+    deadline: Duration::from_secs(360),
+    standing: Some(Standing {
+        look: |site| Box::pin(look(&site.cluster.client, site.namespace)),
+        wait: |branch, site| {
+            Box::pin(async move { wait(branch, &site.cluster.client, site.namespace).await.map(drop) })
+        },
+    }),
+};
 /// What a node's lease lasts where it does not say; the kubelet renews it every 10 s.
 const NODE_LEASE: Duration = Duration::from_secs(40);
 
@@ -47,16 +57,12 @@ pub(super) enum Readyz {
 ///
 /// # Errors
 /// As [`super::wait`].
-pub async fn wait(cx: &Cx, client: &Client, namespace: &str, after: &[SpanId]) -> Result<Done<()>> {
-    let spec =
-        Gate { name: "cluster", deadline: DEADLINE, after, look: cx.commands.kubectl("get nodes,pods -A") };
-    super::wait(cx, spec, verdicts(client, namespace), async || {
-        evidence::collect(
-            cx,
-            client,
-            evidence::About { namespace: "kube-system", ..evidence::About::default() },
-        )
-        .await
+pub async fn wait(branch: &mut Branch<'_>, client: &Client, namespace: &str) -> Result<Done<()>> {
+    let cx = branch.cx;
+    let further = cx.commands.kubectl("get nodes,pods -A");
+    super::wait(branch, &GATE, further, verdicts(client, namespace), async || {
+        let about = evidence::About { namespace: "kube-system", ..evidence::About::default() };
+        evidence::collect(cx, client, about).await
     })
     .await
 }

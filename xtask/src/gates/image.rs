@@ -6,29 +6,29 @@ use anyhow::Result;
 
 use super::{Gate, Verdict, poll, wait as wait_at};
 use crate::clusters::Kind;
-use crate::cx::Cx;
 use crate::failure::Evidence;
 use crate::image::Digests;
-use crate::pipeline::{Done, SpanId};
+use crate::pipeline::{Branch, Done};
 use crate::steps::image::ImageRef;
 
-/// How long it may stay closed.
-pub const DEADLINE: Duration = Duration::from_secs(30);
+/// The gate; which image was just built, only the build knows.
+pub const GATE: Gate = Gate {
+    name: "image-id",
+    opens_when: "the cluster knows the image by a digest of the one just built",
+    deadline: Duration::from_secs(30),
+    standing: None,
+};
 const POLL_EVERY: Duration = Duration::from_millis(500);
 
 /// Waits until the cluster has the image.
 ///
 /// # Errors
 /// As [`super::wait`].
-pub async fn wait(cx: &Cx, kind: &Kind, image: &ImageRef, after: &[SpanId]) -> Result<Done<()>> {
-    let spec = Gate {
-        name: "image-id",
-        deadline: DEADLINE,
-        after,
-        look: "see which images the cluster has, and remove the one in the way".to_owned(),
-    };
+pub async fn wait(branch: &mut Branch<'_>, kind: &Kind, image: &ImageRef) -> Result<Done<()>> {
+    let cx = branch.cx;
+    let further = "see which images the cluster has, and remove the one in the way".to_owned();
     let look = async || Ok(judge(image, kind.digests(cx, &image.reference).await?.as_ref()));
-    wait_at(cx, spec, poll(POLL_EVERY, look), async || Evidence::default()).await
+    wait_at(branch, &GATE, further, poll(POLL_EVERY, look), async || Evidence::default()).await
 }
 
 fn judge(built: &ImageRef, there: Option<&Digests>) -> Verdict {

@@ -13,13 +13,25 @@ use kube::{Api, Client};
 
 use super::condition::one_line;
 use super::ingress_lease::{CONTROLLER_PODS, NAMESPACE};
-use super::rollout::{self, RolledOut, Rollout};
-use super::{Gate, Verdict, evidence, watch};
-use crate::cx::Cx;
-use crate::pipeline::{Done, SpanId};
+use super::rollout::{RolledOut, Rollout};
+use super::{Gate, Site, Standing, Verdict, evidence, settled, watch};
+use crate::pipeline::{Branch, Done};
 
-/// How long it may stay closed.
-pub const DEADLINE: Duration = Duration::from_secs(240);
+/// The gate.
+pub const GATE: Gate = Gate {
+    name: "ingress-controller",
+    opens_when: "the controller is rolled out and its webhook takes our Ingress",
+    deadline: Duration::from_secs(240),
+    standing: Some(Standing {
+        look: |site| Box::pin(look(&site.cluster.client, &site.manifests.ingress, site.namespace)),
+        wait: |branch, site| {
+            Box::pin(async move {
+                let Site { cluster, manifests, namespace } = site;
+                wait(branch, &cluster.client, &manifests.ingress, namespace).await.map(drop)
+            })
+        },
+    }),
+};
 /// The add-on's Deployment.
 pub const DEPLOYMENT: &str = "ingress-nginx-controller";
 const POLL_EVERY: Duration = Duration::from_millis(250);
@@ -31,15 +43,14 @@ const PATIENCE: Duration = Duration::from_secs(15);
 /// # Errors
 /// As [`super::wait`].
 pub async fn wait(
-    cx: &Cx,
+    branch: &mut Branch<'_>,
     client: &Client,
     ingress: &Ingress,
     namespace: &str,
-    after: &[SpanId],
 ) -> Result<Done<()>> {
-    let look = cx.commands.kubectl(&format!("-n {NAMESPACE} describe deployment/{DEPLOYMENT}"));
-    let spec = Gate { name: "ingress-controller", deadline: DEADLINE, after, look };
-    super::wait(cx, spec, verdicts(client, ingress, namespace), async || {
+    let cx = branch.cx;
+    let further = cx.commands.kubectl(&format!("-n {NAMESPACE} describe deployment/{DEPLOYMENT}"));
+    super::wait(branch, &GATE, further, verdicts(client, ingress, namespace), async || {
         let about = evidence::About {
             namespace: NAMESPACE,
             deployment: Some(DEPLOYMENT),
@@ -56,7 +67,7 @@ pub async fn wait(
 /// # Errors
 /// When the API server does not answer.
 pub async fn look(client: &Client, ingress: &Ingress, namespace: &str) -> Result<Verdict> {
-    Ok(match rollout::look(client, &controller()).await? {
+    Ok(match settled::look(client, &controller()).await? {
         Verdict::Open(rolled_out, _) => judge(&rolled_out, dry_run(client, ingress, namespace).await),
         other => closed(other),
     })
@@ -80,7 +91,7 @@ pub(super) fn verdicts<'w>(
     ingress: &'w Ingress,
     namespace: &'w str,
 ) -> impl Stream<Item = Result<Verdict>> + 'w {
-    let rollouts = Box::pin(rollout::verdicts(client, &controller()));
+    let rollouts = Box::pin(settled::verdicts(client, &controller()));
     futures::stream::unfold(
         (rollouts, None, Duration::ZERO),
         move |(mut rollouts, mut up, pause)| async move {

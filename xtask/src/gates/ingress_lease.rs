@@ -14,12 +14,19 @@ use kube::{Api, Client};
 
 use super::clock::Clock;
 use super::watch::{self, Feed, Objects};
-use super::{Gate, Verdict, evidence, pod};
-use crate::cx::Cx;
-use crate::pipeline::{Done, SpanId};
+use super::{Gate, Standing, Verdict, evidence, pod};
+use crate::pipeline::{Branch, Done};
 
-/// How long it may stay closed.
-pub const DEADLINE: Duration = Duration::from_secs(180);
+/// The gate.
+pub const GATE: Gate = Gate {
+    name: "ingress-lease",
+    opens_when: "the leader lease is held and renewed by a Ready controller pod",
+    deadline: Duration::from_secs(180),
+    standing: Some(Standing {
+        look: |site| Box::pin(async { Ok(look(&site.cluster.client).await?.without_value()) }),
+        wait: |branch, site| Box::pin(async move { wait(branch, &site.cluster.client).await.map(drop) }),
+    }),
+};
 /// Where the add-on lives.
 pub const NAMESPACE: &str = "ingress-nginx";
 /// Its lease.
@@ -59,10 +66,10 @@ impl Snapshot {
 ///
 /// # Errors
 /// As [`super::wait`].
-pub async fn wait(cx: &Cx, client: &Client, after: &[SpanId]) -> Result<Done<String>> {
-    let look = cx.commands.kubectl(&format!("-n {NAMESPACE} get lease/{LEASE} -o yaml"));
-    let spec = Gate { name: "ingress-lease", deadline: DEADLINE, after, look };
-    super::wait(cx, spec, verdicts(client), async || {
+pub async fn wait(branch: &mut Branch<'_>, client: &Client) -> Result<Done<String>> {
+    let cx = branch.cx;
+    let further = cx.commands.kubectl(&format!("-n {NAMESPACE} get lease/{LEASE} -o yaml"));
+    super::wait(branch, &GATE, further, verdicts(client), async || {
         let about = evidence::About {
             namespace: NAMESPACE,
             deployment: Some("ingress-nginx-controller"),

@@ -7,12 +7,20 @@ use k8s_openapi::kube_aggregator::pkg::apis::apiregistration::v1::APIService;
 use kube::{Api, Client};
 
 use super::watch::{self, Feed, Objects};
-use super::{Gate, Verdict, condition, evidence};
-use crate::cx::Cx;
-use crate::pipeline::{Done, SpanId};
+use super::{Gate, Standing, Verdict, condition, evidence};
+use crate::pipeline::{Branch, Done};
 
-/// How long it may stay closed: the image is pulled, then minikube's needs two scrapes, 44 to 74 s.
-pub const DEADLINE: Duration = Duration::from_secs(300);
+/// The gate.
+pub const GATE: Gate = Gate {
+    name: "metrics",
+    opens_when: "the metrics API is Available",
+    // The image is pulled, then minikube's needs two scrapes, 44 to 74 s.
+    deadline: Duration::from_secs(300),
+    standing: Some(Standing {
+        look: |site| Box::pin(look(&site.cluster.client)),
+        wait: |branch, site| Box::pin(async move { wait(branch, &site.cluster.client).await.map(drop) }),
+    }),
+};
 /// What the metrics API is registered as.
 pub const API_SERVICE: &str = "v1beta1.metrics.k8s.io";
 
@@ -26,11 +34,11 @@ pub struct Snapshot {
 ///
 /// # Errors
 /// As [`super::wait`].
-pub async fn wait(cx: &Cx, client: &Client, after: &[SpanId]) -> Result<Done<()>> {
-    let look = cx.commands.kubectl(&format!("describe apiservice {API_SERVICE}"));
-    let spec = Gate { name: "metrics", deadline: DEADLINE, after, look };
+pub async fn wait(branch: &mut Branch<'_>, client: &Client) -> Result<Done<()>> {
+    let cx = branch.cx;
+    let further = cx.commands.kubectl(&format!("describe apiservice {API_SERVICE}"));
     let verdicts = watch::verdicts(client, Snapshot::default(), feeds(client), |s, _| judge(s));
-    super::wait(cx, spec, verdicts, async || {
+    super::wait(branch, &GATE, further, verdicts, async || {
         let about = evidence::About {
             namespace: "kube-system",
             deployment: Some("metrics-server"),

@@ -1,17 +1,20 @@
 //! Readiness gates: one file a gate. A gate looks at the world through watches, says in one line what it still
 //! waits for, opens at the event that makes its condition true, and fails early only on a sign that can't mend.
 //!
-//! Each gate is two functions: a pure one that judges what was seen ([`Verdict`]), and a driver that sees.
+//! Each gate's file has the [`Gate`] itself, which [`all`] lists, a pure `judge` of what was seen, and a driver that
+//! sees: `wait` until it opens, `look` once.
 
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, anyhow};
+use futures::future::LocalBoxFuture;
 use futures::{Stream, StreamExt as _};
 
+use crate::clusters::Cluster;
 use crate::commands::Advice;
-use crate::cx::Cx;
 use crate::failure::{Attach as _, Cancelled, Evidence, Exit};
-use crate::pipeline::{Done, Outcome, SpanId, gate};
+use crate::manifests::Manifests;
+use crate::pipeline::{Branch, Done, Outcome, gate};
 
 pub mod autoscaler;
 pub mod clock;
@@ -25,10 +28,11 @@ pub mod metrics;
 pub mod pod;
 pub mod rollout;
 pub mod route;
+pub mod settled;
 pub mod watch;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 /// What one look at the world says about a gate's condition.
 #[derive(Clone, Debug, PartialEq)]
@@ -43,31 +47,99 @@ pub enum Verdict<T = ()> {
     Doomed(String, Advice),
 }
 
-/// What a gate is, beside its condition.
-pub struct Gate<'g> {
+impl<T> Verdict<T> {
+    /// The same, where what is behind the gate is of no interest.
+    pub fn without_value(self) -> Verdict {
+        match self {
+            Verdict::Open(_, how) => Verdict::Open((), how),
+            Verdict::Closed(why) => Verdict::Closed(why),
+            Verdict::Suspect(why) => Verdict::Suspect(why),
+            Verdict::Doomed(why, hint) => Verdict::Doomed(why, hint),
+        }
+    }
+}
+
+/// A gate.
+#[derive(Clone, Copy)]
+pub struct Gate {
     /// Its name, as in the README's troubleshooting.
     pub name: &'static str,
+    /// Its condition, in one line.
+    pub opens_when: &'static str,
     /// How long it may stay closed.
     pub deadline: Duration,
-    /// The results it takes.
-    pub after: &'g [SpanId],
-    /// The command to look further.
-    pub look: String,
+    /// How it is asked of a cluster as it is; nothing for a gate that only the step before it can pass.
+    pub standing: Option<Standing>,
+}
+
+/// A gate's two ways of asking, for who asks all gates.
+#[derive(Clone, Copy)]
+pub struct Standing {
+    /// One look.
+    pub look: for<'s> fn(&'s Site<'s>) -> LocalBoxFuture<'s, Result<Verdict>>,
+    /// Waits until it opens.
+    pub wait: for<'w, 'cx> fn(&'w mut Branch<'cx>, &'w Site<'w>) -> LocalBoxFuture<'w, Result<()>>,
+}
+
+/// What the gates are asked of: a cluster, and what of ours is in it.
+pub struct Site<'s> {
+    /// The cluster.
+    pub cluster: &'s Cluster,
+    /// What is deployed to it.
+    pub manifests: &'s Manifests,
+    /// And where.
+    pub namespace: &'s str,
+}
+
+impl Site<'_> {
+    fn autoscaler(&self) -> &str {
+        self.manifests.autoscaler_name().unwrap_or_default()
+    }
+
+    fn rollout(&self) -> rollout::Rollout {
+        rollout::Rollout::as_deployed(self.namespace, self.manifests)
+    }
+}
+
+/// The gates, in the order in which `up` comes to them.
+pub fn all() -> [&'static Gate; 9] {
+    [
+        &cluster::GATE,
+        &ingress_lease::GATE,
+        &ingress_controller::GATE,
+        &metrics::GATE,
+        &image::GATE,
+        &rollout::GATE,
+        &settled::GATE,
+        &route::GATE,
+        &autoscaler::GATE,
+    ]
+}
+
+/// The gates that a cluster with these manifests can be asked for at any time.
+pub fn standing(manifests: &Manifests) -> impl Iterator<Item = (&'static Gate, Standing)> {
+    let scales = manifests.autoscaler_name().is_some();
+    all()
+        .into_iter()
+        .filter(move |gate| scales || gate.name != autoscaler::GATE.name)
+        .filter_map(|gate| Some((gate, gate.standing?)))
 }
 
 /// Waits at a gate: takes verdicts as they come, until one ends it, the deadline passes, or the run is stopped.
 ///
-/// `evidence` is asked once, when the gate fails.
+/// `further` is the command to look further; `evidence` is asked once, when the gate fails.
 ///
 /// # Errors
 /// Exit code 30 when doomed, 31 at the deadline, each with the evidence; the stream's own errors.
 pub async fn wait<T>(
-    cx: &Cx,
-    spec: Gate<'_>,
+    branch: &mut Branch<'_>,
+    spec: &Gate,
+    further: String,
     verdicts: impl Stream<Item = Result<Verdict<T>>>,
     evidence: impl AsyncFnOnce() -> Evidence,
 ) -> Result<Done<T>> {
-    let Gate { name, deadline, after, look } = spec;
+    let cx = branch.cx;
+    let Gate { name, deadline, .. } = *spec;
     let work = async |running: &crate::pipeline::Running<'_>| {
         let until = tokio::time::Instant::now() + deadline;
         let mut verdicts = std::pin::pin!(verdicts);
@@ -81,7 +153,7 @@ pub async fn wait<T>(
                 verdict = verdicts.next() => verdict,
                 () = tokio::time::sleep_until(until) => {
                     let why = format!("still closed after {} s: {waits_for}", deadline.as_secs());
-                    break (Exit::GateTimeout, why, look);
+                    break (Exit::GateTimeout, why, further);
                 }
             };
             match verdict {
@@ -117,7 +189,7 @@ pub async fn wait<T>(
         let bundle = tokio::time::timeout(Duration::from_secs(5), evidence()).await.unwrap_or_default();
         Err(anyhow!("gate {name}: {why}")).attach(bundle).hint(hint).exit(exit)
     };
-    gate(cx, name, deadline, after, work).await
+    gate(branch, name, deadline, work).await
 }
 
 /// A look now and then, for conditions that can't be watched, such as HTTP probes.

@@ -1,5 +1,5 @@
-//! The gate behind a deployment: the newest pods are all there, all available, all of the built image, and no other
-//! pod is left.
+//! The gate behind a deployment: the newest pods are all there, all available, all of the built image. Old ones may be
+//! on their way out beside them; that they are gone is another gate, [`super::settled`].
 //!
 //! "Newest" is what the Deployment controller calls so: the ReplicaSet whose template is the Deployment's. What is
 //! compared of the image: the digests of the build with `containerStatuses[].imageID` of the containers that the template
@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use anyhow::Result;
+use futures::Stream;
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
 use k8s_openapi::api::core::v1::{Event, Pod};
@@ -17,19 +18,31 @@ use kube::{Api, Client};
 
 use super::clock::Clock;
 use super::watch::{self, Feed, Objects};
-use super::{Gate, Verdict, evidence};
-use crate::cx::Cx;
+use super::{Gate, Standing, Verdict, evidence};
 use crate::image::Digests;
 use crate::manifests::Manifests;
-use crate::pipeline::{Done, SpanId};
+use crate::pipeline::{Branch, Done};
+use crate::steps::image::ImageRef;
 
-mod judge;
-mod view;
+pub(super) mod judge;
+pub(super) mod view;
 
 pub use judge::judge;
 
-/// How long it may stay closed, unless the caller says otherwise.
-pub const DEADLINE: Duration = Duration::from_secs(600);
+/// The gate.
+pub const GATE: Gate = Gate {
+    name: "rollout",
+    opens_when: "the newest ReplicaSet is updated and available, and each of its pods runs the built image",
+    deadline: Duration::from_secs(600),
+    standing: Some(Standing {
+        look: |site| {
+            Box::pin(async { Ok(look(&site.cluster.client, &site.rollout()).await?.without_value()) })
+        },
+        wait: |branch, site| {
+            Box::pin(async move { wait(branch, &site.cluster.client, &site.rollout()).await.map(drop) })
+        },
+    }),
+};
 
 /// What is to be rolled out.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -55,6 +68,16 @@ impl Rollout {
             deployment: manifests.deployment_name().to_owned(),
             min_replicas: manifests.min_replicas(),
             ..Rollout::default()
+        }
+    }
+
+    /// The image that was just built, and no other.
+    #[must_use]
+    pub fn built(namespace: &str, manifests: &Manifests, image: &ImageRef) -> Rollout {
+        Rollout {
+            digests: image.digests.clone(),
+            image: image.reference.clone(),
+            ..Rollout::as_deployed(namespace, manifests)
         }
     }
 }
@@ -95,6 +118,9 @@ pub struct Snapshot {
     pub(super) first_revision: Option<i64>,
 }
 
+/// What a gate on a rollout makes of what was seen.
+pub(super) type Judge = fn(&Snapshot, &Clock) -> Verdict<RolledOut>;
+
 impl Snapshot {
     pub(super) fn of(target: &Rollout) -> Snapshot {
         Snapshot { target: target.clone(), ..Snapshot::default() }
@@ -127,25 +153,22 @@ impl Snapshot {
 ///
 /// # Errors
 /// As [`super::wait`].
-pub async fn wait(cx: &Cx, client: &Client, target: &Rollout, after: &[SpanId]) -> Result<Done<RolledOut>> {
-    wait_within(cx, client, target, DEADLINE, after).await
+pub async fn wait(branch: &mut Branch<'_>, client: &Client, target: &Rollout) -> Result<Done<RolledOut>> {
+    wait_at(branch, &GATE, client, target, verdicts(client, target)).await
 }
 
-/// [`wait`], with a deadline of the caller's own.
-///
-/// # Errors
-/// As [`super::wait`].
-pub async fn wait_within(
-    cx: &Cx,
+/// Waits at a gate on `target`: this one, or that behind it.
+pub(super) async fn wait_at(
+    branch: &mut Branch<'_>,
+    gate: &Gate,
     client: &Client,
     target: &Rollout,
-    deadline: Duration,
-    after: &[SpanId],
+    verdicts: impl Stream<Item = Result<Verdict<RolledOut>>>,
 ) -> Result<Done<RolledOut>> {
     let Rollout { namespace, deployment, .. } = target;
-    let look = cx.commands.kubectl(&format!("-n {namespace} describe deployment/{deployment}"));
-    let spec = Gate { name: "rollout", deadline, after, look };
-    super::wait(cx, spec, verdicts(client, target), async || {
+    let cx = branch.cx;
+    let further = cx.commands.kubectl(&format!("-n {namespace} describe deployment/{deployment}"));
+    super::wait(branch, gate, further, verdicts, async || {
         let selector = selector(client, target).await;
         let about = evidence::About {
             namespace,
@@ -163,6 +186,10 @@ pub async fn wait_within(
 /// # Errors
 /// When the API server does not answer.
 pub async fn look(client: &Client, target: &Rollout) -> Result<Verdict<RolledOut>> {
+    look_with(client, target, judge).await
+}
+
+pub(super) async fn look_with(client: &Client, target: &Rollout, judge: Judge) -> Result<Verdict<RolledOut>> {
     watch::look(client, Snapshot::of(target), feeds(client, target), |s, clock| {
         s.note(clock);
         judge(s, clock)
@@ -174,8 +201,16 @@ pub async fn look(client: &Client, target: &Rollout) -> Result<Verdict<RolledOut
 pub(super) fn verdicts(
     client: &Client,
     target: &Rollout,
-) -> impl futures::Stream<Item = Result<Verdict<RolledOut>>> + use<> {
-    watch::verdicts(client, Snapshot::of(target), feeds(client, target), |s, clock| {
+) -> impl Stream<Item = Result<Verdict<RolledOut>>> + use<> {
+    verdicts_with(client, target, judge)
+}
+
+pub(super) fn verdicts_with(
+    client: &Client,
+    target: &Rollout,
+    judge: Judge,
+) -> impl Stream<Item = Result<Verdict<RolledOut>>> + use<> {
+    watch::verdicts(client, Snapshot::of(target), feeds(client, target), move |s, clock| {
         s.note(clock);
         judge(s, clock)
     })

@@ -13,12 +13,28 @@ use kube::api::ListParams;
 use kube::{Api, Client};
 
 use super::condition::one_line;
-use super::{Gate, Verdict, evidence, watch};
-use crate::cx::Cx;
-use crate::pipeline::{Done, SpanId};
+use super::{Gate, Site, Standing, Verdict, evidence, watch};
+use crate::pipeline::{Branch, Done};
 
-/// How long it may stay closed: ingress-nginx syncs a route at most every 3.3 s, then reloads.
-pub const DEADLINE: Duration = Duration::from_secs(120);
+/// The gate.
+pub const GATE: Gate = Gate {
+    name: "route",
+    opens_when: "5 consecutive 200s by the real entry",
+    // ingress-nginx syncs a route at most every 3.3 s, then reloads.
+    deadline: Duration::from_secs(120),
+    standing: Some(Standing {
+        look: |site| {
+            let Site { cluster, manifests, namespace } = site;
+            Box::pin(look(&cluster.client, namespace, &cluster.entry, manifests.host()))
+        },
+        wait: |branch, site| {
+            Box::pin(async move {
+                let Site { cluster, manifests, namespace } = site;
+                wait(branch, &cluster.entry, manifests.host(), &cluster.client, namespace).await.map(drop)
+            })
+        },
+    }),
+};
 /// Good answers in a row that it takes.
 pub const GOOD_ANSWERS: u32 = 5;
 const AFTER_GOOD: Duration = Duration::from_millis(20);
@@ -31,21 +47,20 @@ const PATH: &str = "/health";
 /// # Errors
 /// As [`super::wait`]; an entry that is no URL.
 pub async fn wait(
-    cx: &Cx,
+    branch: &mut Branch<'_>,
     entry: &str,
     host: &str,
     client: &Client,
     namespace: &str,
-    after: &[SpanId],
 ) -> Result<Done<()>> {
+    let cx = branch.cx;
     let probe = Probe::new(entry, host)?;
     let url = &probe.url;
-    let look = format!(
+    let further = format!(
         "curl -i -H 'Host: {host}' {url}; {}",
         cx.commands.kubectl(&format!("-n {namespace} get ingress,endpointslices"))
     );
-    let spec = Gate { name: "route", deadline: DEADLINE, after, look };
-    super::wait(cx, spec, verdicts(&probe, client, namespace), async || {
+    super::wait(branch, &GATE, further, verdicts(&probe, client, namespace), async || {
         let about = evidence::About { namespace, ..evidence::About::default() };
         let mut bundle = evidence::collect(cx, client, about).await;
         let around = around(client, namespace, host).await;

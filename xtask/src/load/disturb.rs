@@ -11,13 +11,12 @@ use kube::{Api, Client, ResourceExt as _};
 use serde_json::json;
 
 use super::meta::Mark;
-use crate::cx::Cx;
 use crate::failure::Attach as _;
 use crate::gates;
 use crate::gates::ingress_lease::NAMESPACE as INGRESS_NAMESPACE;
 use crate::gates::rollout::Rollout;
 use crate::manifests::Manifests;
-use crate::pipeline::SpanId;
+use crate::pipeline::Branch;
 use crate::steps::apply::FIELD_MANAGER;
 use crate::steps::restart::annotate;
 
@@ -55,13 +54,12 @@ impl<'p> Prepared<'p> {
     /// # Errors
     /// When the API refuses, or the pods for a scale-down do not come up.
     pub(super) async fn new(
-        cx: &'p Cx,
+        branch: &mut Branch<'_>,
         what: Disturbance,
         client: &'p Client,
+        namespace: &'p str,
         manifests: &'p Manifests,
-        after: &mut Vec<SpanId>,
     ) -> Result<Prepared<'p>> {
-        let namespace = cx.shared.namespace.as_str();
         let mut prepared = Prepared { what, client, namespace, manifests, bounds: None };
         if what == Disturbance::ScaleDown {
             let name = prepared.autoscaler()?;
@@ -74,14 +72,11 @@ impl<'p> Prepared<'p> {
                 prepared.bound(most, most).await?;
                 let target =
                     Rollout { min_replicas: Some(most), ..Rollout::as_deployed(namespace, manifests) };
-                gates::rollout::wait(cx, client, &target, after).await
+                gates::settled::wait(branch, client, &target).await
             };
-            match up.await {
-                Ok(up) => *after = vec![up.id],
-                Err(error) => {
-                    prepared.restore().await?;
-                    return Err(error);
-                }
+            if let Err(error) = up.await {
+                prepared.restore().await?;
+                return Err(error);
             }
         }
         Ok(prepared)

@@ -16,9 +16,9 @@ use crate::cx::Cx;
 use crate::failure::{Attach as _, Exit};
 use crate::gates;
 use crate::gates::ingress_lease::{CONTROLLER_PODS, NAMESPACE as INGRESS_NAMESPACE};
-use crate::gates::rollout::{RolledOut, Rollout};
+use crate::gates::rollout::Rollout;
 use crate::manifests::Manifests;
-use crate::pipeline::{Done, Outcome, SpanId, step};
+use crate::pipeline::{Branch, Outcome, step};
 use crate::steps::apply::FIELD_MANAGER;
 use crate::steps::image::REPOSITORY;
 
@@ -88,7 +88,8 @@ impl<'e> Experiment<'e> {
     ///
     /// # Errors
     /// When the API refuses, or the pods do not come up without it.
-    pub(super) async fn take_away(&mut self, cx: &Cx, after: &mut Vec<SpanId>) -> Result<()> {
+    pub(super) async fn take_away(&mut self, branch: &mut Branch<'_>) -> Result<()> {
+        let cx = branch.cx;
         if self.protection == Protection::Gates {
             return Ok(());
         }
@@ -103,13 +104,12 @@ impl<'e> Experiment<'e> {
         if self.protection == Protection::PreStop {
             self.pace_proxy(Some(SYNC_SECONDS)).await?;
         }
-        let taken = step(cx, "take-away", after, async |_| {
+        step(branch, "take-away", async |_| {
             cx.unless_stopped(self.put(&without)).await?;
             Ok(Outcome::Did((), format!("deployment/{name} without {}", self.protection.name())))
         })
         .await?;
-        *after = vec![self.rolled_out(cx, &[taken.id]).await?.id];
-        Ok(())
+        self.settled(branch).await
     }
 
     /// The moment before the first request.
@@ -160,21 +160,22 @@ impl<'e> Experiment<'e> {
     ///
     /// # Errors
     /// When the API refuses, or the pods do not come up.
-    pub(super) async fn put_back(&self, cx: &Cx, after: &[SpanId]) -> Result<()> {
+    pub(super) async fn put_back(&self, branch: &mut Branch<'_>) -> Result<()> {
         let Some(before) = &self.before else { return Ok(()) };
         let put = async {
             self.put(before).await?;
             if self.protection == Protection::PreStop { self.pace_proxy(None).await } else { Ok(()) }
         };
+        let cx = branch.cx;
         put.await
             .context("putting the protection back")
             .hint(format!("`{}` puts it back too", cx.commands.xtask("redeploy")))?;
-        if cx.is_stopped() { Ok(()) } else { self.rolled_out(cx, after).await.map(drop) }
+        if cx.is_stopped() { Ok(()) } else { self.settled(branch).await }
     }
 
-    async fn rolled_out(&self, cx: &Cx, after: &[SpanId]) -> Result<Done<RolledOut>> {
+    async fn settled(&self, branch: &mut Branch<'_>) -> Result<()> {
         let target = Rollout::as_deployed(self.namespace, self.manifests);
-        gates::rollout::wait(cx, self.client(), &target, after).await
+        gates::settled::wait(branch, self.client(), &target).await.map(drop)
     }
 
     async fn put(&self, pod: &Value) -> Result<()> {

@@ -22,7 +22,7 @@ use crate::failure::{Attach as _, Cancelled, Exit};
 use crate::gates;
 use crate::manifests::Manifests;
 use crate::options::Format;
-use crate::pipeline::{Done, Outcome, Running, SpanId, both, step};
+use crate::pipeline::{Branch, Done, Outcome, Running, step};
 use crate::steps::smoke::PICTURE;
 use crate::summary::{Summary, entry};
 
@@ -43,7 +43,7 @@ use meta::{End, Mark, Meta};
 use threshold::Figures;
 use witness::Witness;
 
-pub use ready::DEADLINE as READY_DEADLINE;
+pub use ready::ATTRIBUTION;
 
 /// The records' file in the run's folder.
 pub const RECORDS: &str = "records.jsonl";
@@ -62,7 +62,8 @@ const MOST_FAILURES: usize = 1000;
 ///
 /// # Errors
 /// When a gate fails; a threshold fails (exit code 40); the generator could not keep up (41).
-pub async fn run(cx: &Cx, args: &LoadArgs) -> Result<Summary> {
+pub async fn run(branch: &mut Branch<'_>, args: &LoadArgs) -> Result<Summary> {
+    let cx = branch.cx;
     let plan = args.plan()?;
     let choice = clusters::choose(cx).await?;
     cx.output.note(&format!("{}: {}", choice.kind.name(), choice.why));
@@ -74,16 +75,20 @@ pub async fn run(cx: &Cx, args: &LoadArgs) -> Result<Summary> {
         None => None,
     };
     let gated = args.without != Some(Protection::Gates);
-    // What the next step has waited for.
-    let mut after = if gated { ready::gates(cx, &cluster, &manifests).await? } else { Vec::new() };
+    if gated {
+        ready::gates(branch, &cluster, &manifests).await?;
+    }
     // A protection shows its worth when pods come and go.
     let during = args.during.or(args.without.filter(|_| gated).map(|_| Disturbance::Rollout));
     let result = async {
         if let Some(experiment) = &mut experiment {
-            experiment.take_away(cx, &mut after).await?;
+            experiment.take_away(branch).await?;
         }
         let prepared = match during {
-            Some(what) => Some(Prepared::new(cx, what, &cluster.client, &manifests, &mut after).await?),
+            Some(what) => {
+                let namespace = &cx.shared.namespace;
+                Some(Prepared::new(branch, what, &cluster.client, namespace, &manifests).await?)
+            }
             None => None,
         };
         let scene = Scene {
@@ -95,7 +100,7 @@ pub async fn run(cx: &Cx, args: &LoadArgs) -> Result<Summary> {
             experiment: experiment.as_ref(),
             prepared: prepared.as_ref(),
         };
-        let result = scene.measure(&mut after, gated).await;
+        let result = scene.measure(branch, gated).await;
         if let Some(prepared) = &prepared {
             prepared.restore().await?;
         }
@@ -103,7 +108,7 @@ pub async fn run(cx: &Cx, args: &LoadArgs) -> Result<Summary> {
     }
     .await;
     if let Some(experiment) = &experiment {
-        experiment.put_back(cx, &after).await?;
+        experiment.put_back(branch).await?;
     }
     result
 }
@@ -121,7 +126,7 @@ struct Scene<'s> {
 
 impl Scene<'_> {
     /// What lies between the gates and the report.
-    async fn measure(&self, after: &mut Vec<SpanId>, gated: bool) -> Result<Summary> {
+    async fn measure(&self, branch: &mut Branch<'_>, gated: bool) -> Result<Summary> {
         let Scene { cx, cluster, manifests, plan, .. } = *self;
         let dir = cx.run_dir.clone().context("the run has no folder")?;
         let target = target(cx, cluster, manifests, self.args.get.as_deref()).await?;
@@ -129,7 +134,7 @@ impl Scene<'_> {
         let witness = Witness::start(&cluster.client, &cx.shared.namespace, &selector, &dir).await?;
         let canary = Target::get(&cluster.entry, manifests.host(), "/health").await?;
         if gated {
-            *after = vec![ready::canary(cx, &witness, &canary, after).await?.id];
+            ready::canary(branch, &witness, &canary).await?;
         }
         if let Some(experiment) = self.experiment {
             experiment.begin().await?;
@@ -147,9 +152,8 @@ impl Scene<'_> {
         };
         let book = Arc::new(Book::open(Some(&dir.join(RECORDS)))?);
         let load = Load { cx, plan, book: &book, dir: &dir, prepared: self.prepared };
-        let finished = load.send(target, &mut meta, after).await?;
-        *after = vec![finished.id];
-        self.settle(after).await?;
+        let finished = load.send(branch, target, &mut meta).await?;
+        self.settle(branch).await?;
         let gaps = close(cx, witness, &canary, &book).await?;
         let end = end(&book, &finished, gaps);
         meta.end = Some(end.clone());
@@ -162,20 +166,19 @@ impl Scene<'_> {
     }
 
     /// What a disturbance or an experiment began is over before the witness leaves and the next run begins.
-    async fn settle(&self, after: &mut Vec<SpanId>) -> Result<()> {
+    async fn settle(&self, branch: &mut Branch<'_>) -> Result<()> {
         if self.prepared.is_none() && self.experiment.is_none() {
             return Ok(());
         }
         let Scene { cx, cluster, manifests, .. } = *self;
         let namespace = cx.shared.namespace.as_str();
         let rollout = gates::rollout::Rollout::as_deployed(namespace, manifests);
-        let (controller, rollout) = (
-            gates::ingress_controller::wait(cx, &cluster.client, &manifests.ingress, namespace, after),
-            gates::rollout::wait(cx, &cluster.client, &rollout, after),
-        );
-        let (controller, rollout) = both(controller, rollout).await?;
-        *after = vec![controller.id, rollout.id];
-        Ok(())
+        let controller = async |branch: &mut Branch<'_>| {
+            gates::ingress_controller::wait(branch, &cluster.client, &manifests.ingress, namespace).await
+        };
+        let settled =
+            async |branch: &mut Branch<'_>| gates::settled::wait(branch, &cluster.client, &rollout).await;
+        branch.both(controller, settled).await.map(drop)
     }
 }
 
@@ -231,10 +234,10 @@ struct Load<'l> {
 
 impl Load<'_> {
     /// Sends the load, says how far it is, and disturbs it where that is asked for.
-    async fn send(&self, target: Target, meta: &mut Meta, after: &[SpanId]) -> Result<Done<Finished>> {
+    async fn send(&self, branch: &mut Branch<'_>, target: Target, meta: &mut Meta) -> Result<Done<Finished>> {
         let Load { cx, plan, book, .. } = *self;
         let total = plan.schedule.total();
-        step(cx, "load", after, async |step| {
+        step(branch, "load", async |step| {
             meta.began = Timestamp::now();
             let began = Instant::now();
             meta.write(self.dir)?;

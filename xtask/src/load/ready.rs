@@ -8,15 +8,18 @@ use xtask_load::client::{Client, Target};
 
 use super::witness::Witness;
 use crate::clusters::Cluster;
-use crate::cx::Cx;
 use crate::failure::Evidence;
-use crate::gates::rollout::Rollout;
-use crate::gates::{self, Gate, Verdict};
+use crate::gates::{self, Gate, Site, Verdict};
 use crate::manifests::Manifests;
-use crate::pipeline::{Done, SpanId, all3, both};
+use crate::pipeline::{Branch, Done};
 
-/// How long the canary may be looked for.
-pub const DEADLINE: Duration = Duration::from_secs(30);
+/// The gate before the load itself.
+pub const ATTRIBUTION: Gate = Gate {
+    name: "attribution",
+    opens_when: "a canary request is found in the access log by its id",
+    deadline: Duration::from_secs(30),
+    standing: None,
+};
 const ANSWER_DEADLINE: Duration = Duration::from_secs(5);
 /// A line that is not in the log by then is looked for with a new canary.
 const LINE_DEADLINE: Duration = Duration::from_secs(2);
@@ -25,54 +28,24 @@ const LINE_DEADLINE: Duration = Duration::from_secs(2);
 ///
 /// # Errors
 /// The gate that fails.
-pub(super) async fn gates(cx: &Cx, cluster: &Cluster, manifests: &Manifests) -> Result<Vec<SpanId>> {
-    let (client, namespace) = (&cluster.client, cx.shared.namespace.as_str());
-    let rollout = Rollout::as_deployed(namespace, manifests);
-    let autoscaler = async {
-        match manifests.autoscaler_name() {
-            Some(name) => {
-                gates::autoscaler::wait(cx, client, namespace, name, &[]).await.map(|gate| Some(gate.id))
-            }
-            None => Ok(None),
-        }
-    };
-    let ingress = both(
-        gates::ingress_lease::wait(cx, client, &[]),
-        gates::ingress_controller::wait(cx, client, &manifests.ingress, namespace, &[]),
-    );
-    let before = both(gates::cluster::wait(cx, client, namespace, &[]), ingress);
-    let after = all3(
-        both(gates::metrics::wait(cx, client, &[]), autoscaler),
-        gates::rollout::wait(cx, client, &rollout, &[]),
-        gates::route::wait(cx, &cluster.entry, manifests.host(), client, namespace, &[]),
-    );
-    let ((cluster, (lease, controller)), ((metrics, autoscaler), rollout, route)) =
-        both(before, after).await?;
-    let ids = [cluster.id, lease.id, controller.id, metrics.id, rollout.id, route.id];
-    Ok(ids.into_iter().chain(autoscaler).collect())
+pub(super) async fn gates(branch: &mut Branch<'_>, cluster: &Cluster, manifests: &Manifests) -> Result<()> {
+    let site = &Site { cluster, manifests, namespace: &branch.cx.shared.namespace };
+    let waits = gates::standing(manifests)
+        .map(|(_, ask)| async move |branch: &mut Branch<'_>| (ask.wait)(branch, site).await);
+    branch.all(waits).await.map(drop)
 }
 
 /// Sends a request of our own by the real entry and waits until the access log shows its id.
 ///
 /// # Errors
 /// As [`gates::wait`].
-pub(super) async fn canary(
-    cx: &Cx,
-    witness: &Witness,
-    target: &Target,
-    after: &[SpanId],
-) -> Result<Done<()>> {
-    let spec = Gate {
-        name: "attribution",
-        deadline: DEADLINE,
-        after,
-        look: format!(
-            "each line of the access log must end in $req_id, as ingress-nginx's own format does; {}",
-            cx.commands.kubectl("-n ingress-nginx logs deploy/ingress-nginx-controller --tail 5")
-        ),
-    };
+pub(super) async fn canary(branch: &mut Branch<'_>, witness: &Witness, target: &Target) -> Result<Done<()>> {
+    let further = format!(
+        "each line of the access log must end in $req_id, as ingress-nginx's own format does; {}",
+        branch.cx.commands.kubectl("-n ingress-nginx logs deploy/ingress-nginx-controller --tail 5")
+    );
     let verdicts = gates::poll(Duration::from_millis(100), async || Ok(look(witness, target).await));
-    gates::wait(cx, spec, verdicts, async || Evidence::default()).await
+    gates::wait(branch, &ATTRIBUTION, further, verdicts, async || Evidence::default()).await
 }
 
 /// One canary.

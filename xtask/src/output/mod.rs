@@ -144,7 +144,7 @@ impl Output {
         summary.insert("event".into(), "summary".into());
         summary.insert("ok".into(), (exit == Exit::Done).into());
         summary.insert("exit_code".into(), (exit as u8).into());
-        summary.insert("steps".into(), spans.iter().map(Span::json).collect());
+        summary.insert("steps".into(), timing::steps(spans));
         summary.insert("critical_path".into(), json!(critical_path(spans)));
         match result {
             Ok(fields) => summary.extend(fields.clone()),

@@ -21,7 +21,7 @@ pub struct Span {
     pub state: State,
     /// In one line, what or why.
     pub detail: String,
-    /// Indices of the spans whose results it took.
+    /// Indices of the spans that were awaited last before it began.
     pub after: Vec<usize>,
 }
 
@@ -31,7 +31,7 @@ impl Span {
         self.end_seconds - self.start_seconds
     }
 
-    pub(super) fn json(&self) -> Value {
+    fn json(&self, all: &[Span]) -> Value {
         let round = |seconds: f64| (seconds * 1000.0).round() / 1000.0;
         json!({
             "name": self.name,
@@ -39,9 +39,19 @@ impl Span {
             "state": self.state,
             "start_seconds": round(self.start_seconds),
             "seconds": round(self.seconds()),
+            "waited_for": self.waited_for(all),
             "detail": self.detail,
         })
     }
+
+    fn waited_for<'s>(&self, all: &'s [Span]) -> Vec<&'s str> {
+        self.after.iter().map(|&before| all[before].name.as_str()).collect()
+    }
+}
+
+/// The spans as the JSON summary has them.
+pub(super) fn steps(spans: &[Span]) -> Value {
+    spans.iter().map(|span| span.json(spans)).collect()
 }
 
 /// The chain of spans that decided how long the run took, first to last.
@@ -68,7 +78,7 @@ pub fn table(spans: &[Span]) -> String {
     let on_path: f64 = path.iter().map(|&index| spans[index].seconds()).sum();
     let mut text = format!("  {:<20} {:>8} {:>8}   {}\n", "step", "start", "took", "waited for");
     for (index, span) in spans.iter().enumerate() {
-        let after: Vec<_> = span.after.iter().map(|&before| spans[before].name.as_str()).collect();
+        let after = span.waited_for(spans);
         let mark = if path.contains(&index) { '*' } else { ' ' };
         let name = if span.kind == Kind::Gate { format!("└ {}", span.name) } else { span.name.clone() };
         let state = if span.state == State::Already { " (already)" } else { "" };

@@ -12,7 +12,7 @@ use crate::clusters::Cluster;
 use crate::cx::Cx;
 use crate::failure::Attach as _;
 use crate::manifests::{Manifests, Object};
-use crate::pipeline::{Done, Outcome, SpanId, step};
+use crate::pipeline::{Branch, Done, Outcome, step};
 use crate::steps::image::ImageRef;
 
 /// The field manager of everything that this tool applies.
@@ -29,13 +29,13 @@ pub struct Applied {
 /// # Errors
 /// An unknown kind, before anything is applied; the API server's refusal, naming file and line.
 pub async fn run(
-    cx: &Cx,
+    branch: &mut Branch<'_>,
     cluster: &Done<Cluster>,
     manifests: &Manifests,
     image: &Done<ImageRef>,
-    after: &[SpanId],
 ) -> Result<Done<Applied>> {
-    step(cx, "apply", after, async |step| {
+    let cx = branch.cx;
+    step(branch, "apply", async |step| {
         let objects = manifests.rendered(&cx.shared.namespace, &image.reference);
         let template = || pod_template(cx, &cluster.client, manifests.deployment_name());
         let before = cx.unless_stopped(template()).await?;

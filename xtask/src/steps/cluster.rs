@@ -8,9 +8,8 @@ use kube::api::PostParams;
 use kube::{Api, Client};
 
 use crate::clusters::{Choice, Cluster};
-use crate::cx::Cx;
 use crate::gates;
-use crate::pipeline::{Done, SpanId, both, step};
+use crate::pipeline::{Branch, Done, step};
 
 /// How long until an API server that does not answer is asked again.
 const TRY_EVERY: Duration = Duration::from_millis(250);
@@ -19,19 +18,19 @@ const TRY_EVERY: Duration = Duration::from_millis(250);
 ///
 /// # Errors
 /// When it can't be started, or the gate fails.
-pub async fn run(cx: &Cx, choice: &Choice, after: &[SpanId]) -> Result<Done<Cluster>> {
-    let cluster = step(cx, "cluster", after, async |step| choice.kind.ensure_running(cx, step).await).await?;
+pub async fn run(branch: &mut Branch<'_>, choice: &Choice) -> Result<Done<Cluster>> {
+    let cx = branch.cx;
+    let cluster = step(branch, "cluster", async |step| choice.kind.ensure_running(cx, step).await).await?;
     let namespace = &cx.shared.namespace;
     // Side by side: an API server that does not answer is the gate's to tell, and one that does gets the namespace
     // whose service account the gate waits for.
-    let made = async {
-        let made = ensure_namespace(&cluster.client, namespace).await;
-        made.inspect_err(|_| cx.stop_failed())
-    };
-    let (ready, ()) =
-        both(gates::cluster::wait(cx, &cluster.client, namespace, &[cluster.id]), cx.unless_stopped(made))
-            .await?;
-    Ok(cluster.behind(&ready))
+    branch
+        .both(
+            async |branch| gates::cluster::wait(branch, &cluster.client, namespace).await,
+            async |_| cx.unless_stopped(ensure_namespace(&cluster.client, namespace)).await,
+        )
+        .await?;
+    Ok(cluster)
 }
 
 /// Says in the namespace's own labels that this tool made it, so that `down` knows.

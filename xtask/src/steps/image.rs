@@ -13,7 +13,7 @@ use crate::cx::Cx;
 use crate::failure::Attach as _;
 use crate::gates;
 use crate::image::Digests;
-use crate::pipeline::{Done, Running, step};
+use crate::pipeline::{Branch, Done, Running, step};
 use crate::proc::{self, Command};
 use crate::steps::weights::Weights;
 
@@ -54,15 +54,19 @@ impl Recipe {
 ///
 /// # Errors
 /// When the build fails, or the cluster knows another image than the one just built.
-pub async fn run(cx: &Cx, cluster: &Done<Cluster>, weights: &Done<Weights>) -> Result<Done<ImageRef>> {
-    let after = [cluster.id, weights.id];
-    let image = step(cx, "image", &after, async |step| {
+pub async fn run(
+    branch: &mut Branch<'_>,
+    cluster: &Done<Cluster>,
+    weights: &Done<Weights>,
+) -> Result<Done<ImageRef>> {
+    let cx = branch.cx;
+    let image = step(branch, "image", async |step| {
         let recipe = recipe(cx, weights)?;
         cluster.kind.build_image(cx, step, &recipe).await
     })
     .await?;
-    let there = gates::image::wait(cx, &cluster.kind, &image, &[image.id]).await?;
-    Ok(image.behind(&there))
+    gates::image::wait(branch, &cluster.kind, &image).await?;
+    Ok(image)
 }
 
 fn recipe(cx: &Cx, weights: &Weights) -> Result<Recipe> {

@@ -3,17 +3,15 @@
 use anyhow::Result;
 
 use crate::clusters::Cluster;
-use crate::cx::Cx;
 use crate::gates;
-use crate::pipeline::{Done, step};
+use crate::pipeline::{Branch, Done, step};
 
 /// Switches the metrics API on and passes its gate.
 ///
 /// # Errors
 /// When it can't be switched on, or the gate fails.
-pub async fn run(cx: &Cx, cluster: &Done<Cluster>) -> Result<Done<()>> {
-    let on =
-        step(cx, "metrics", &[cluster.id], async |step| cluster.kind.enable_metrics(cx, step, cluster).await)
-            .await?;
-    gates::metrics::wait(cx, &cluster.client, &[on.id]).await
+pub async fn run(branch: &mut Branch<'_>, cluster: &Done<Cluster>) -> Result<Done<()>> {
+    let cx = branch.cx;
+    step(branch, "metrics", async |step| cluster.kind.enable_metrics(cx, step, cluster).await).await?;
+    gates::metrics::wait(branch, &cluster.client).await
 }

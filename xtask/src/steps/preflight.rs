@@ -5,10 +5,9 @@ use std::fmt::Write as _;
 use anyhow::{Result, anyhow};
 
 use crate::clusters::{Choice, Problem};
-use crate::cx::Cx;
 use crate::failure::{Attach as _, Exit, Hint, attached, paragraph};
 use crate::manifests::{self, Manifests};
-use crate::pipeline::{Done, Outcome, step};
+use crate::pipeline::{Branch, Done, Outcome, step};
 
 /// What the later steps take from here.
 pub struct Checked {
@@ -20,8 +19,9 @@ pub struct Checked {
 ///
 /// # Errors
 /// Exit code 10, with every problem and its cure.
-pub async fn run(cx: &Cx, choice: &Choice) -> Result<Done<Checked>> {
-    step(cx, "preflight", &[], async |_| {
+pub async fn run(branch: &mut Branch<'_>, choice: &Choice) -> Result<Done<Checked>> {
+    let cx = branch.cx;
+    step(branch, "preflight", async |_| {
         let manifests = manifests::read(&cx.root.join("kubernetes"));
         let mut problems = cx.unless_stopped(choice.kind.problems(cx)).await?;
         let manifests = match manifests {

@@ -1,4 +1,4 @@
-//! Rollout restart, and the gate behind it: only the newest pods are left, and they run the built image.
+//! Rollout restart, and the gate behind it: the newest pods are available, and they run the built image.
 
 use anyhow::{Context as _, Result};
 use k8s_openapi::api::apps::v1::Deployment;
@@ -6,11 +6,10 @@ use kube::api::{Patch, PatchParams};
 use kube::{Api, Client};
 
 use crate::clusters::Cluster;
-use crate::cx::Cx;
 use crate::gates;
 use crate::gates::rollout::{RolledOut, Rollout};
 use crate::manifests::Manifests;
-use crate::pipeline::{Done, Outcome, step};
+use crate::pipeline::{Branch, Done, Outcome, step};
 use crate::steps::apply::Applied;
 use crate::steps::image::ImageRef;
 
@@ -32,15 +31,16 @@ pub enum Restart {
 /// # Errors
 /// When the API refuses, or the gate fails.
 pub async fn run(
-    cx: &Cx,
+    branch: &mut Branch<'_>,
     cluster: &Done<Cluster>,
     manifests: &Manifests,
     image: &Done<ImageRef>,
     applied: &Done<Applied>,
     restart: Restart,
 ) -> Result<Done<RolledOut>> {
+    let cx = branch.cx;
     let name = manifests.deployment_name();
-    let restarted = step(cx, "restart", &[applied.id], async |_| {
+    step(branch, "restart", async |_| {
         if applied.template_changed {
             return Ok(Outcome::Already((), "the changed Deployment is being rolled out".to_owned()));
         }
@@ -51,14 +51,8 @@ pub async fn run(
         Ok(Outcome::Did((), format!("deployment/{name} restarted")))
     })
     .await?;
-    let target = Rollout {
-        namespace: cx.shared.namespace.clone(),
-        deployment: name.to_owned(),
-        digests: image.digests.clone(),
-        image: image.reference.clone(),
-        min_replicas: manifests.min_replicas(),
-    };
-    gates::rollout::wait(cx, &cluster.client, &target, &[restarted.id]).await
+    let target = Rollout::built(&cx.shared.namespace, manifests, image);
+    gates::rollout::wait(branch, &cluster.client, &target).await
 }
 
 /// Restarts a Deployment's rollout as `kubectl rollout restart` does.

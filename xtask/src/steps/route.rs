@@ -3,16 +3,15 @@
 use anyhow::Result;
 
 use crate::clusters::Cluster;
-use crate::cx::Cx;
 use crate::gates;
 use crate::manifests::Manifests;
-use crate::pipeline::{Done, SpanId};
+use crate::pipeline::{Branch, Done};
 
 /// Passes the route's gate; nothing has to be done for it that `apply` did not do.
 ///
 /// # Errors
 /// When the gate fails.
-pub async fn run(cx: &Cx, cluster: &Cluster, manifests: &Manifests, after: &[SpanId]) -> Result<Done<()>> {
-    gates::route::wait(cx, &cluster.entry, manifests.host(), &cluster.client, &cx.shared.namespace, after)
-        .await
+pub async fn run(branch: &mut Branch<'_>, cluster: &Cluster, manifests: &Manifests) -> Result<Done<()>> {
+    let namespace = &branch.cx.shared.namespace;
+    gates::route::wait(branch, &cluster.entry, manifests.host(), &cluster.client, namespace).await
 }

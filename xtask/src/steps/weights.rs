@@ -8,7 +8,7 @@ use xtask_weights::{FetchError, Manifest, WeightSet};
 
 use crate::cx::Cx;
 use crate::failure::{Attach as _, Exit};
-use crate::pipeline::{Done, Outcome, Running, SpanId, step};
+use crate::pipeline::{Branch, Done, Outcome, Running, step};
 
 /// The seed of the weights that `up` makes where it can fetch none.
 pub const DEFAULT_SEED: u64 = 50;
@@ -32,8 +32,9 @@ pub fn dir(cx: &Cx) -> PathBuf {
 ///
 /// # Errors
 /// When weights are there but corrupt (exit code 10), or neither way of getting some works.
-pub async fn run(cx: &Cx, after: &[SpanId]) -> Result<Done<Weights>> {
-    let weights = step(cx, "weights", after, async |step| {
+pub async fn run(branch: &mut Branch<'_>) -> Result<Done<Weights>> {
+    let cx = branch.cx;
+    let weights = step(branch, "weights", async |step| {
         let dir = dir(cx);
         if dir.exists() {
             let manifest = verify(&dir).await?;

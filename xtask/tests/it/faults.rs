@@ -163,6 +163,39 @@ fn an_api_server_that_stays_sick_is_named_as_the_cause() {
     world.run_ok(&["up"]);
 }
 
+/// A metrics server that takes its time holds up the autoscaler and nothing else, and the table says so.
+#[test]
+fn route_and_smoke_do_not_wait_for_metrics() {
+    let world = up();
+    let slow = Duration::from_secs(4);
+    fault(
+        &world,
+        &json!({"fault": "api", "resources": ["apiservices"], "verbs": ["list"], "effect": {"delay_ms": slow.as_millis()}}),
+    );
+    let ran = world.run_ok(&["up", "--output", "json"]);
+    let metrics = seconds(&ran, "metrics", "already");
+    assert!(metrics > slow.as_secs_f64(), "metrics were not held up:\n{}", ran.stdout);
+    for beside in ["route", "smoke", "settled"] {
+        let state = if beside == "smoke" { "done" } else { "already" };
+        assert!(seconds(&ran, beside, state) < metrics, "{beside} waited for metrics:\n{}", ran.stdout);
+    }
+    let waited_for = |name: &str| {
+        let steps = ran.summary()["steps"].as_array().expect("steps").clone();
+        steps.into_iter().find(|step| step["name"] == name).expect(name)["waited_for"].clone()
+    };
+    for (name, wanted) in [
+        ("route", json!(["rollout"])),
+        ("smoke", json!(["rollout"])),
+        ("settled", json!(["rollout"])),
+        ("autoscaler", json!(["rollout", "metrics"])),
+        ("apply", json!(["ingress-lease", "ingress-controller", "image-id"])),
+    ] {
+        assert_eq!(waited_for(name), wanted, "{name}");
+    }
+    let path = ran.summary()["critical_path"].clone();
+    assert_eq!(path, json!(["preflight", "cluster", "cluster", "metrics", "metrics", "autoscaler"]));
+}
+
 #[test]
 fn a_lease_that_is_not_renewed_keeps_its_gate_closed() {
     let world = up();

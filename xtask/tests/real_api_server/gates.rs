@@ -18,8 +18,11 @@ use kube::{Api, Resource, ResourceExt as _};
 use serde_json::{Value, json};
 use xtask::cx::Cx;
 use xtask::failure::{Exit, exit_of, paragraph};
-use xtask::gates::{Verdict, autoscaler, cluster, ingress_controller, ingress_lease, metrics, rollout};
+use xtask::gates::{
+    Verdict, autoscaler, cluster, ingress_controller, ingress_lease, metrics, rollout, settled,
+};
 use xtask::output::Output;
+use xtask::pipeline::Branch;
 
 use crate::Test;
 use crate::play::{Play, object, whole};
@@ -40,7 +43,7 @@ pub(crate) const TESTS: &[Test] = &[
         the_metrics_open_when_they_are_available(s).boxed_local()
     }),
     ("a_rollout_opens_at_the_last_count", |s| a_rollout_opens_at_the_last_count(s).boxed_local()),
-    ("a_rollout_waits_for_the_last_old_pod", |s| a_rollout_waits_for_the_last_old_pod(s).boxed_local()),
+    ("a_rollout_settles_with_its_last_old_pod", |s| a_rollout_settles_with_its_last_old_pod(s).boxed_local()),
     ("a_missing_image_dooms_a_rollout", |s| a_missing_image_dooms_a_rollout(s).boxed_local()),
     ("an_api_server_that_comes_back_is_waited_for", |s| {
         an_api_server_that_comes_back_is_waited_for(s).boxed_local()
@@ -93,7 +96,8 @@ async fn the_cluster_opens_when_the_node_is_ready(server: Arc<Server>) {
     server.namespace("made").await;
     until("closed: node mini", async || cluster::look(&server.client, "made").await).await;
     let cx = cx();
-    let (done, ()) = tokio::join!(cluster::wait(&cx, &server.client, "made", &[]), async {
+    let branch = &mut Branch::first(&cx);
+    let (done, ()) = tokio::join!(cluster::wait(branch, &server.client, "made"), async {
         let ready = Patch::Merge(
             json!({"status": {"conditions": [{"type": "Ready", "status": "True", "reason": "KubeletReady"}]}}),
         );
@@ -128,7 +132,8 @@ async fn only_a_live_lease_counts(server: Arc<Server>) {
     let stale = until("closed: ", look).await;
     assert!(stale.contains("renew"), "{stale}");
     let cx = cx();
-    let (done, ()) = tokio::join!(ingress_lease::wait(&cx, &server.client, &[]), write(lease(&holder, 0)));
+    let branch = &mut Branch::first(&cx);
+    let (done, ()) = tokio::join!(ingress_lease::wait(branch, &server.client), write(lease(&holder, 0)));
     assert_eq!(*done.expect("the gate"), holder);
 }
 
@@ -172,7 +177,8 @@ async fn the_metrics_open_when_they_are_available(server: Arc<Server>) {
     until("closed: ", async || metrics::look(&server.client).await).await;
     services.delete(name, &DeleteParams::default()).await.expect("deleting it");
     let cx = cx();
-    let (done, ()) = tokio::join!(metrics::wait(&cx, &server.client, &[]), async {
+    let branch = &mut Branch::first(&cx);
+    let (done, ()) = tokio::join!(metrics::wait(branch, &server.client), async {
         services.create(&PostParams::default(), &behind(Value::Null)).await.expect("an APIService");
         let available = Patch::Merge(
             json!({"status": {"conditions": [{"type": "Available", "status": "True", "reason": "Local", "lastTransitionTime": whole(Timestamp::now())}]}}),
@@ -191,11 +197,12 @@ async fn a_rollout_opens_at_the_last_count(server: Arc<Server>) {
         play.ready(pod).await;
     }
     let cx = cx();
-    let (done, ()) = tokio::join!(rollout::wait(&cx, &server.client, &target, &[]), play.count(3));
+    let branch = &mut Branch::first(&cx);
+    let (done, ()) = tokio::join!(rollout::wait(branch, &server.client, &target), play.count(3));
     assert_eq!(done.expect("the gate").pods.len(), 3);
 }
 
-async fn a_rollout_waits_for_the_last_old_pod(server: Arc<Server>) {
+async fn a_rollout_settles_with_its_last_old_pod(server: Arc<Server>) {
     let play = Play::begin(&server, "terminating", "web", 1).await;
     play.complete().await;
     let target = play.target();
@@ -231,10 +238,13 @@ async fn a_rollout_waits_for_the_last_old_pod(server: Arc<Server>) {
         )
         .await;
     pods.delete(&old.name_any(), &DeleteParams::default()).await.expect("deleting it");
-    let waits = until("closed: ", async || rollout::look(&server.client, &target).await).await;
-    assert!(waits.contains("1 terminating"), "{waits}");
+    let waits = until("closed: ", async || settled::look(&server.client, &target).await).await;
+    assert_eq!(waits, "closed: 1 terminating (0)");
+    // The new version serves meanwhile.
+    until("open: ", async || rollout::look(&server.client, &target).await).await;
     let cx = cx();
-    let (done, ()) = tokio::join!(rollout::wait(&cx, &server.client, &target, &[]), async {
+    let branch = &mut Branch::first(&cx);
+    let (done, ()) = tokio::join!(settled::wait(branch, &server.client, &target), async {
         let free = Patch::Merge(json!({"metadata": {"finalizers": null}}));
         pods.patch(&old.name_any(), &PatchParams::default(), &free).await.expect("freeing it");
     });
@@ -246,7 +256,8 @@ async fn a_missing_image_dooms_a_rollout(server: Arc<Server>) {
     let cx = cx();
     let target = play.target();
     let began = Instant::now();
-    let (done, ()) = tokio::join!(rollout::wait(&cx, &server.client, &target, &[]), async {
+    let branch = &mut Branch::first(&cx);
+    let (done, ()) = tokio::join!(rollout::wait(branch, &server.client, &target), async {
         for pod in &play.pods {
             let message = "Container image \"web:new\" is not present with pull policy of Never";
             let status = json!({
@@ -275,7 +286,8 @@ async fn an_api_server_that_comes_back_is_waited_for(server: Arc<Server>) {
     play.ready(&play.pods[0]).await;
     let target = play.target();
     let cx = cx();
-    let (done, ()) = tokio::join!(rollout::wait(&cx, &server.client, &target, &[]), async {
+    let branch = &mut Branch::first(&cx);
+    let (done, ()) = tokio::join!(rollout::wait(branch, &server.client, &target), async {
         until("closed: ", async || rollout::look(&server.client, &target).await).await;
         server.go_away();
         until("error: ", async || rollout::look(&server.client, &target).await).await;
@@ -298,7 +310,8 @@ async fn the_autoscaler_opens_when_it_reads_its_metrics(server: Arc<Server>) {
     server.make::<HorizontalPodAutoscaler>("scaled", hpa).await;
     until("closed: ", async || autoscaler::look(&server.client, "scaled", "web").await).await;
     let cx = cx();
-    let (done, ()) = tokio::join!(autoscaler::wait(&cx, &server.client, "scaled", "web", &[]), async {
+    let branch = &mut Branch::first(&cx);
+    let (done, ()) = tokio::join!(autoscaler::wait(branch, &server.client, "scaled", "web"), async {
         let status = json!({
             "desiredReplicas": 3, "currentReplicas": 3,
             "conditions": [{"type": "ScalingActive", "status": "True", "reason": "ValidMetricFound", "lastTransitionTime": whole(Timestamp::now())}],

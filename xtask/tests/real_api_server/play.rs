@@ -140,6 +140,9 @@ impl<'s> Play<'s> {
     pub(crate) async fn count(&self, available: usize) {
         let all = self.pods.len();
         let status = json!({"observedGeneration": 1, "replicas": all, "updatedReplicas": all, "readyReplicas": available, "availableReplicas": available});
+        let counts = json!({"observedGeneration": 1, "replicas": all, "readyReplicas": available, "availableReplicas": available});
+        let set = format!("{}-h", self.name);
+        self.server.status::<ReplicaSet>(self.namespace, &set, counts).await;
         self.server.status::<Deployment>(self.namespace, self.name, status).await;
     }
 

@@ -7,7 +7,7 @@ use super::super::clock::Clock;
 use super::super::condition::{Condition, one_line};
 use super::super::pod::{self, Grace, Sign};
 use super::view::{self, Runs, View};
-use super::{PodRef, RolledOut, Snapshot};
+use super::{PodRef, RolledOut, Rollout, Snapshot};
 use crate::commands::Advice;
 
 /// Judges what was seen.
@@ -23,7 +23,7 @@ pub fn judge(s: &Snapshot, clock: &Clock) -> Verdict<RolledOut> {
         return Verdict::Suspect(format!("deployment/{name} is being deleted"));
     }
     let view = View::of(s, deployment);
-    let wanted = deployment.spec.as_ref().and_then(|spec| spec.replicas).unwrap_or(1);
+    let wanted = view.wanted();
     if wanted == 0 {
         let scale = format!(
             "-n {} scale deployment/{name} --replicas={}",
@@ -92,28 +92,21 @@ fn incomplete(s: &Snapshot, view: &View<'_>, wanted: i32, clock: &Clock) -> Opti
             "{wanted} replicas asked for; the autoscaler has yet to raise them to its minimum of {least}"
         ));
     }
-    let others = others(view);
-    if view.newest.is_none() {
-        return Some(match others {
-            Some(others) => format!("no ReplicaSet for the newest template yet; {others}"),
-            None => "no ReplicaSet for the newest template yet".to_owned(),
-        });
-    }
+    let others: String = others(view).iter().map(|others| format!("; {others}")).collect();
+    let Some(newest) = view.newest else {
+        return Some(format!("no ReplicaSet for the newest template yet{others}"));
+    };
     let count = |n: usize| i32::try_from(n).unwrap_or(i32::MAX);
     let ready = count(view.newest_pods.iter().filter(|pod| pod::is_ready(pod)).count());
-    let mut lacks = Vec::new();
-    if ready < wanted || count(view.newest_pods.len()) != wanted {
+    if ready < wanted {
         let slowest = view.newest_pods.iter().find(|pod| !pod::is_ready(pod));
         let what = slowest.map(|pod| {
             format!("; {}: {}", pod::short(pod), pod::state(pod, &view::events_of(s, pod), clock))
         });
         let count = count(view.newest_pods.len());
         let made = if count < wanted && what.is_none() { format!(", {count} made") } else { String::new() };
-        lacks.push(format!("{ready} of {wanted} updated pods Ready{made}{}", what.unwrap_or_default()));
-    }
-    lacks.extend(others);
-    if !lacks.is_empty() {
-        return Some(lacks.join("; "));
+        let what = what.unwrap_or_default();
+        return Some(format!("{ready} of {wanted} updated pods Ready{made}{what}{others}"));
     }
     let not_built = view.newest_pods.iter().find_map(|pod| match view::runs(&s.target, pod) {
         Runs::Built => None,
@@ -123,25 +116,26 @@ fn incomplete(s: &Snapshot, view: &View<'_>, wanted: i32, clock: &Clock) -> Opti
     if not_built.is_some() {
         return not_built;
     }
-    let status = view.deployment.status.clone().unwrap_or_default();
-    let counts = [status.replicas, status.updated_replicas, status.ready_replicas, status.available_replicas];
-    (counts != [Some(wanted); 4]).then(|| {
-        let [all, updated, _, available] = counts.map(Option::unwrap_or_default);
-        format!("all {wanted} pods Ready; the Deployment counts {all} in all, {updated} updated, {available} available")
-    })
+    // What is Ready becomes available after `minReadySeconds`.
+    let available = newest.status.as_ref().and_then(|status| status.available_replicas).unwrap_or(0);
+    (available < wanted)
+        .then(|| format!("all {wanted} updated pods Ready, {available} of them available yet{others}"))
 }
 
-/// The pods that should not be there any more.
-fn others(view: &View<'_>) -> Option<String> {
-    let mut lacks = Vec::new();
-    let names = |pods: &[&Pod]| pods.iter().map(|pod| pod::short(pod)).collect::<Vec<_>>().join(", ");
+/// The pods that will not stay.
+pub(in crate::gates) fn others(view: &View<'_>) -> Vec<String> {
+    let mut others = Vec::new();
     if !view.old_pods.is_empty() {
-        lacks.push(format!("{} old left ({})", view.old_pods.len(), names(&view.old_pods)));
+        others.push(format!("{} old left ({})", view.old_pods.len(), names(&view.old_pods)));
     }
     if !view.terminating.is_empty() {
-        lacks.push(format!("{} terminating ({})", view.terminating.len(), names(&view.terminating)));
+        others.push(format!("{} terminating ({})", view.terminating.len(), names(&view.terminating)));
     }
-    (!lacks.is_empty()).then(|| lacks.join("; "))
+    others
+}
+
+fn names(pods: &[&Pod]) -> String {
+    pods.iter().map(|pod| pod::short(pod)).collect::<Vec<_>>().join(", ")
 }
 
 /// A bad sign of the whole rollout.
@@ -162,23 +156,17 @@ fn bad_sign(s: &Snapshot, view: &View<'_>, waits_for: &str, clock: &Clock) -> Op
 }
 
 fn paused(s: &Snapshot, view: &View<'_>) -> Option<Bad> {
-    let status = view.deployment.status.as_ref();
-    // A pause holds back a new template, not the scaling of the present one.
-    let is_held = view.newest.is_none()
-        || !view.old_pods.is_empty()
-        || status.is_none_or(|s| s.updated_replicas.is_none());
-    (view.is_paused() && is_held).then(|| {
-        let Snapshot { target, .. } = s;
-        let resume = format!("-n {} rollout resume deployment/{}", target.namespace, target.deployment);
-        Bad {
-            why: format!(
-                "deployment/{} is paused, so the newest template is not rolled out",
-                target.deployment
-            ),
-            advice: Advice::Kubectl(resume, ""),
-            permanent: true,
-        }
+    let target = &s.target;
+    view.is_held().then(|| Bad {
+        why: format!("deployment/{} is paused, so the newest template is not rolled out", target.deployment),
+        advice: resume(target),
+        permanent: true,
     })
+}
+
+/// The command that ends a pause.
+pub(in crate::gates) fn resume(target: &Rollout) -> Advice {
+    Advice::Kubectl(format!("-n {} rollout resume deployment/{}", target.namespace, target.deployment), "")
 }
 
 /// The API refuses to make pods: quota, admission, security policy.

@@ -17,20 +17,20 @@ const REVISION: &str = "deployment.kubernetes.io/revision";
 const TEMPLATE_HASH: &str = "pod-template-hash";
 
 /// The parts of a snapshot that concern one Deployment.
-pub(super) struct View<'s> {
-    pub(super) deployment: &'s Deployment,
+pub(in crate::gates) struct View<'s> {
+    pub(in crate::gates) deployment: &'s Deployment,
     /// The ReplicaSet of the Deployment's present template.
     pub(super) newest: Option<&'s ReplicaSet>,
     /// Its live pods, oldest first.
-    pub(super) newest_pods: Vec<&'s Pod>,
+    pub(in crate::gates) newest_pods: Vec<&'s Pod>,
     /// Live pods that the Deployment selects and that are not the newest's.
-    pub(super) old_pods: Vec<&'s Pod>,
+    pub(in crate::gates) old_pods: Vec<&'s Pod>,
     /// Pods that are being deleted.
-    pub(super) terminating: Vec<&'s Pod>,
+    pub(in crate::gates) terminating: Vec<&'s Pod>,
 }
 
 impl<'s> View<'s> {
-    pub(super) fn of(s: &'s Snapshot, deployment: &'s Deployment) -> View<'s> {
+    pub(in crate::gates) fn of(s: &'s Snapshot, deployment: &'s Deployment) -> View<'s> {
         let newest = newest(s, deployment);
         let newest_uid = newest.and_then(|set| set.metadata.uid.as_deref());
         let selector = deployment.spec.as_ref().map(|spec| spec.selector.clone()).unwrap_or_default();
@@ -72,8 +72,17 @@ impl<'s> View<'s> {
         condition::find(self.deployment.status.as_ref()?.conditions.as_ref(), name)
     }
 
-    pub(super) fn is_paused(&self) -> bool {
-        self.deployment.spec.as_ref().and_then(|spec| spec.paused) == Some(true)
+    /// Whether a pause holds the newest template back; the scaling of the present one it does not.
+    pub(in crate::gates) fn is_held(&self) -> bool {
+        let is_paused = self.deployment.spec.as_ref().and_then(|spec| spec.paused) == Some(true);
+        let status = self.deployment.status.as_ref();
+        let has_begun = status.is_some_and(|status| status.updated_replicas.is_some());
+        is_paused && (self.newest.is_none() || !self.old_pods.is_empty() || !has_begun)
+    }
+
+    /// How many pods the Deployment asks for.
+    pub(in crate::gates) fn wanted(&self) -> i32 {
+        self.deployment.spec.as_ref().and_then(|spec| spec.replicas).unwrap_or(1)
     }
 
     /// The images that the template names.

@@ -31,7 +31,7 @@ type Bytes = http_body_util::combinators::UnsyncBoxBody<bytes::Bytes, BoxError>;
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 /// A run to wait in.
-pub(super) fn cx() -> Cx {
+pub(crate) fn cx() -> Cx {
     let cli = crate::cli::Cli::parse_from(["xtask", "status"]);
     let leash = leash::Leash::start(&["cat".into()]).unwrap();
     let output = Output::new(cli.shared.output, false);
@@ -290,12 +290,15 @@ impl<'s> Play<'s> {
         }
     }
 
-    /// The Deployment controller counts `available` pods.
+    /// The controllers count `available` pods.
     pub(super) async fn count(&self, available: usize) {
         let all = self.pods.len();
         let status = json!({
             "observedGeneration": 1, "replicas": all, "updatedReplicas": all, "readyReplicas": available, "availableReplicas": available,
         });
+        let counts = json!({"replicas": all, "readyReplicas": available, "availableReplicas": available});
+        let set = format!("{}-h", self.name);
+        self.server.status::<ReplicaSet>(self.namespace, &set, counts).await;
         self.server.status::<Deployment>(self.namespace, self.name, status).await;
     }
 

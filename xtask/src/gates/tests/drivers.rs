@@ -18,8 +18,9 @@ use super::api::{Play, Server, cx, next, until};
 use super::{line, objects};
 use crate::failure::{Evidence, Exit, attached, exit_of, is_echo, paragraph};
 use crate::gates::{
-    Verdict, autoscaler, cluster, ingress_controller, ingress_lease, metrics, rollout, route,
+    Gate, Verdict, autoscaler, cluster, ingress_controller, ingress_lease, metrics, rollout, route,
 };
+use crate::pipeline::Branch;
 
 #[tokio::test]
 async fn a_rollout_opens_at_the_event_that_completes_it() {
@@ -30,8 +31,7 @@ async fn a_rollout_opens_at_the_event_that_completes_it() {
     play.ready(0).await;
     until(&mut verdicts, |line| line == "closed: 1 of 2 updated pods Ready; 1: waits for a node").await;
     play.ready(1).await;
-    until(&mut verdicts, |line| line.starts_with("closed: all 2 pods Ready; the Deployment counts 2 in all"))
-        .await;
+    until(&mut verdicts, |line| line == "closed: all 2 updated pods Ready, 0 of them available yet").await;
     play.count(2).await;
     let event = Instant::now();
     let opened = until(&mut verdicts, |line| line.starts_with("open")).await;
@@ -46,7 +46,7 @@ async fn a_gate_passed_before_says_already() {
     let play = Play::begin(&server, "default", "web", 1).await;
     play.complete().await;
     let cx = cx();
-    let done = rollout::wait(&cx, &server.client, &play.target(), &[]).await.unwrap();
+    let done = rollout::wait(&mut Branch::first(&cx), &server.client, &play.target()).await.unwrap();
     assert_eq!((done.replicas, done.revision, done.pods.len()), (1, 1, 1));
     assert_eq!(cx.spans()[0].state, crate::output::State::Already);
 }
@@ -58,7 +58,7 @@ async fn a_doomed_rollout_fails_with_30_and_evidence() {
     play.waiting("ErrImageNeverPull", "Container image \"web:new\" is not present with pull policy of Never")
         .await;
     let cx = cx();
-    let error = rollout::wait(&cx, &server.client, &play.target(), &[]).await.unwrap_err();
+    let error = rollout::wait(&mut Branch::first(&cx), &server.client, &play.target()).await.unwrap_err();
     assert_eq!(exit_of(&error), Exit::GateDoomed);
     assert_eq!(
         paragraph(&error),
@@ -88,7 +88,8 @@ async fn a_refusal_is_given_four_seconds_and_no_more() {
     let play = Play::begin(&server, "default", "web", 1).await;
     let cx = cx();
     let target = play.target();
-    let (error, sign) = tokio::join!(rollout::wait(&cx, &server.client, &target, &[]), async {
+    let branch = &mut Branch::first(&cx);
+    let (error, sign) = tokio::join!(rollout::wait(branch, &server.client, &target), async {
         play.waiting("CreateContainerConfigError", "configmap \"settings\" not found").await;
         Instant::now()
     });
@@ -104,7 +105,10 @@ async fn a_closed_gate_times_out_with_31() {
     let play = Play::begin(&server, "default", "web", 1).await;
     let patience = Duration::from_millis(300);
     let cx = cx();
-    let error = rollout::wait_within(&cx, &server.client, &play.target(), patience, &[]).await.unwrap_err();
+    let (gate, target) = (Gate { deadline: patience, ..rollout::GATE }, play.target());
+    let verdicts = rollout::verdicts(&server.client, &target);
+    let branch = &mut Branch::first(&cx);
+    let error = rollout::wait_at(branch, &gate, &server.client, &target, verdicts).await.unwrap_err();
     assert_eq!(exit_of(&error), Exit::GateTimeout);
     let text = paragraph(&error);
     assert!(text.ends_with("0 of 1 updated pods Ready; 0: waits for a node"), "{text}");
@@ -116,8 +120,9 @@ async fn a_run_that_is_stopped_leaves_the_gate_at_once() {
     let play = Play::begin(&server, "default", "web", 1).await;
     let cx = cx();
     let target = play.target();
+    let branch = &mut Branch::first(&cx);
     let (error, ()) =
-        tokio::join!(rollout::wait(&cx, &server.client, &target, &[]), async { cx.stop_interrupted() });
+        tokio::join!(rollout::wait(branch, &server.client, &target), async { cx.stop_interrupted() });
     assert!(is_echo(&error.unwrap_err()));
 }
 
@@ -285,7 +290,9 @@ async fn a_denied_ingress_dooms_with_the_webhooks_words() {
     play.complete().await;
     server.webhook_says(400, "admission webhook \"validate.nginx\" denied the request: host taken");
     let cx = cx();
-    let error = ingress_controller::wait(&cx, &server.client, &ingress(), "default", &[]).await.unwrap_err();
+    let error = ingress_controller::wait(&mut Branch::first(&cx), &server.client, &ingress(), "default")
+        .await
+        .unwrap_err();
     assert_eq!(exit_of(&error), Exit::GateDoomed);
     let text = paragraph(&error);
     assert!(
@@ -331,7 +338,8 @@ async fn metrics_open_when_they_are_available() {
         services.create(&PostParams::default(), &objects::object(service)).await.unwrap();
     }
     let cx = cx();
-    let (done, ()) = tokio::join!(metrics::wait(&cx, &server.client, &[]), async {
+    let branch = &mut Branch::first(&cx);
+    let (done, ()) = tokio::join!(metrics::wait(branch, &server.client), async {
         let available =
             Patch::Merge(json!({"status": {"conditions": [{"type": "Available", "status": "True"}]}}));
         services.patch_status(name, &PatchParams::default(), &available).await.unwrap();
@@ -355,7 +363,8 @@ async fn the_autoscaler_opens_when_it_reads_its_metrics() {
     let look = autoscaler::look(&server.client, "default", "web").await.unwrap();
     assert_eq!(line(&look), "closed: no value yet for cpu; the autoscaler has not looked at its target yet");
     let cx = cx();
-    let (done, ()) = tokio::join!(autoscaler::wait(&cx, &server.client, "default", "web", &[]), async {
+    let branch = &mut Branch::first(&cx);
+    let (done, ()) = tokio::join!(autoscaler::wait(branch, &server.client, "default", "web"), async {
         let status = json!({
             "desiredReplicas": 3, "currentReplicas": 3, "conditions": [{"type": "ScalingActive", "status": "True"}],
             "currentMetrics": [{"type": "Resource", "resource": {"name": "cpu", "current": {"averageUtilization": 4, "averageValue": "6m"}}}],

@@ -9,6 +9,9 @@ mod objects;
 mod rollout;
 mod rollout_failures;
 mod route;
+mod settled;
+
+pub(crate) use api::cx;
 
 use super::Verdict;
 use super::clock::Clock;
@@ -24,6 +27,22 @@ fn at(seconds: i64) -> jiff::Timestamp {
 
 fn clock(seconds: i64) -> Clock {
     Clock::at(at(seconds))
+}
+
+/// The README's table of gates is the gates' own.
+#[test]
+fn the_readme_says_when_each_gate_opens() {
+    let readme = include_str!("../../../../README.md");
+    let (_, table) =
+        readme.split_once("| gate | opens when | if it stays closed |\n|---|---|---|\n").unwrap();
+    let rows: Vec<_> = table
+        .lines()
+        .map_while(|line| line.strip_prefix("| `"))
+        .map(|row| row.split(" | ").take(2).collect::<Vec<_>>())
+        .collect();
+    let gates: Vec<_> =
+        super::all().iter().map(|gate| vec![format!("{}`", gate.name), gate.opens_when.to_owned()]).collect();
+    assert_eq!(rows, gates);
 }
 
 /// A verdict in one line: its first letter says which it is.

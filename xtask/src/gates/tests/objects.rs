@@ -72,6 +72,7 @@ pub(super) fn replica_set(name: &str, revision: i64, image: &str) -> ReplicaSet 
             "ownerReferences": [owner("Deployment", "web", "d")],
         },
         "spec": {"selector": {"matchLabels": {"app": "web"}}, "template": template},
+        "status": {"replicas": 3, "readyReplicas": 3, "availableReplicas": 3},
     }))
 }
 

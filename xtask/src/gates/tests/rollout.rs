@@ -89,28 +89,8 @@ fn stays_closed_and_says_why() {
                 s.events.insert("e".into(), event);
             },
         ),
-        ("closed: 1 old left (z)", |s| {
-            s.pods.insert("web-old-z".into(), pod("web-old-z", "web-old", "web:old", OTHER_ID));
-        }),
-        ("closed: 1 terminating (z)", |s| {
-            let mut old = pod("web-old-z", "web-old", "web:old", OTHER_ID);
-            patch(&mut old, &json!({"metadata": {"deletionTimestamp": at(40).to_string()}}));
-            s.pods.insert("web-old-z".into(), old);
-        }),
-        // Its ReplicaSet may be gone already.
-        ("closed: 1 terminating (z)", |s| {
-            let mut old = pod("web-gone-z", "web-gone", "web:old", OTHER_ID);
-            patch(&mut old, &json!({"metadata": {"deletionTimestamp": at(40).to_string()}}));
-            s.pods.insert("web-gone-z".into(), old);
-        }),
-        // A pod of the newest that goes, because the autoscaler takes it back.
-        ("closed: 1 terminating (d)", |s| {
-            let mut more = pod("web-new-d", "web-new", IMAGE, ID);
-            patch(&mut more, &json!({"metadata": {"deletionTimestamp": at(40).to_string()}}));
-            s.pods.insert("web-new-d".into(), more);
-        }),
-        ("closed: all 3 pods Ready; the Deployment counts 3 in all, 3 updated, 2 available", |s| {
-            patch(s.deployments.get_mut("web").unwrap(), &json!({"status": {"availableReplicas": 2}}));
+        ("closed: all 3 updated pods Ready, 2 of them available yet", |s| {
+            patch(s.replica_sets.get_mut("web-new").unwrap(), &json!({"status": {"availableReplicas": 2}}));
         }),
         ("closed: a has not said which image it runs", |s| {
             let pod = s.pods.get_mut("web-new-a").unwrap();
@@ -254,7 +234,25 @@ fn follows_an_autoscaler_that_scales_in_the_middle() {
     }
     let counts = json!({"replicas": 5, "updatedReplicas": 5, "readyReplicas": 5, "availableReplicas": 5});
     patch(world.deployments.get_mut("web").unwrap(), &json!({"status": counts}));
+    patch(world.replica_sets.get_mut("web-new").unwrap(), &json!({"status": {"availableReplicas": 5}}));
     expect(&judge(&world, &clock(2)), "open: 5 of 5 pods run web:new (sha256:aaaaaaaaaaaa), revision 2");
+}
+
+/// The new pods serve while the old ones go: that those are gone is another gate.
+#[test]
+fn pods_on_their_way_out_are_of_no_concern() {
+    let mut world = complete();
+    for (name, change) in [
+        ("web-old-y", json!({})),
+        ("web-old-z", json!({"metadata": {"deletionTimestamp": at(40).to_string()}})),
+    ] {
+        let mut old = pod(name, "web-old", "web:old", OTHER_ID);
+        patch(&mut old, &change);
+        world.pods.insert(name.into(), old);
+    }
+    // The Deployment counts the old ones too.
+    patch(world.deployments.get_mut("web").unwrap(), &json!({"status": {"replicas": 4}}));
+    expect(&judge(&world, &clock(5)), "open: 3 of 3 pods run web:new (sha256:aaaaaaaaaaaa), revision 2");
 }
 
 /// While Recreate waits for the old pods, the old ReplicaSet is still the one with the highest revision: neither it
