@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
 use crate::load::args::LoadArgs;
+use crate::logs::LogsArgs;
 use crate::options::Shared;
 
 const EXIT_CODES: &str = "\
@@ -21,7 +22,7 @@ Exit codes:
 
 /// Runs the ResNet-50 API on a Kubernetes cluster of one's own, with readiness gates between the steps.
 #[derive(Debug, Parser)]
-#[command(bin_name = "cargo xtask", after_help = EXIT_CODES, max_term_width = 100)]
+#[command(version, bin_name = "cargo xtask", after_help = EXIT_CODES, max_term_width = 100)]
 pub struct Cli {
     /// What to do.
     #[command(subcommand)]
@@ -37,6 +38,16 @@ pub struct Cli {
 /// clap's own, which is also how help and version end.
 pub fn parse() -> clap::error::Result<Cli> {
     Cli::from_arg_matches(&command().try_get_matches()?)
+}
+
+/// Whether arguments that can't be read ask for JSON all the same, or the variable does.
+pub fn wants_json(args: impl Iterator<Item = std::ffi::OsString>) -> bool {
+    let args: Vec<_> = args.map(|arg| arg.to_string_lossy().into_owned()).collect();
+    let by_argument = args.iter().enumerate().rev().find_map(|(index, arg)| match arg.as_str() {
+        "--output" => args.get(index + 1).cloned(),
+        arg => arg.strip_prefix("--output=").map(str::to_owned),
+    });
+    by_argument.or_else(|| std::env::var("XTASK_OUTPUT").ok()).is_some_and(|format| format == "json")
 }
 
 /// The command line as clap knows it. An empty variable is an unset one.
@@ -76,15 +87,8 @@ pub enum Command {
         #[arg(long)]
         delete: bool,
     },
-    /// Show the app's logs from all pods, prefixed by pod.
-    Logs {
-        /// Go on as new lines come.
-        #[arg(short, long)]
-        follow: bool,
-        /// Lines from the end of each pod's log; all without it.
-        #[arg(long)]
-        tail: Option<i64>,
-    },
+    /// Show the app's logs from all pods, each line prefixed by pod and container.
+    Logs(LogsArgs),
     /// Print the path of a kubeconfig for the chosen cluster, its context pinned.
     Kubeconfig,
     /// Fetch or generate the model's weights.
@@ -100,6 +104,26 @@ pub enum Command {
         #[command(subcommand)]
         command: SandboxProcess,
     },
+}
+
+impl Command {
+    /// Its name, as in the summary that `--output json` ends with.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Command::Up => "up",
+            Command::Redeploy => "redeploy",
+            Command::Smoke => "smoke",
+            Command::Status => "status",
+            Command::Load(_) => "load",
+            Command::Explain { .. } => "explain",
+            Command::Doctor => "doctor",
+            Command::Down { .. } => "down",
+            Command::Logs(_) => "logs",
+            Command::Kubeconfig => "kubeconfig",
+            Command::Weights { .. } => "weights",
+            Command::Sandbox { .. } => "sandbox",
+        }
+    }
 }
 
 /// Where weights come from.

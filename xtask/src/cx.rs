@@ -163,7 +163,8 @@ impl Cx {
             r if r == Reason::Timeout as u8 => {
                 let running: Vec<_> = self.unfinished();
                 Err(anyhow!(
-                    "the time for the whole command is over, in the middle of {}",
+                    "--timeout {} expired while waiting for {}",
+                    self.shared.timeout.map(|limit| format!("{}s", limit.as_secs())).unwrap_or_default(),
                     running.join(", ")
                 ))
                 .hint(format!(

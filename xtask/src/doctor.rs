@@ -195,12 +195,16 @@ fn table(findings: &[Finding]) -> String {
     let count = |level| findings.iter().filter(|finding| finding.level == level).count();
     let _ = writeln!(
         text,
-        "\n{} ok, {} to know of, {} to mend first",
+        "\n{} ok, {}, {}",
         count(Level::Ok),
-        count(Level::Warning),
-        count(Level::Fatal)
+        counted(count(Level::Warning), "warning"),
+        counted(count(Level::Fatal), "error")
     );
     text
+}
+
+fn counted(number: usize, what: &str) -> String {
+    if number == 1 { format!("1 {what}") } else { format!("{number} {what}s") }
 }
 
 #[cfg(test)]
@@ -221,7 +225,7 @@ mod tests {
         ✗ cluster      no `minikube` on PATH
                        → install it, or use --cluster sandbox
 
-        1 ok, 1 to know of, 1 to mend first
+        1 ok, 1 warning, 1 error
         ");
     }
 

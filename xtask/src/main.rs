@@ -5,6 +5,6 @@ use std::process::ExitCode;
 fn main() -> ExitCode {
     ExitCode::from(match xtask::cli::parse() {
         Ok(cli) => xtask::run::main(cli),
-        Err(error) => error.exit(),
+        Err(error) => xtask::run::without_run(&error),
     } as u8)
 }

@@ -52,7 +52,7 @@ pub async fn run(cx: &Cx, command: &Command) -> Result<Summary> {
         Command::Status
         | Command::Explain { .. }
         | Command::Doctor
-        | Command::Logs { .. }
+        | Command::Logs(_)
         | Command::Kubeconfig
         | Command::Sandbox { .. } => {
             vec![Planned::new(

@@ -6,10 +6,10 @@ use std::sync::Arc;
 use anyhow::{Context as _, Result};
 use tokio::signal::unix::{SignalKind, signal};
 
-use crate::cli::{Cli, Command};
+use crate::cli::{self, Cli, Command};
 use crate::cx::Cx;
 use crate::failure::{Exit, exit_of};
-use crate::options::Shared;
+use crate::options::{Format, Shared};
 use crate::output::{self, Output};
 use crate::pipeline::Branch;
 use crate::summary::Summary;
@@ -42,11 +42,36 @@ pub fn main(cli: Cli) -> Exit {
     exit
 }
 
+/// Ends a process whose command line asks for no run: help, version, or a mistake.
+pub fn without_run(error: &clap::Error) -> Exit {
+    use clap::error::ErrorKind;
+    let is_asked_for = matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion);
+    let exit = if is_asked_for { Exit::Done } else { Exit::Usage };
+    if !cli::wants_json(std::env::args_os()) {
+        let _ = error.print();
+        return exit;
+    }
+    let text = error.render().to_string();
+    let text = text.trim().strip_prefix("error: ").unwrap_or(text.trim()).to_owned();
+    let (name, result) = match error.kind() {
+        ErrorKind::DisplayHelp => ("help", Ok([("help".to_owned(), text.into())].into_iter().collect())),
+        ErrorKind::DisplayVersion => ("version", Ok(Summary::new())),
+        _ => ("usage", Err(anyhow::anyhow!("{text}"))),
+    };
+    Output::new(Format::Json, false).named(name).summary(&[], &result, exit);
+    exit
+}
+
 async fn run(shared: Shared, command: Command) -> Exit {
-    let output = Output::new(shared.output, shared.verbose);
-    let cx = match prepare(shared, output, &command) {
+    let (format, verbose, name) = (shared.output, shared.verbose, command.name());
+    let output = || Output::new(format, verbose).named(name);
+    let cx = match prepare(shared, output(), &command) {
         Ok(cx) => Arc::new(cx),
-        Err(error) => return output::report(&error),
+        Err(error) => {
+            let exit = exit_of(&error);
+            output().summary(&[], &Err(error), exit);
+            return exit;
+        }
     };
     let signals = tokio::spawn(listen(Arc::clone(&cx)));
     let timer = tokio::spawn(limit(Arc::clone(&cx)));
@@ -84,7 +109,7 @@ fn recorded(command: &Command) -> Option<&'static str> {
         Command::Status
         | Command::Explain { .. }
         | Command::Doctor
-        | Command::Logs { .. }
+        | Command::Logs(_)
         | Command::Kubeconfig
         | Command::Sandbox { .. } => None,
     }
@@ -101,7 +126,7 @@ async fn dispatch(cx: &Cx, command: Command) -> Result<Summary> {
         Command::Explain { run, request } => explain::run(cx, run.as_deref(), request.as_deref()),
         Command::Doctor => doctor::run(cx).await,
         Command::Down { delete } => down::run(branch, delete).await,
-        Command::Logs { follow, tail } => logs::run(cx, follow, tail).await,
+        Command::Logs(args) => logs::run(cx, &args).await,
         Command::Kubeconfig => kubeconfig::run(cx).await,
         Command::Weights { command } => weights::run(branch, command).await,
         Command::Sandbox { command } => clusters::sandbox::process(command).await.map(|_| Summary::new()),
@@ -124,7 +149,7 @@ async fn listen(cx: Arc<Cx>) {
             // The leash sees this process end, and kills every group that is still held.
             std::process::exit(i32::from(Exit::Interrupted as u8));
         }
-        cx.output.note("stopping; once more kills at once");
+        cx.output.note("stopping; press Ctrl-C again to kill");
         cx.stop_interrupted();
     }
 }

@@ -20,6 +20,8 @@ use crate::options::Format;
 pub(crate) use style::plain;
 pub use timing::{Span, critical_path, table};
 
+/// Version of what `docs/json.md` describes; a field that is renamed, removed or means something else raises it.
+const SCHEMA: u32 = 1;
 /// Where no step took this many seconds, nobody asks where the time went.
 const WORTH_A_TABLE: f64 = 1.0;
 
@@ -78,6 +80,7 @@ pub struct Event {
 /// Takes events to the terminal, to stdout and to the run's event log.
 pub struct Output {
     format: Format,
+    command: &'static str,
     log: Mutex<Option<File>>,
     human: Mutex<human::Human>,
 }
@@ -89,7 +92,13 @@ impl Output {
         // A terminal that can't move its cursor is written to line by line.
         let live = format == Format::Human && stderr.is_terminal() && anstyle_query::term_supports_color();
         let human = human::Human::new(live, style::is_wanted(&stderr), verbose);
-        Output { format, log: Mutex::new(None), human: Mutex::new(human) }
+        Output { format, command: "", log: Mutex::new(None), human: Mutex::new(human) }
+    }
+
+    /// The command whose run this reports, as its summary names it.
+    #[must_use]
+    pub fn named(self, command: &'static str) -> Output {
+        Output { command, ..self }
     }
 
     /// Whether colour is shown to the person.
@@ -142,6 +151,9 @@ impl Output {
         lock(&self.human).finish();
         let mut summary = Map::new();
         summary.insert("event".into(), "summary".into());
+        summary.insert("schema".into(), SCHEMA.into());
+        summary.insert("version".into(), env!("CARGO_PKG_VERSION").into());
+        summary.insert("command".into(), self.command.into());
         summary.insert("ok".into(), (exit == Exit::Done).into());
         summary.insert("exit_code".into(), (exit as u8).into());
         summary.insert("steps".into(), timing::steps(spans));

@@ -45,7 +45,7 @@ pub async fn run(
             return Ok(Outcome::Already((), "the changed Deployment is being rolled out".to_owned()));
         }
         if restart == Restart::IfNeeded {
-            return Ok(Outcome::Already((), "no need: the pod template is unchanged".to_owned()));
+            return Ok(Outcome::Already((), "skipped: pod template unchanged".to_owned()));
         }
         cx.unless_stopped(annotate(&cluster.client, &cx.shared.namespace, name)).await?;
         Ok(Outcome::Did((), format!("deployment/{name} restarted")))

@@ -81,7 +81,11 @@ fn all_problems_are_told_at_once() {
     let human = world.run(&["doctor"]);
     assert_eq!(human.code, 10);
     assert!(human.stdout.contains("✗ cluster      no `minikube` on PATH\n"), "{}", human.stdout);
-    assert!(human.stderr.contains("problems would keep `cargo xtask up` from running"), "{}", human.stderr);
+    assert!(
+        human.stderr.contains("problems would keep `cargo xtask up --cluster minikube --profile "),
+        "{}",
+        human.stderr
+    );
 }
 
 #[test]

@@ -5,6 +5,7 @@ mod bad_input;
 mod doctor;
 mod faults;
 mod interrupt;
+mod json;
 mod load;
 mod load_explain;
 mod load_replay;
