@@ -42,6 +42,11 @@ impl Causes {
         }
     }
 
+    /// How many there are, named or not.
+    pub(crate) fn count(&self) -> usize {
+        self.named.len() + self.more
+    }
+
     pub(crate) fn extend(&mut self, causes: impl IntoIterator<Item = Cause>) {
         causes.into_iter().for_each(|cause| self.push(cause));
     }

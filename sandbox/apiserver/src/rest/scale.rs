@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 
 use super::{Call, add_warnings, parse, update};
 use crate::patch;
+use crate::selectors::label_selector_text;
 use crate::status::{ApiError, Cause, json_response};
 use crate::store::meta;
 
@@ -63,13 +64,7 @@ pub(crate) async fn answer(
 
 /// The Scale of an object.
 fn of(object: &Value) -> Value {
-    let selector = object["spec"]["selector"]["matchLabels"]
-        .as_object()
-        .into_iter()
-        .flatten()
-        .map(|(key, value)| format!("{key}={}", value.as_str().unwrap_or("")))
-        .collect::<Vec<_>>()
-        .join(",");
+    let selector = label_selector_text(&object["spec"]["selector"]);
     json!({
         "kind": "Scale", "apiVersion": "autoscaling/v1",
         "metadata": {

@@ -183,3 +183,29 @@ pub(crate) fn label_selector_matches(selector: &Value, labels: &Value) -> bool {
             }
         })
 }
+
+/// `a=b,c in (d,e),!f`: a label selector, or a map of labels, in the grammar that lists are asked with, by key.
+pub(crate) fn label_selector_text(selector: &Value) -> String {
+    let exact = selector.get("matchLabels").unwrap_or(selector).as_object();
+    let mut terms: Vec<(&str, String)> = exact
+        .into_iter()
+        .flatten()
+        .filter_map(|(key, value)| Some((key.as_str(), format!("{key}={}", value.as_str()?))))
+        .collect();
+    for expression in selector["matchExpressions"].as_array().into_iter().flatten() {
+        let key = expression["key"].as_str().unwrap_or_default();
+        let values = expression["values"].as_array().into_iter().flatten();
+        let mut values: Vec<&str> = values.filter_map(Value::as_str).collect();
+        values.sort_unstable();
+        let values = values.join(",");
+        let term = match expression["operator"].as_str() {
+            Some("In") => format!("{key} in ({values})"),
+            Some("NotIn") => format!("{key} notin ({values})"),
+            Some("Exists") => key.to_owned(),
+            _ => format!("!{key}"),
+        };
+        terms.push((key, term));
+    }
+    terms.sort_by_key(|(key, _)| *key);
+    terms.into_iter().map(|(_, term)| term).collect::<Vec<_>>().join(",")
+}

@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 use crate::kinds::Kind;
 use crate::request::Rows;
 use crate::rest::render;
+use crate::selectors::label_selector_text;
 use crate::store::meta;
 use crate::{time, views};
 
@@ -45,7 +46,11 @@ pub(crate) fn of<'a>(kind: &Kind, rows: Rows, objects: impl Iterator<Item = &'a 
                 Rows::Metadata => render::metadata_only(object),
                 Rows::Object => views::show(kind, object),
             };
-            json!({"cells": (columns.cells)(object), "object": shown})
+            let mut row = json!({"cells": (columns.cells)(object), "object": shown});
+            if let Some(condition) = pods::completed(object).filter(|_| kind.is("", "pods")) {
+                row["conditions"] = json!([condition]);
+            }
+            row
         })
         .collect();
     json!({"kind": "Table", "apiVersion": "meta.k8s.io/v1", "columnDefinitions": definitions, "rows": rows})
@@ -102,27 +107,9 @@ fn items(value: &Value) -> &[Value] {
     value.as_array().map_or(&[], Vec::as_slice)
 }
 
-/// `a=b,c=d` of a label selector or a map of labels.
+/// A label selector or a map of labels, as text.
 fn selector(value: &Value) -> Value {
-    let exact = value.get("matchLabels").unwrap_or(value);
-    let mut parts: Vec<String> = exact
-        .as_object()
-        .into_iter()
-        .flatten()
-        .filter_map(|(key, value)| Some(format!("{key}={}", value.as_str()?)))
-        .collect();
-    for expression in items(&value["matchExpressions"]) {
-        let values =
-            items(&expression["values"]).iter().filter_map(Value::as_str).collect::<Vec<_>>().join(",");
-        let key = text(expression, &["key"]);
-        parts.push(match text(expression, &["operator"]) {
-            "In" => format!("{key} in ({values})"),
-            "NotIn" => format!("{key} notin ({values})"),
-            "Exists" => key.to_owned(),
-            _ => format!("!{key}"),
-        });
-    }
-    or_none(&parts.join(","))
+    or_none(&label_selector_text(value))
 }
 
 /// Names and images of the containers of a pod spec.

@@ -18,78 +18,170 @@ pub(crate) const POD: Columns = Columns {
         ("Readiness Gates", true),
     ],
     cells: |pod| {
-        let statuses = items(&pod["status"]["containerStatuses"]);
-        let ready = statuses
-            .iter()
-            .filter(|status| status["ready"] == true && status["state"].get("running").is_some());
-        let total = items(&pod["spec"]["containers"]).len();
+        let containers = Containers::of(pod);
         vec![
             name(pod),
-            json!(format!("{}/{total}", ready.count())),
-            json!(reason(pod)),
-            json!(restarts(pod)),
+            json!(format!("{}/{}", containers.ready, containers.total)),
+            json!(containers.reason),
+            json!(containers.restarts()),
             age(pod),
             or_none(text(pod, &["status", "podIP"])),
             or_none(text(pod, &["spec", "nodeName"])),
             or_none(text(pod, &["status", "nominatedNodeName"])),
-            json!("<none>"),
+            or_none(&readiness_gates(pod)),
         ]
     },
 };
 
-/// The one word of the STATUS column.
-fn reason(pod: &Value) -> String {
-    let status = &pod["status"];
-    let mut reason = match text(status, &["reason"]) {
-        "" => text(status, &["phase"]).to_owned(),
-        reason => reason.to_owned(),
+/// The condition of the row of a pod that has ended.
+pub(super) fn completed(pod: &Value) -> Option<Value> {
+    let phase = text(pod, &["status", "phase"]);
+    let message = match phase {
+        "Succeeded" => "The pod has completed successfully.",
+        "Failed" => "The pod failed.",
+        _ => return None,
     };
-    if let Some(waiting) = init_reason(pod) {
-        reason = waiting;
-    } else {
-        let mut running = false;
+    Some(json!({"type": "Completed", "status": "True", "reason": phase, "message": message}))
+}
+
+/// What the containers of a pod come to.
+struct Containers<'p> {
+    ready: usize,
+    total: usize,
+    /// The one word of the STATUS column.
+    reason: String,
+    restart_count: i64,
+    /// When the last container that was restarted had ended; empty where none was.
+    last_end: &'p str,
+}
+
+impl<'p> Containers<'p> {
+    fn of(pod: &'p Value) -> Containers<'p> {
+        let (spec, status) = (&pod["spec"], &pod["status"]);
+        let gated = items(&status["conditions"])
+            .iter()
+            .any(|condition| condition["type"] == "PodScheduled" && condition["reason"] == "SchedulingGated");
+        let reason = match text(status, &["reason"]) {
+            _ if gated => "SchedulingGated",
+            "" => text(status, &["phase"]),
+            reason => reason,
+        };
+        let sidecars = items(&spec["initContainers"]).iter().filter(|container| is_sidecar(container));
+        let mut found = Containers {
+            ready: 0,
+            total: items(&spec["containers"]).len() + sidecars.count(),
+            reason: reason.to_owned(),
+            restart_count: 0,
+            last_end: "",
+        };
+        let initializing = found.look_at_init(pod);
+        if !initializing || condition(status, "Initialized") {
+            found.look_at_main(pod);
+        }
+        if pod["metadata"].get("deletionTimestamp").is_some() {
+            if text(status, &["reason"]) == "NodeLost" {
+                found.reason = "Unknown".to_owned();
+            } else if !["Succeeded", "Failed"].contains(&text(status, &["phase"])) {
+                found.reason = "Terminating".to_owned();
+            }
+        }
+        found
+    }
+
+    /// Those that run before the others, and the sidecars that go on beside them. Is one of them still waited for?
+    fn look_at_init(&mut self, pod: &'p Value) -> bool {
+        let init = items(&pod["spec"]["initContainers"]);
+        for (index, status) in items(&pod["status"]["initContainerStatuses"]).iter().enumerate() {
+            self.count_restarts(status);
+            let state = &status["state"];
+            let sidecar =
+                init.iter().any(|container| container["name"] == status["name"] && is_sidecar(container));
+            let terminated = state.get("terminated");
+            if terminated.is_some_and(|terminated| number(&terminated["exitCode"]) == 0) {
+                continue;
+            }
+            if sidecar && status["started"] == true {
+                self.ready += usize::from(status["ready"] == true);
+                continue;
+            }
+            self.reason = match (terminated, text(state, &["waiting", "reason"])) {
+                (Some(terminated), _) => ended(terminated, "Init:"),
+                (None, "" | "PodInitializing") => format!("Init:{index}/{}", init.len()),
+                (None, waiting) => format!("Init:{waiting}"),
+            };
+            return true;
+        }
+        false
+    }
+
+    fn look_at_main(&mut self, pod: &'p Value) {
+        let status = &pod["status"];
+        // Of the init containers only the sidecars can restart from now on.
+        (self.restart_count, self.last_end) = (0, "");
+        for sidecar in items(&pod["spec"]["initContainers"]).iter().filter(|container| is_sidecar(container))
+        {
+            let statuses = items(&status["initContainerStatuses"]).iter();
+            statuses
+                .filter(|status| status["name"] == sidecar["name"])
+                .for_each(|status| self.count_restarts(status));
+        }
+        let (mut running, mut error) = (false, None);
         for container in items(&status["containerStatuses"]).iter().rev() {
+            self.count_restarts(container);
             let state = &container["state"];
             let waiting = text(state, &["waiting", "reason"]);
             if !waiting.is_empty() {
-                reason = waiting.to_owned();
-            } else if state.get("terminated").is_some() {
-                reason = ended(&state["terminated"], "");
+                self.reason = waiting.to_owned();
+            } else if let Some(terminated) = state.get("terminated") {
+                self.reason = ended(terminated, "");
+                if number(&terminated["exitCode"]) != 0 {
+                    error = Some(self.reason.clone());
+                }
             } else if container["ready"] == true && state.get("running").is_some() {
                 running = true;
+                self.ready += 1;
             }
         }
-        if reason == "Completed" && running {
-            let ready =
-                items(&status["conditions"]).iter().any(|c| c["type"] == "Ready" && c["status"] == "True");
-            reason = if ready { "Running" } else { "NotReady" }.to_owned();
+        if self.reason == "Completed" {
+            self.reason = match (running, error) {
+                (true, _) if condition(status, "Ready") => "Running".to_owned(),
+                (_, Some(error)) => error,
+                (true, None) => "NotReady".to_owned(),
+                (false, None) => return,
+            };
         }
     }
-    if pod["metadata"].get("deletionTimestamp").is_some() {
-        let lost = text(status, &["reason"]) == "NodeLost";
-        return if lost { "Unknown" } else { "Terminating" }.to_owned();
+
+    fn count_restarts(&mut self, status: &'p Value) {
+        self.restart_count += number(&status["restartCount"]);
+        self.last_end = self.last_end.max(text(status, &["lastState", "terminated", "finishedAt"]));
     }
-    reason
+
+    /// `3 (5m ago)`.
+    fn restarts(&self) -> String {
+        match (self.restart_count, self.last_end) {
+            (count @ 1.., at) if !at.is_empty() => format!("{count} ({} ago)", time::age(at)),
+            (count, _) => count.to_string(),
+        }
+    }
 }
 
-/// `Init:0/1` and the like while init containers run.
-fn init_reason(pod: &Value) -> Option<String> {
-    let total = items(&pod["spec"]["initContainers"]).len();
-    for (index, container) in items(&pod["status"]["initContainerStatuses"]).iter().enumerate() {
-        let state = &container["state"];
-        if let Some(terminated) = state.get("terminated") {
-            if number(&terminated["exitCode"]) == 0 {
-                continue;
-            }
-            return Some(ended(terminated, "Init:"));
-        }
-        let waiting = text(state, &["waiting", "reason"]);
-        return Some(match waiting {
-            "" | "PodInitializing" => format!("Init:{index}/{total}"),
-            other => format!("Init:{other}"),
-        });
-    }
-    None
+/// An init container that goes on running beside the others.
+fn is_sidecar(container: &Value) -> bool {
+    container["restartPolicy"] == "Always"
+}
+
+fn condition(status: &Value, name: &str) -> bool {
+    items(&status["conditions"])
+        .iter()
+        .any(|condition| condition["type"] == name && condition["status"] == "True")
+}
+
+/// `1/2`: how many of the conditions that a pod asks for are true.
+fn readiness_gates(pod: &Value) -> String {
+    let gates = items(&pod["spec"]["readinessGates"]);
+    let open = gates.iter().filter(|gate| condition(&pod["status"], text(gate, &["conditionType"]))).count();
+    if gates.is_empty() { String::new() } else { format!("{open}/{}", gates.len()) }
 }
 
 fn ended(terminated: &Value, prefix: &str) -> String {
@@ -97,20 +189,5 @@ fn ended(terminated: &Value, prefix: &str) -> String {
         ("", 0) => format!("{prefix}ExitCode:{}", number(&terminated["exitCode"])),
         ("", signal) => format!("{prefix}Signal:{signal}"),
         (reason, _) => format!("{prefix}{reason}"),
-    }
-}
-
-/// `3 (5m ago)`.
-fn restarts(pod: &Value) -> String {
-    let statuses = items(&pod["status"]["containerStatuses"]);
-    let count: i64 = statuses.iter().map(|status| number(&status["restartCount"])).sum();
-    let last = statuses
-        .iter()
-        .map(|status| text(status, &["lastState", "terminated", "finishedAt"]))
-        .max()
-        .filter(|at| !at.is_empty());
-    match last {
-        Some(at) if count > 0 => format!("{count} ({} ago)", time::age(at)),
-        _ => count.to_string(),
     }
 }

@@ -162,9 +162,10 @@ fn workload(object: &Value, old: Option<&Value>, causes: &mut Causes) {
         // A ReplicaSet's message names a deployment too.
         causes.push(Cause::invalid("spec.selector", selector, "empty selector is invalid for deployment"));
     }
-    if (selector.is_null() || !empty)
-        && (selector.is_null() || !label_selector_matches(selector, template_labels))
-    {
+    let well_formed = names::label_selector(selector, "spec.selector", causes);
+    if !well_formed {
+        causes.push(Cause::invalid("spec.selector", selector, "invalid label selector"));
+    } else if selector.is_null() || !empty && !label_selector_matches(selector, template_labels) {
         let why = "`selector` does not match template `labels`";
         causes.push(Cause::invalid("spec.template.metadata.labels", template_labels, why));
     }

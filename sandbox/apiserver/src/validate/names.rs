@@ -89,6 +89,41 @@ pub(super) fn labels(labels: &Value, field: &str, causes: &mut Causes) {
     }
 }
 
+/// Checks a label selector; says whether it is well formed.
+pub(super) fn label_selector(selector: &Value, field: &str, causes: &mut Causes) -> bool {
+    let before = causes.count();
+    labels(&selector["matchLabels"], &format!("{field}.matchLabels"), causes);
+    for (index, expression) in selector["matchExpressions"].as_array().into_iter().flatten().enumerate() {
+        let field = format!("{field}.matchExpressions[{index}]");
+        let values = expression["values"].as_array().map_or(&[][..], Vec::as_slice);
+        match expression["operator"].as_str().unwrap_or("") {
+            "In" | "NotIn" if values.is_empty() => {
+                let why = "must be specified when `operator` is 'In' or 'NotIn'";
+                causes.push(Cause::required(format!("{field}.values"), why));
+            }
+            "Exists" | "DoesNotExist" if !values.is_empty() => {
+                let why = "may not be specified when `operator` is 'Exists' or 'DoesNotExist'";
+                causes.push(Cause::forbidden(format!("{field}.values"), why));
+            }
+            "In" | "NotIn" | "Exists" | "DoesNotExist" => {}
+            _ => {
+                let why = "not a valid selector operator";
+                causes.push(Cause::invalid(format!("{field}.operator"), &expression["operator"], why));
+            }
+        }
+        let key = expression["key"].as_str().unwrap_or("");
+        causes.extend(
+            key_problems(key).iter().map(|why| Cause::invalid(format!("{field}.key"), &json!(key), why)),
+        );
+        for (index, value) in values.iter().enumerate() {
+            if !value.as_str().is_some_and(is_label_value) {
+                causes.push(Cause::invalid(format!("{field}.values[{index}]"), value, LABEL_VALUE));
+            }
+        }
+    }
+    causes.count() == before
+}
+
 /// Checks the size of annotations, and their keys, which may be in capitals.
 pub(super) fn annotations(annotations: &Value, causes: &mut Causes) {
     let mut bytes = 0;

@@ -7,3 +7,4 @@ mod limits;
 mod raw;
 mod sockets;
 mod support;
+mod tables;

@@ -34,20 +34,26 @@ impl Raw {
 
     /// `ask` is method and path.
     pub(crate) async fn ask(&self, ask: &str, media_type: &str, body: impl Into<String>) -> Answer {
+        self.send(ask, &[("content-type", media_type)], body).await
+    }
+
+    async fn send(&self, ask: &str, headers: &[(&str, &str)], body: impl Into<String>) -> Answer {
         let (method, path) = ask.split_once(' ').expect("a method and a path");
-        let request = http::Request::builder()
-            .method(method)
-            .uri(path)
-            .header("content-type", media_type)
-            .header("user-agent", "test/1")
-            .body(kube::client::Body::from(body.into().into_bytes()))
-            .expect("a request");
+        let request = http::Request::builder().method(method).uri(path).header("user-agent", "test/1");
+        let request = headers.iter().fold(request, |request, (name, value)| request.header(*name, *value));
+        let request = request.body(kube::client::Body::from(body.into().into_bytes())).expect("a request");
         let response = self.0.send(request).await.expect("an answer");
         let code = response.status().as_u16();
         let warnings = response.headers().get_all("warning").iter();
         let warnings = warnings.filter_map(|value| Some(value.to_str().ok()?.to_owned())).collect();
         let body = response.into_body().collect().await.expect("a body").to_bytes();
         Answer { code, warnings, body: serde_json::from_slice(&body).unwrap_or_default() }
+    }
+
+    /// As `kubectl get` asks.
+    pub(crate) async fn table(&self, path: &str) -> Value {
+        let form = "application/json;as=Table;v=v1;g=meta.k8s.io";
+        self.send(&format!("GET {path}"), &[("accept", form)], "").await.body
     }
 
     pub(crate) async fn get(&self, path: &str) -> Value {
