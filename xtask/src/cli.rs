@@ -51,7 +51,7 @@ pub fn wants_json(args: impl Iterator<Item = std::ffi::OsString>) -> bool {
 }
 
 /// The command line as clap knows it. An empty variable is an unset one.
-fn command() -> clap::Command {
+pub fn command() -> clap::Command {
     Cli::command().mut_args(|arg| {
         let value = arg.get_env().and_then(std::env::var_os);
         let arg = arg.hide_env_values(true);
@@ -79,7 +79,7 @@ pub enum Command {
         /// The request: its id, or how that begins.
         request: Option<String>,
     },
-    /// Look for all that is wrong on this machine, each with what mends it; changes nothing.
+    /// Look for all that is wrong on this machine, each with its fix; changes nothing.
     Doctor,
     /// Remove what `up` made.
     Down {
@@ -96,6 +96,11 @@ pub enum Command {
         /// Which of the two.
         #[command(subcommand)]
         command: Weights,
+    },
+    /// Print the completion script for a shell.
+    Completions {
+        /// Which shell.
+        shell: clap_complete::Shell,
     },
     /// The embedded cluster's own processes.
     #[command(hide = true)]
@@ -121,6 +126,7 @@ impl Command {
             Command::Logs(_) => "logs",
             Command::Kubeconfig => "kubeconfig",
             Command::Weights { .. } => "weights",
+            Command::Completions { .. } => "completions",
             Command::Sandbox { .. } => "sandbox",
         }
     }

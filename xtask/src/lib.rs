@@ -4,6 +4,7 @@
 pub mod cli;
 pub mod clusters;
 pub mod commands;
+pub mod completions;
 pub mod cx;
 pub mod doctor;
 pub mod down;

@@ -54,6 +54,7 @@ pub async fn run(cx: &Cx, command: &Command) -> Result<Summary> {
         | Command::Doctor
         | Command::Logs(_)
         | Command::Kubeconfig
+        | Command::Completions { .. }
         | Command::Sandbox { .. } => {
             vec![Planned::new(
                 "look",

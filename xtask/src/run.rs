@@ -14,7 +14,8 @@ use crate::output::{self, Output};
 use crate::pipeline::Branch;
 use crate::summary::Summary;
 use crate::{
-    clusters, doctor, down, explain, kubeconfig, load, logs, plan, redeploy, smoke, status, up, weights,
+    clusters, completions, doctor, down, explain, kubeconfig, load, logs, plan, redeploy, smoke, status, up,
+    weights,
 };
 
 /// Runs the command and says how the process shall end.
@@ -111,6 +112,7 @@ fn recorded(command: &Command) -> Option<&'static str> {
         | Command::Doctor
         | Command::Logs(_)
         | Command::Kubeconfig
+        | Command::Completions { .. }
         | Command::Sandbox { .. } => None,
     }
 }
@@ -128,6 +130,7 @@ async fn dispatch(cx: &Cx, command: Command) -> Result<Summary> {
         Command::Down { delete } => down::run(branch, delete).await,
         Command::Logs(args) => logs::run(cx, &args).await,
         Command::Kubeconfig => kubeconfig::run(cx).await,
+        Command::Completions { shell } => completions::run(cx, shell),
         Command::Weights { command } => weights::run(branch, command).await,
         Command::Sandbox { command } => clusters::sandbox::process(command).await.map(|_| Summary::new()),
     }

@@ -50,6 +50,10 @@ pub async fn run(cx: &Cx) -> Result<Summary> {
     if cx.shared.output == Format::Human {
         cx.output.data(table(&rows, found.as_ref(), &manifests).trim_end());
     }
+    if let Some(why) = choice.kind.outdated(cx) {
+        cx.output.note(&format!("warning: {why}"));
+        summary.insert("warning".into(), why.into());
+    }
     summary.insert("ready".into(), rows.iter().all(|row| row.state == "open").into());
     let gates: Vec<Value> =
         rows.iter().map(|row| json!({"name": row.gate, "state": row.state, "detail": row.detail})).collect();

@@ -129,6 +129,14 @@ impl Kind {
         }
     }
 
+    /// That it runs, but not as this build of the tool would start it, and what replaces it.
+    pub fn outdated(&self, cx: &Cx) -> Option<String> {
+        match self {
+            Kind::Minikube(_) => None,
+            Kind::Sandbox(sandbox) => sandbox.outdated(cx),
+        }
+    }
+
     /// The running cluster, for commands that need one.
     ///
     /// # Errors

@@ -62,9 +62,23 @@ impl Sandbox {
         }
     }
 
+    /// That the daemon is of another build than this tool, and what replaces it; none if it is of the same.
+    pub(super) fn outdated(&self, cx: &Cx) -> Option<String> {
+        let Ok(State::Running(info)) = sandbox::state(&self.home()) else { return None };
+        (info.build_id != sandbox::build_id().ok()?).then(|| {
+            let (down, up) = (cx.commands.xtask("down"), cx.commands.xtask("up"));
+            format!(
+                "the sandbox that runs is of another build than this tool; `{down}`, then `{up}`, replaces it"
+            )
+        })
+    }
+
     pub(super) async fn ensure_running(&self, cx: &Cx, step: &Running<'_>) -> Result<Outcome<Cluster>> {
         if let Some(cluster) = self.find().await? {
             let entry = cluster.entry.clone();
+            if let Some(why) = self.outdated(cx) {
+                step.warn(why);
+            }
             return Ok(Outcome::Already(cluster, format!("the sandbox runs, entry {entry}")));
         }
         let home = self.home();

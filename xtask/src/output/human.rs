@@ -84,7 +84,11 @@ impl Human {
             State::Already => "=",
             _ => "✓",
         };
-        let already = if event.state == State::Already { "already: " } else { "" };
+        let already = if event.state == State::Already && !event.detail.starts_with("skipped") {
+            "already: "
+        } else {
+            ""
+        };
         self.note(&format!("{mark} {} {:>5.1} s  {already}{}", label(event), event.seconds, event.detail));
     }
 

@@ -82,3 +82,32 @@ fn each_shared_option_has_a_variable_and_an_empty_one_is_unset() {
     let status = world.run_ok(&[&["status"], &options[..]].concat()).stdout;
     assert!(status.contains("is not running"), "{status}");
 }
+
+#[test]
+fn bash_completes_the_alias_as_it_completes_the_tool() {
+    let world = World::sandbox();
+    let script = world.run_ok(&["completions", "bash"]).stdout;
+    let ask = r#"
+COMP_WORDS=(cargo xtask lo); COMP_CWORD=2; _cargo_xtask cargo lo xtask; echo "${COMPREPLY[@]}"
+COMP_WORDS=(cargo xtask up --clu); COMP_CWORD=3; _cargo_xtask cargo --clu up; echo "${COMPREPLY[@]}"
+"#;
+    let ran = std::process::Command::new("bash").args(["--norc", "-c", &format!("{script}{ask}")]).output();
+    let ran = ran.expect("bash");
+    let said = String::from_utf8_lossy(&ran.stdout).into_owned();
+    assert_eq!(said, "load logs\n--cluster\n", "{}", String::from_utf8_lossy(&ran.stderr));
+}
+
+#[test]
+fn help_of_each_command() {
+    let world = World::sandbox();
+    let mut text = String::new();
+    for command in
+        ["up", "load", "explain", "down", "logs", "completions", "weights fetch", "weights generate"]
+    {
+        let args: Vec<&str> = command.split(' ').chain(["-h"]).collect();
+        let help = world.run_ok(&args).stdout;
+        let own = help.split("\nShared options:").next().unwrap_or_default();
+        text.push_str(&format!("$ cargo xtask {command} -h\n{own}\n"));
+    }
+    insta::assert_snapshot!(text);
+}

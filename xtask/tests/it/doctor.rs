@@ -128,6 +128,8 @@ fn a_running_cluster_is_asked_for_its_room() {
     let mut json: Value = serde_json::from_str(&text).expect("JSON");
     json["build_id"] = "another".into();
     std::fs::write(&info, json.to_string()).expect("writing");
+    let status = world.run_ok(&["status", "--output", "json"]).summary();
+    assert!(status["warning"].as_str().is_some_and(|why| why.contains("of another build")), "{status}");
     let warnings = at(&findings(&world.run_ok(&["doctor", "--output", "json"])), "warning");
     let older = format!("sandbox: `{}` runs", world.profile);
     let older = warnings.iter().find(|line| line.starts_with(&older));
