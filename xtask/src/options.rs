@@ -71,7 +71,7 @@ pub fn duration(text: &str) -> Result<Duration, String> {
         Ok(seconds) => Duration::from_secs(seconds),
         Err(_) => {
             let span: jiff::SignedDuration =
-                text.parse().map_err(|_| format!("`{text}` is no duration; write 90s, 10m or 1h30m"))?;
+                text.parse().map_err(|_| format!("`{text}` is not a duration; write 90s, 10m or 1h30m"))?;
             Duration::try_from(span).map_err(|_| format!("`{text}` is negative"))?
         }
     };

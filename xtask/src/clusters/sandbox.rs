@@ -53,7 +53,7 @@ impl Sandbox {
         match std::net::TcpListener::bind(("127.0.0.1", self.port)) {
             Ok(_) => Vec::new(),
             Err(error) => vec![Problem {
-                what: format!("port {} of 127.0.0.1, for the ingress, can't be had: {error}", self.port),
+                what: format!("port {} of 127.0.0.1, for the ingress, is not free: {error}", self.port),
                 cure: format!(
                     "end what listens there (`ss -ltnp 'sport = :{}'`), or choose another with --port",
                     self.port

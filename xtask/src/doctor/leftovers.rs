@@ -64,7 +64,7 @@ pub(super) fn contexts(cx: &Cx, choice: &Choice, runs: bool) -> Vec<Finding> {
         let ours = cx.home().join("minikube").join(profile).join("kubeconfig");
         findings.extend(dead_end(&ours, profile).map(|what| {
             let up = cx.commands.xtask("up");
-            Finding::warning("context", what, format!("nothing has to be done: `{up}` writes it anew"))
+            Finding::warning("context", what, format!("nothing to do: `{up}` writes it again"))
         }));
     }
     if let Some(home) = std::env::var_os("HOME") {

@@ -11,9 +11,9 @@ use crate::proc;
 const IGNORED: [(&str, &str); 5] = [
     ("DOCKER_HOST", "the daemon of the chosen cluster is used, and no other"),
     ("DOCKER_CONTEXT", "the daemon of the chosen cluster is used, and no other"),
-    ("MINIKUBE_ACTIVE_DOCKERD", "docker-env is read anew in each run"),
+    ("MINIKUBE_ACTIVE_DOCKERD", "docker-env is read again in each run"),
     ("BUILDX_BUILDER", "the node's own builder is used"),
-    ("KUBECONFIG", "a kubeconfig of our own is used: `cargo xtask kubeconfig` prints its path"),
+    ("KUBECONFIG", "the tool uses a kubeconfig of its own: `cargo xtask kubeconfig` prints its path"),
 ];
 
 pub(super) fn environment(get: impl Fn(&str) -> Option<String>) -> Vec<Finding> {
@@ -23,7 +23,7 @@ pub(super) fn environment(get: impl Fn(&str) -> Option<String>) -> Vec<Finding> 
         Some(Finding::warning(
             "environment",
             what,
-            format!("nothing has to be done; `unset {name}` for your own tools"),
+            format!("nothing to do; `unset {name}` for your own tools"),
         ))
     };
     IGNORED.iter().filter_map(finding).collect()
@@ -53,7 +53,7 @@ fn judge(name: &str, driver: Option<&str>) -> Option<Finding> {
         format!(
             "`docker buildx` is set to the builder `{name}`{driver}; images are built with the node's own instead"
         ),
-        "nothing has to be done; `docker buildx use default` for your own builds",
+        "nothing to do; `docker buildx use default` for your own builds",
     ))
 }
 

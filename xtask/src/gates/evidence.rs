@@ -75,8 +75,8 @@ fn further(commands: &Commands, about: About<'_>) -> Vec<String> {
 async fn ask<T>(question: impl Future<Output = kube::Result<T>>) -> Result<T, String> {
     match tokio::time::timeout(PATIENCE, question).await {
         Ok(Ok(answer)) => Ok(answer),
-        Ok(Err(error)) => Err(format!("not to be had: {}", watch::reason(&error))),
-        Err(_) => Err(format!("not to be had: no answer within {:.1} s", PATIENCE.as_secs_f64())),
+        Ok(Err(error)) => Err(format!("could not be read: {}", watch::reason(&error))),
+        Err(_) => Err(format!("could not be read: no answer within {:.1} s", PATIENCE.as_secs_f64())),
     }
 }
 

@@ -99,15 +99,15 @@ impl LoadArgs {
 
 fn path(text: &str) -> Result<String, String> {
     let is_path = text.starts_with('/') && text.parse::<http::Uri>().is_ok();
-    if is_path { Ok(text.to_owned()) } else { Err(format!("`{text}` is no path; it must begin with `/`")) }
+    if is_path { Ok(text.to_owned()) } else { Err(format!("`{text}` is not a path; it must begin with `/`")) }
 }
 
 fn rate(text: &str) -> Result<f64, String> {
     let number = text.strip_suffix("/s").unwrap_or(text);
-    let rate: f64 = number.parse().map_err(|_| format!("`{text}` is no number of requests a second"))?;
+    let rate: f64 = number.parse().map_err(|_| format!("`{text}` is not a number of requests a second"))?;
     if rate.is_finite() && rate > 0.0 && rate <= 1_000_000.0 {
         Ok(rate)
     } else {
-        Err(format!("`{text}` can't be kept; give more than 0 and at most 1000000"))
+        Err(format!("`{text}` must be between 0 and 1000000"))
     }
 }

@@ -35,7 +35,7 @@ fn bad_arguments_are_usage_errors() {
     let world = World::sandbox();
     for (args, word) in [
         (&["fly"][..], "fly"),
-        (&["up", "--timeout", "soon"], "`soon` is no duration"),
+        (&["up", "--timeout", "soon"], "`soon` is not a duration"),
         (&["load", "--request-timeout", "18446744073709551615"], "is longer than a year"),
         (&["up", "--timeout=-5s"], "`-5s` is negative"),
         (&["up", "--namespace", "No_Such"], "use lower-case letters"),
