@@ -33,14 +33,18 @@ pub async fn run(branch: &mut Branch<'_>) -> Result<Summary> {
         metrics.give(branch, on);
         Ok(())
     };
+    // Handed over when its gates are open: what the addon's command does after that holds up nothing.
+    let ingress = Handoff::new();
+    let control =
+        async |branch: &mut Branch<'_>| steps::ingress::run(branch, cluster, manifests, &ingress).await;
     let deploy = async |branch: &mut Branch<'_>| {
-        let ingress = async |branch: &mut Branch<'_>| steps::ingress::run(branch, cluster, manifests).await;
         let image = async |branch: &mut Branch<'_>| {
             let weights = steps::weights::run(branch).await?;
             steps::image::run(branch, cluster, &weights).await
         };
         // The Ingress is applied with all else, and its webhook refuses it until the controller serves.
-        let (_, image) = branch.both(ingress, image).await?;
+        let open = async |branch: &mut Branch<'_>| ingress.take(branch).await.map(drop);
+        let ((), image) = branch.both(open, image).await?;
         let applied = steps::apply::run(branch, cluster, manifests, &image).await?;
         steps::restart::run(branch, cluster, manifests, &image, &applied, Restart::IfNeeded).await?;
         let autoscale = async |branch: &mut Branch<'_>| {
@@ -62,7 +66,9 @@ pub async fn run(branch: &mut Branch<'_>) -> Result<Summary> {
             .await?;
         Ok((image, prediction))
     };
-    let (_, (image, prediction)) = branch.both(measure, deploy).await?;
+    // In this order: minikube switches one addon on at a time, and that of metrics takes seconds.
+    let (_, (_, (image, prediction))) =
+        branch.both(measure, async |branch| branch.both(control, deploy).await).await?;
     say_where(cx, cluster, manifests);
     let mut summary = entry(cluster, manifests);
     summary.insert("image".into(), image.reference.as_str().into());

@@ -21,7 +21,8 @@ use crate::pipeline::{Branch, Done};
 pub const GATE: Gate = Gate {
     name: "ingress-controller",
     opens_when: "the controller is rolled out and its webhook takes our Ingress",
-    deadline: Duration::from_secs(240),
+    // From the addon's switching on: minikube itself waits six minutes for its images and pods.
+    deadline: Duration::from_secs(420),
     standing: Some(Standing {
         look: |site| Box::pin(look(&site.cluster.client, &site.manifests.ingress, site.namespace)),
         wait: |branch, site| {

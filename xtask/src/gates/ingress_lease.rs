@@ -21,7 +21,8 @@ use crate::pipeline::{Branch, Done};
 pub const GATE: Gate = Gate {
     name: "ingress-lease",
     opens_when: "the leader lease is held and renewed by a Ready controller pod",
-    deadline: Duration::from_secs(180),
+    // From the addon's switching on: minikube itself waits six minutes for its images and pods.
+    deadline: Duration::from_secs(420),
     standing: Some(Standing {
         look: |site| Box::pin(async { Ok(look(&site.cluster.client).await?.without_value()) }),
         wait: |branch, site| Box::pin(async move { wait(branch, &site.cluster.client).await.map(drop) }),

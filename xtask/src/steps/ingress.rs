@@ -5,9 +5,11 @@ use anyhow::Result;
 use crate::clusters::Cluster;
 use crate::gates;
 use crate::manifests::Manifests;
-use crate::pipeline::{Branch, Done, step};
+use crate::pipeline::{Branch, Done, Handoff, step};
 
-/// Switches the ingress controller on and passes both of its gates.
+/// Switches the ingress controller on, and hands over `open` when both of its gates have passed. The gates are watched from
+/// the start: minikube's command goes on, for a minute or more, to verify what they judge better, and ends by writing the
+/// profile.
 ///
 /// # Errors
 /// When it can't be switched on, or a gate fails.
@@ -15,18 +17,24 @@ pub async fn run(
     branch: &mut Branch<'_>,
     cluster: &Done<Cluster>,
     manifests: &Manifests,
-) -> Result<Done<()>> {
+    open: &Handoff<()>,
+) -> Result<()> {
     let (cx, client) = (branch.cx, &cluster.client);
-    let on =
-        step(branch, "ingress", async |step| cluster.kind.enable_ingress(cx, step, cluster).await).await?;
-    branch
-        .both(
-            async |branch| gates::ingress_lease::wait(branch, client).await,
-            async |branch| {
-                let namespace = &cx.shared.namespace;
-                gates::ingress_controller::wait(branch, client, &manifests.ingress, namespace).await
-            },
-        )
-        .await?;
-    Ok(on)
+    let enable = async |branch: &mut Branch<'_>| {
+        step(branch, "ingress", async |step| cluster.kind.enable_ingress(cx, step, cluster).await).await
+    };
+    let pass = async |branch: &mut Branch<'_>| {
+        branch
+            .both(
+                async |branch| gates::ingress_lease::wait(branch, client).await,
+                async |branch| {
+                    let namespace = &cx.shared.namespace;
+                    gates::ingress_controller::wait(branch, client, &manifests.ingress, namespace).await
+                },
+            )
+            .await?;
+        open.give(branch, ());
+        Ok(())
+    };
+    branch.both(enable, pass).await.map(drop)
 }
