@@ -151,7 +151,8 @@ pub async fn run_with<H: Into<Heard>>(
     if let Some(log) = &mut log {
         log.write_all(format!("$ {shown}\n").as_bytes()).await.context("writing the step's log")?;
     }
-    let mut child = Child::spawn(cx, command)?;
+    // On a pipe cargo would leave its colours out; whoever prints them decides whether they stay.
+    let mut child = Child::spawn(cx, command.env("CARGO_TERM_COLOR", "always"))?;
     let mut stdout = Lines::of(child.inner.stdout.take().context("the child has no stdout")?);
     let mut stderr = Lines::of(child.inner.stderr.take().context("the child has no stderr")?);
     let (mut out_open, mut err_open) = (true, true);

@@ -142,6 +142,7 @@ fn failing_cargo(world: &World) -> std::path::PathBuf {
     let script = format!(
         "#!/bin/sh\n[ \"$1\" = rustc ] || exec {real} \"$@\"\n\
          printf '\\033[1m\\033[38;5;9merror[E0308]\\033[0m: mismatched types\\033]0;title\\007\\n' >&2\n\
+         [ \"$CARGO_TERM_COLOR\" = always ] || exit 3\n\
          for i in $(seq 1000); do echo \"  line $i\" >&2; done\necho 'error: could not compile' >&2\nexit 101\n"
     );
     std::fs::write(&cargo, script).expect("writing the script");
