@@ -24,7 +24,7 @@ impl OnnxRuntime {
         ensure!(library.is_file(), "there is no ONNX Runtime library {}", library.display());
         let environment = environment(&library)?;
         let session = session(&environment, path, threads)
-            .with_context(|| format!("load {} into ONNX Runtime", path.display()))?;
+            .with_context(|| format!("loading {} into ONNX Runtime", path.display()))?;
         Ok(OnnxRuntime(session))
     }
 }
@@ -35,16 +35,16 @@ impl Engine for OnnxRuntime {
     }
 
     fn run(&mut self, tensor: Vec<f32>) -> Result<Vec<f32>> {
-        let input = Tensor::from_array(([1, 3, 224, 224], tensor)).context("shape the input tensor")?;
-        let outputs = self.0.run(ort::inputs![input]).context("run the graph")?;
-        let (_, logits) = outputs[0].try_extract_tensor::<f32>().context("read the logits")?;
+        let input = Tensor::from_array(([1, 3, 224, 224], tensor)).context("shaping the input tensor")?;
+        let outputs = self.0.run(ort::inputs![input]).context("running the graph")?;
+        let (_, logits) = outputs[0].try_extract_tensor::<f32>().context("reading the logits")?;
         Ok(logits.to_vec())
     }
 }
 
 /// The bundled library: beside the binary, or in the model's folder.
 fn find(model_dir: Option<&Path>) -> Result<PathBuf> {
-    let binary = std::env::current_exe().context("find the folder of this binary")?;
+    let binary = std::env::current_exe().context("finding the folder of this binary")?;
     let folders: Vec<&Path> = [binary.parent(), model_dir].into_iter().flatten().collect();
     let found = folders.iter().find_map(|folder| {
         let mut names: Vec<PathBuf> =
@@ -78,7 +78,7 @@ fn environment(library: &Path) -> Result<Environment> {
     if let Some(environment) = &*shared {
         return Ok(environment.clone());
     }
-    let context = || format!("load ONNX Runtime from {}", library.display());
+    let context = || format!("loading ONNX Runtime from {}", library.display());
     let builder = ort::init_from(library).with_context(context)?;
     let environment = builder.with_telemetry(false).build().with_context(context)?;
     Ok(shared.insert(environment).clone())

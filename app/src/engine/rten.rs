@@ -1,3 +1,5 @@
+//! The engine that always works: pure Rust, built in.
+
 use std::num::NonZeroUsize;
 use std::path::Path;
 use std::sync::Arc;
@@ -18,7 +20,7 @@ impl Rten {
     pub(super) fn open(path: &Path, threads: NonZeroUsize) -> Result<Rten> {
         let model = ModelOptions::with_all_ops()
             .load_file(path)
-            .with_context(|| format!("load {} into rten", path.display()))?;
+            .with_context(|| format!("loading {} into rten", path.display()))?;
         // Its own pool would count the host's cores.
         Ok(Rten { model, threads: Arc::new(ThreadPool::with_num_threads(threads.get())) })
     }
@@ -30,11 +32,11 @@ impl Engine for Rten {
     }
 
     fn run(&mut self, tensor: Vec<f32>) -> Result<Vec<f32>> {
-        let input = NdTensor::try_from_data([1, 3, 224, 224], tensor).context("shape the input tensor")?;
+        let input = NdTensor::try_from_data([1, 3, 224, 224], tensor).context("shaping the input tensor")?;
         let mut options = RunOptions::default();
         options.thread_pool = Some(self.threads.clone());
-        let output = self.model.run_one(input.into(), Some(options)).context("run the graph")?;
-        let logits: NdTensor<f32, 2> = output.try_into().context("read the logits")?;
+        let output = self.model.run_one(input.into(), Some(options)).context("running the graph")?;
+        let logits: NdTensor<f32, 2> = output.try_into().context("reading the logits")?;
         Ok(logits.to_vec())
     }
 }

@@ -55,6 +55,20 @@ async fn a_model_that_cannot_be_loaded_ends_it_with_the_reason() {
 }
 
 #[tokio::test]
+async fn one_flipped_bit_in_the_model_ends_it_before_it_is_ready() {
+    let parent = tempfile::tempdir().unwrap();
+    fs::copy(model_dir().join("manifest.json"), parent.path().join("manifest.json")).unwrap();
+    let mut onnx = fs::read(model_dir().join("model.onnx")).unwrap();
+    let middle = onnx.len() / 2;
+    onnx[middle] ^= 1;
+    fs::write(parent.path().join("model.onnx"), onnx).unwrap();
+    let (code, log) = fails(parent.path(), &[]).await;
+    assert_eq!(code, Some(1));
+    assert!(log.contains("model.onnx is damaged: expected sha256 ") && log.contains(", got "), "{log}");
+    assert!(!log.contains("\"message\":\"ready\""), "{log}");
+}
+
+#[tokio::test]
 async fn a_bad_setting_or_a_taken_port_is_named() {
     let (code, log) = fails(&model_dir(), &[("MODEL_ENGINE", "abacus")]).await;
     assert_eq!(code, Some(2));
