@@ -9,6 +9,9 @@ use http::{HeaderValue, Method, StatusCode, Uri};
 use serde::Serialize;
 use utoipa::ToSchema;
 
+/// What the contract calls a megabyte.
+const BYTES_PER_MB: usize = 1024 * 1024;
+
 /// Why a request was not answered with success. The names are the codes on the wire, in their spelling.
 #[derive(Debug, Clone, PartialEq)]
 pub enum ApiError {
@@ -23,19 +26,33 @@ pub enum ApiError {
     /// 405
     MethodNotAllowed(String),
     /// 408: the body did not come in time.
-    RequestTimeout,
-    /// 413: over [`crate::upload::MAX_FILE_BYTES`].
-    FileTooLarge,
+    RequestTimeout {
+        /// The time it had.
+        limit: Duration,
+    },
+    /// 413: the file is over the limit.
+    FileTooLarge {
+        /// The limit.
+        max_bytes: usize,
+    },
     /// 415: not one of the formats.
     UnsupportedMediaType(String),
     /// 422: a picture, but not one that can be prepared for the model.
     PreprocessingFailed(String),
     /// 429: all places are taken.
-    QueueFull,
+    QueueFull {
+        /// How many there are.
+        places: usize,
+    },
     /// 500: our fault; the log has the cause.
     PredictionFailed,
+    /// 500: our fault; the log has the cause.
+    MetricsFailed,
     /// 503: accepted, and not done within the deadline.
-    DeadlineExceeded,
+    DeadlineExceeded {
+        /// The time it had.
+        limit: Duration,
+    },
     /// 503: the model is loading.
     ModelNotLoaded,
     /// 503: the process is ending.
@@ -67,13 +84,13 @@ impl ApiError {
             }
             ApiError::NotFound(_) => StatusCode::NOT_FOUND,
             ApiError::MethodNotAllowed(_) => StatusCode::METHOD_NOT_ALLOWED,
-            ApiError::RequestTimeout => StatusCode::REQUEST_TIMEOUT,
-            ApiError::FileTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+            ApiError::RequestTimeout { .. } => StatusCode::REQUEST_TIMEOUT,
+            ApiError::FileTooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
             ApiError::UnsupportedMediaType(_) => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             ApiError::PreprocessingFailed(_) => StatusCode::UNPROCESSABLE_ENTITY,
-            ApiError::QueueFull => StatusCode::TOO_MANY_REQUESTS,
-            ApiError::PredictionFailed => StatusCode::INTERNAL_SERVER_ERROR,
-            ApiError::DeadlineExceeded | ApiError::ModelNotLoaded | ApiError::Draining => {
+            ApiError::QueueFull { .. } => StatusCode::TOO_MANY_REQUESTS,
+            ApiError::PredictionFailed | ApiError::MetricsFailed => StatusCode::INTERNAL_SERVER_ERROR,
+            ApiError::DeadlineExceeded { .. } | ApiError::ModelNotLoaded | ApiError::Draining => {
                 StatusCode::SERVICE_UNAVAILABLE
             }
         }
@@ -87,13 +104,14 @@ impl ApiError {
             ApiError::EmptyFile => "EMPTY_FILE",
             ApiError::NotFound(_) => "NOT_FOUND",
             ApiError::MethodNotAllowed(_) => "METHOD_NOT_ALLOWED",
-            ApiError::RequestTimeout => "REQUEST_TIMEOUT",
-            ApiError::FileTooLarge => "FILE_TOO_LARGE",
+            ApiError::RequestTimeout { .. } => "REQUEST_TIMEOUT",
+            ApiError::FileTooLarge { .. } => "FILE_TOO_LARGE",
             ApiError::UnsupportedMediaType(_) => "UNSUPPORTED_MEDIA_TYPE",
             ApiError::PreprocessingFailed(_) => "PREPROCESSING_FAILED",
-            ApiError::QueueFull => "QUEUE_FULL",
+            ApiError::QueueFull { .. } => "QUEUE_FULL",
             ApiError::PredictionFailed => "PREDICTION_FAILED",
-            ApiError::DeadlineExceeded => "DEADLINE_EXCEEDED",
+            ApiError::MetricsFailed => "METRICS_FAILED",
+            ApiError::DeadlineExceeded { .. } => "DEADLINE_EXCEEDED",
             ApiError::ModelNotLoaded | ApiError::Draining => "MODEL_NOT_LOADED",
         }
     }
@@ -107,13 +125,20 @@ impl ApiError {
             | ApiError::UnsupportedMediaType(message)
             | ApiError::PreprocessingFailed(message) => message,
             ApiError::EmptyFile => "the file is empty".into(),
-            ApiError::RequestTimeout => "the request's body did not arrive in time".into(),
-            ApiError::FileTooLarge => {
-                format!("the file is larger than {} MB", crate::upload::MAX_FILE_BYTES / (1024 * 1024))
+            ApiError::RequestTimeout { limit } => {
+                format!("the request's body did not arrive within {} s", limit.as_secs_f64())
             }
-            ApiError::QueueFull => "all places in the queue are taken, try again shortly".into(),
+            ApiError::FileTooLarge { max_bytes } => {
+                format!("the file is larger than {} MB", max_bytes / BYTES_PER_MB)
+            }
+            ApiError::QueueFull { places } => {
+                format!("all {places} places in the queue are taken, try again shortly")
+            }
             ApiError::PredictionFailed => "the prediction failed, the log has the cause".into(),
-            ApiError::DeadlineExceeded => "the prediction was not done in time".into(),
+            ApiError::MetricsFailed => "the metrics could not be encoded, the log has the cause".into(),
+            ApiError::DeadlineExceeded { limit } => {
+                format!("the prediction was not done within {} s", limit.as_secs_f64())
+            }
             ApiError::ModelNotLoaded => "the model is still loading".into(),
             ApiError::Draining => "the service is shutting down".into(),
         }
@@ -122,8 +147,8 @@ impl ApiError {
     /// When to come back, where that helps.
     fn retry_after(&self) -> Option<Duration> {
         match self {
-            ApiError::QueueFull
-            | ApiError::DeadlineExceeded
+            ApiError::QueueFull { .. }
+            | ApiError::DeadlineExceeded { .. }
             | ApiError::ModelNotLoaded
             | ApiError::Draining => Some(Duration::from_secs(1)),
             _ => None,

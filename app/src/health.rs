@@ -1,3 +1,5 @@
+//! Whether the process lives and takes predictions, and what is running in it.
+
 use std::sync::Arc;
 
 use axum::Json;
@@ -6,9 +8,8 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use crate::error::{ApiError, ErrorBody};
+use crate::limits::{MAX_FILE_BYTES, MAX_PIXELS, MAX_SIDE_PX, MEDIA_TYPES};
 use crate::model::{Preset, SEEDED_WARNING};
-use crate::preprocess::{MAX_PIXELS, MAX_SIDE_PX, MEDIA_TYPES};
-use crate::upload::MAX_FILE_BYTES;
 use crate::{API_VERSION, App, MODEL_NAME};
 
 /// Clients compare this body byte for byte: fields and their order stay.

@@ -25,7 +25,9 @@ pub(crate) struct Inference {
     pub(crate) threads: usize,
     /// A tokio mutex: it hands the engine on in the order of arrival.
     engine: Arc<Mutex<Box<dyn Engine>>>,
+    /// A place for each prediction accepted, `queue_size` in all.
     places: Semaphore,
+    queue_size: usize,
     uploads: Semaphore,
     /// A decoded picture may be large; only as many at a time as there are CPUs to decode them.
     decoders: Arc<Semaphore>,
@@ -48,6 +50,7 @@ impl Inference {
             threads,
             engine: Arc::new(Mutex::new(engine)),
             places: Semaphore::new(config.queue_size.get()),
+            queue_size: config.queue_size.get(),
             uploads: Semaphore::new(MAX_UPLOADS),
             decoders: Arc::new(Semaphore::new(threads)),
         }
@@ -55,7 +58,8 @@ impl Inference {
 
     /// Picture (a whole file) to logits, or [`ApiError::QueueFull`] at once.
     pub(crate) async fn run(&self, picture: Bytes) -> Result<Output, ApiError> {
-        let _place = self.places.try_acquire().map_err(|_| ApiError::QueueFull)?;
+        let _place =
+            self.places.try_acquire().map_err(|_| ApiError::QueueFull { places: self.queue_size })?;
 
         let permit = self.decoders.clone().acquire_owned().await.map_err(|_| ApiError::Draining)?;
         let preset = self.manifest.preset.clone();
@@ -80,13 +84,12 @@ impl Inference {
 
     /// Leave to read a body, or [`ApiError::QueueFull`] at once. A slow client holds no place in the queue meanwhile.
     pub(crate) fn upload(&self) -> Result<SemaphorePermit<'_>, ApiError> {
-        self.uploads.try_acquire().map_err(|_| ApiError::QueueFull)
+        self.uploads.try_acquire().map_err(|_| ApiError::QueueFull { places: MAX_UPLOADS })
     }
 
     /// Predictions that have a place, and how many places there are.
-    pub(crate) fn queue(&self, config: &Config) -> (usize, usize) {
-        let size = config.queue_size.get();
-        (size - self.places.available_permits().min(size), size)
+    pub(crate) fn queue(&self) -> (usize, usize) {
+        (self.queue_size - self.places.available_permits().min(self.queue_size), self.queue_size)
     }
 }
 

@@ -5,6 +5,7 @@
 //! `lifecycle` knows whether the model is loaded and whether the process is draining.
 
 mod config;
+mod disposition;
 mod drain;
 mod engine;
 mod error;
@@ -12,11 +13,13 @@ mod health;
 mod inference;
 mod labels;
 mod lifecycle;
+pub mod limits;
 pub mod log;
 mod metrics;
 mod model;
 mod observe;
 mod openapi;
+mod png;
 mod predict;
 pub mod preprocess;
 mod server;
@@ -53,7 +56,11 @@ pub struct App {
 impl App {
     /// Not ready yet: every prediction is refused until [`App::install`].
     pub fn new(config: Config) -> Arc<App> {
-        Arc::new(App { config, lifecycle: Lifecycle::default(), metrics: Metrics::default() })
+        Arc::new(App {
+            config,
+            lifecycle: Lifecycle::default(),
+            metrics: Metrics::default(),
+        })
     }
 
     /// Puts a loaded and warm model to work; `/health` says healthy from now on.
@@ -82,13 +89,16 @@ pub fn router(app: Arc<App>) -> Router {
         .with_state(app)
 }
 
-/// Serves until SIGTERM or SIGINT, then drains. Fails if the address can't be bound or the model can't be loaded.
+/// Serves until SIGTERM or SIGINT, then drains.
+///
+/// # Errors
+/// An address that can't be bound, or a model that can't be loaded.
 pub fn run(config: Config) -> Result<()> {
     tokio::runtime::Builder::new_multi_thread()
         // The runtime moves bytes; what computes has threads of its own. Two, so that one can't hold up /health.
         .worker_threads(2)
         .enable_all()
         .build()
-        .context("start the async runtime")?
+        .context("starting the async runtime")?
         .block_on(server::serve(App::new(config)))
 }

@@ -1,7 +1,8 @@
+//! The document at `/openapi.json`, from the handlers' own types.
+
 use axum::Json;
 use utoipa::OpenApi;
 
-/// The document at `/openapi.json`.
 #[derive(OpenApi)]
 #[openapi(
     info(title = "simple-model-api", description = "ResNet-50 image classification.", version = "1.0.0"),

@@ -1,3 +1,5 @@
+//! `POST /predict`: a picture to the classes it most likely shows.
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,11 +12,11 @@ use utoipa::ToSchema;
 
 use crate::error::{ApiError, ErrorBody};
 use crate::inference::Output;
+use crate::limits::MAX_TOP_K;
 use crate::model::SEEDED_WARNING;
 use crate::{App, MODEL_NAME, labels, upload};
 
 const DEFAULT_TOP_K: usize = 5;
-const MAX_TOP_K: usize = 10;
 
 #[derive(Serialize, ToSchema)]
 pub(crate) struct PredictResponse {
@@ -54,7 +56,11 @@ struct Meta {
     params(("top_k" = Option<usize>, Query, description = "How many predictions", minimum = 1, maximum = 10, example = 5)),
     request_body(content(
         (UploadForm = "multipart/form-data"),
-        (Vec<u8> = "image/*"),
+        (Vec<u8> = "image/jpeg"),
+        (Vec<u8> = "image/png"),
+        (Vec<u8> = "image/bmp"),
+        (Vec<u8> = "image/tiff"),
+        (Vec<u8> = "image/webp"),
     )),
     responses(
         (status = 200, body = PredictResponse),
@@ -72,7 +78,8 @@ pub(crate) async fn predict(
     State(app): State<Arc<App>>,
     request: Request,
 ) -> Result<(HeaderMap, Json<PredictResponse>), ApiError> {
-    let deadline = Instant::now() + app.config.request_timeout;
+    let limit = app.config.request_timeout;
+    let deadline = Instant::now() + limit;
     let accepted = app.lifecycle.accept();
     let admitted = accepted.as_ref().map_err(Clone::clone).and_then(|accepted| {
         let upload = accepted.inference.upload()?;
@@ -87,11 +94,11 @@ pub(crate) async fn predict(
             }
         }
     };
-    let read = timeout_at(deadline, read).await.unwrap_or(Err(ApiError::RequestTimeout));
+    let read = timeout_at(deadline, read).await.unwrap_or(Err(ApiError::RequestTimeout { limit }));
     let (accepted, top_k, upload) = read.inspect_err(|error| app.metrics.rejected(error))?;
 
     let answer = accepted.inference.run(upload.bytes);
-    let output = timeout_at(deadline, answer).await.unwrap_or(Err(ApiError::DeadlineExceeded));
+    let output = timeout_at(deadline, answer).await.unwrap_or(Err(ApiError::DeadlineExceeded { limit }));
     let output = output.inspect_err(|error| app.metrics.rejected(error))?;
     app.metrics.inferred(output.preprocess, output.forward);
     let answer = PredictResponse {

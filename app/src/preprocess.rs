@@ -1,20 +1,18 @@
 //! Picture to tensor, as torchvision's preset does it with Pillow.
 
+use std::borrow::Cow;
 use std::io::Cursor;
 
 use fast_image_resize::images::{Image, ImageRef};
 use fast_image_resize::{FilterType, PixelType, ResizeAlg, ResizeOptions, Resizer};
+use image::metadata::Orientation;
 use image::{DynamicImage, ImageBuffer, ImageDecoder as _, ImageFormat, ImageReader, Limits, Pixel};
 
 use crate::error::ApiError;
+use crate::limits::{FORMATS, MAX_PIXELS, MAX_SIDE_PX};
 pub use crate::model::Preset;
+use crate::png;
 
-/// The formats accepted, as media types.
-pub const MEDIA_TYPES: [&str; 5] = ["image/jpeg", "image/png", "image/bmp", "image/tiff", "image/webp"];
-/// Longest side accepted.
-pub const MAX_SIDE_PX: u32 = 8192;
-/// Most pixels accepted.
-pub const MAX_PIXELS: u64 = 25_000_000;
 /// What a decoder may allocate: the largest picture accepted, at 16 bits in four channels, and as much working space.
 const MAX_DECODER_BYTES: u64 = MAX_PIXELS * 8 * 2;
 
@@ -37,34 +35,55 @@ impl Error {
 }
 
 /// A whole file to the tensor [3, crop, crop] in row-major order, normalised.
+///
+/// # Errors
+/// The same as of [`decode`].
 pub fn prepare(file: &[u8], preset: &Preset) -> Result<Vec<f32>, Error> {
     let picture = decode(file)?;
     let pixels = resize_and_crop(&picture, preset)?;
     Ok(normalize(&pixels, preset))
 }
 
+/// Whether `file` begins as a picture of one of the formats does.
+pub(crate) fn is_picture(file: &[u8]) -> bool {
+    format(file).is_some()
+}
+
+fn format(file: &[u8]) -> Option<ImageFormat> {
+    use ImageFormat::{Bmp, Jpeg, Png, Tiff, WebP};
+    // With offsets of 64 bits, in either byte order.
+    if file.starts_with(b"II+\0") || file.starts_with(b"MM\0+") {
+        return Some(Tiff);
+    }
+    image::guess_format(file).ok().filter(|format| matches!(format, Jpeg | Png | Bmp | Tiff | WebP))
+}
+
 /// The picture in 8-bit RGB. Alpha is dropped, EXIF orientation not applied, as torchvision has it. The dimensions are
 /// read and judged before anything of their size is allocated.
+///
+/// # Errors
+/// A file that is not of one of the formats, is broken, or has more pixels than are accepted.
 pub fn decode(file: &[u8]) -> Result<image::RgbImage, Error> {
     let broken = |error: image::ImageError| Error::Picture(format!("the picture can't be decoded: {error}"));
-    let format = image::guess_format(file).ok().filter(|format| {
-        use ImageFormat::{Bmp, Jpeg, Png, Tiff, WebP};
-        matches!(format, Jpeg | Png | Bmp | Tiff | WebP)
-    });
-    let Some(format) = format else {
-        return Err(Error::Format("the file is not a JPEG, PNG, BMP, TIFF or WEBP picture".into()));
+    let Some(format) = format(file) else {
+        return Err(Error::Format(format!("the file is not a {FORMATS} picture")));
     };
     // The decoder would paint the missing part grey, and the answer would be about half a picture.
     if format == ImageFormat::Jpeg && !jpeg_is_whole(file) {
         return Err(Error::Picture("the picture can't be decoded: the JPEG file ends early".into()));
     }
+    let file = match format {
+        ImageFormat::Png => png::with_its_end(file).map_err(|png::BadPalette| {
+            Error::Picture("the picture can't be decoded: its palette ends within a colour".into())
+        })?,
+        _ => Cow::Borrowed(file),
+    };
     let mut reader = ImageReader::with_format(Cursor::new(file), format);
-    let mut limits = Limits::default();
-    limits.max_image_width = Some(MAX_SIDE_PX);
-    limits.max_image_height = Some(MAX_SIDE_PX);
+    // Not the dimensions: they are judged below, in words that tell the limit.
+    let mut limits = Limits::no_limits();
     limits.max_alloc = Some(MAX_DECODER_BYTES);
     reader.limits(limits);
-    let decoder = reader.into_decoder().map_err(broken)?;
+    let mut decoder = reader.into_decoder().map_err(broken)?;
     let (width, height) = decoder.dimensions();
     if width == 0 || height == 0 {
         return Err(Error::Picture("the picture has no pixels".into()));
@@ -79,7 +98,14 @@ pub fn decode(file: &[u8]) -> Result<image::RgbImage, Error> {
     if decoder.total_bytes() > MAX_DECODER_BYTES / 2 {
         return Err(Error::Picture(format!("the picture needs {} bytes decoded", decoder.total_bytes())));
     }
-    match DynamicImage::from_decoder(decoder).map_err(broken)? {
+    // Pillow turns a TIFF as its tag says when it loads it; of other formats it leaves that to its caller.
+    let orientation = match format {
+        ImageFormat::Tiff => decoder.orientation().map_err(broken)?,
+        _ => Orientation::NoTransforms,
+    };
+    let mut picture = DynamicImage::from_decoder(decoder).map_err(broken)?;
+    picture.apply_orientation(orientation);
+    match picture {
         DynamicImage::ImageLuma16(deep) => Ok(high_bytes(&deep)),
         DynamicImage::ImageLumaA16(deep) => Ok(high_bytes(&deep)),
         DynamicImage::ImageRgb16(deep) => Ok(high_bytes(&deep)),
@@ -121,6 +147,9 @@ fn jpeg_is_whole(file: &[u8]) -> bool {
 
 /// `Resize(resize, BILINEAR, antialias=True)`, then `CenterCrop(crop)`, in one step: only the rows and columns that
 /// survive the crop are computed. Gives crop x crop RGB pixels.
+///
+/// # Errors
+/// A picture without pixels.
 pub fn resize_and_crop(picture: &image::RgbImage, preset: &Preset) -> Result<Vec<u8>, Error> {
     let failed =
         |error: &dyn std::fmt::Display| Error::Picture(format!("the picture can't be resized: {error}"));

@@ -4,13 +4,14 @@ use axum::body::Body;
 use axum::extract::{FromRequest as _, Multipart, Request};
 use bytes::{Bytes, BytesMut};
 use futures::StreamExt as _;
-use http::header::{CONTENT_LENGTH, CONTENT_TYPE, EXPECT};
+use http::HeaderMap;
+use http::header::{CONTENT_DISPOSITION, CONTENT_LENGTH, CONTENT_TYPE, EXPECT};
 
+use crate::disposition::Disposition;
 use crate::error::ApiError;
-use crate::preprocess::MEDIA_TYPES;
+use crate::limits::{FORMATS, MAX_FILE_BYTES, MEDIA_TYPES};
+use crate::preprocess;
 
-/// Largest file accepted.
-pub const MAX_FILE_BYTES: usize = 10 * 1024 * 1024;
 /// Largest body accepted: the file and what multipart puts around it.
 const MAX_BODY_BYTES: usize = MAX_FILE_BYTES + 64 * 1024;
 /// How much of a body that was refused is still taken in, so that the client reads our answer and not a reset.
@@ -20,25 +21,46 @@ const MAX_DISCARDED_BYTES: usize = 4 * MAX_BODY_BYTES;
 pub struct Upload {
     /// The whole file, 1 to [`MAX_FILE_BYTES`] bytes.
     pub bytes: Bytes,
-    /// As the multipart field gave it.
+    /// As the multipart field gave it, by `filename*` where there is one.
     pub filename: Option<String>,
 }
 
-/// Reads the body. Whatever is wrong with it, as much of it is taken in as is needed for the client to see the answer.
+/// Reads the body: a form, or whatever else is declared, the picture itself. What kind of picture it is, its first bytes
+/// say: clients declare much that is not so.
+///
+/// # Errors
+/// What is wrong with the body; as much of it is taken in as is needed for the client to see the answer.
 pub async fn read(request: Request) -> Result<Upload, ApiError> {
-    let declared = media_type(request.headers().get(CONTENT_TYPE).and_then(|value| value.to_str().ok()));
-    let multipart = declared.as_deref() == Some("multipart/form-data");
-    if !multipart && let Err(error) = accepted_type(declared.as_deref()) {
-        discard(request).await;
-        return Err(error);
-    }
     let length = request.headers().get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
     if length.is_some_and(|length: usize| length > MAX_BODY_BYTES) {
         discard(request).await;
-        return Err(ApiError::FileTooLarge);
+        return Err(ApiError::FileTooLarge { max_bytes: MAX_FILE_BYTES });
     }
-    let upload = if multipart { from_multipart(request).await? } else { from_raw(request).await? };
-    if upload.bytes.is_empty() { Err(ApiError::EmptyFile) } else { Ok(upload) }
+    let declared = media_type(request.headers());
+    if declared.as_deref() == Some("multipart/form-data") {
+        let upload = from_multipart(request).await?;
+        return match upload.bytes.is_empty() {
+            true => Err(ApiError::EmptyFile),
+            false if preprocess::is_picture(&upload.bytes) => Ok(upload),
+            false => Err(ApiError::UnsupportedMediaType(format!("the file is not a {FORMATS} picture"))),
+        };
+    }
+    let bytes = from_raw(request).await?;
+    if preprocess::is_picture(&bytes) {
+        return Ok(Upload { bytes, filename: None });
+    }
+    match declared.as_deref() {
+        Some(declared) if could_be_a_picture(declared) && bytes.is_empty() => Err(ApiError::EmptyFile),
+        Some(declared) if could_be_a_picture(declared) => {
+            Err(ApiError::UnsupportedMediaType(format!("the body is not a {FORMATS} picture")))
+        }
+        Some(declared) => {
+            Err(ApiError::UnsupportedMediaType(format!("{declared} is not accepted: {}", accepted())))
+        }
+        None => {
+            Err(ApiError::UnsupportedMediaType(format!("the request has no Content-Type: {}", accepted())))
+        }
+    }
 }
 
 /// Takes in and drops the body of a request that is refused. A client that asked first (`Expect: 100-continue`) has not
@@ -57,11 +79,9 @@ pub(crate) async fn discard(request: Request) {
     }
 }
 
-async fn from_raw(request: Request) -> Result<Upload, ApiError> {
+async fn from_raw(request: Request) -> Result<Bytes, ApiError> {
     let stream = request.into_body().into_data_stream();
-    let bytes =
-        collect(stream, |error| ApiError::InvalidBody(format!("the body broke off: {error}"))).await?;
-    Ok(Upload { bytes, filename: None })
+    collect(stream, |error| ApiError::InvalidBody(format!("the body broke off: {error}"))).await
 }
 
 async fn from_multipart(request: Request) -> Result<Upload, ApiError> {
@@ -73,21 +93,19 @@ async fn from_multipart(request: Request) -> Result<Upload, ApiError> {
         .map_err(|error| ApiError::InvalidBody(error.body_text()))?;
     let invalid = |error: axum::extract::multipart::MultipartError| {
         if error.status() == http::StatusCode::PAYLOAD_TOO_LARGE {
-            ApiError::FileTooLarge
+            ApiError::FileTooLarge { max_bytes: MAX_FILE_BYTES }
         } else {
             ApiError::InvalidBody(error.body_text())
         }
     };
     let mut upload = None;
     while let Some(field) = multipart.next_field().await.map_err(invalid)? {
-        if field.name() != Some("file") || upload.is_some() {
-            continue;
+        let header = field.headers().get(CONTENT_DISPOSITION);
+        let disposition = header.map(|value| Disposition::parse(value.as_bytes())).unwrap_or_default();
+        if disposition.name.as_deref() == Some("file") && upload.is_none() {
+            let bytes = collect(field, invalid).await?;
+            upload = Some(Upload { bytes, filename: disposition.filename });
         }
-        let filename = field.file_name().map(ToOwned::to_owned);
-        let acceptable = accepted_type(media_type(field.content_type()).as_deref().or(Some(ANY)));
-        let bytes = collect(field, invalid).await?;
-        acceptable?;
-        upload = Some(Upload { bytes, filename });
     }
     upload.ok_or_else(|| ApiError::InvalidBody("the form has no field named file".into()))
 }
@@ -107,30 +125,24 @@ where
             break;
         }
     }
-    if length > MAX_FILE_BYTES { Err(ApiError::FileTooLarge) } else { Ok(bytes.freeze()) }
-}
-
-/// The type that says nothing: the file's first bytes decide.
-const ANY: &str = "application/octet-stream";
-
-/// Whether what the client calls the file can be one of the formats. The bytes have the last word.
-fn accepted_type(declared: Option<&str>) -> Result<(), ApiError> {
-    let formats = || MEDIA_TYPES.join(", ");
-    match declared {
-        Some(ANY | "image/jpg" | "image/x-ms-bmp" | "image/*") => Ok(()),
-        Some(media_type) if MEDIA_TYPES.contains(&media_type) => Ok(()),
-        Some(media_type) => {
-            Err(ApiError::UnsupportedMediaType(format!("{media_type} is not accepted: {}", formats())))
-        }
-        None => Err(ApiError::UnsupportedMediaType(format!(
-            "the request has no Content-Type: multipart/form-data with a field named file, or {}",
-            formats()
-        ))),
+    if length > MAX_FILE_BYTES {
+        return Err(ApiError::FileTooLarge { max_bytes: MAX_FILE_BYTES });
     }
+    Ok(bytes.freeze())
 }
 
-/// Without parameters, in lower case.
-fn media_type(header: Option<&str>) -> Option<String> {
-    let essence = header?.split(';').next()?.trim();
+/// Whether a body declared so may hold a picture: its bytes were not one of ours, and the answer says which of both is wrong.
+fn could_be_a_picture(declared: &str) -> bool {
+    declared.starts_with("image/")
+        || matches!(declared, "application/octet-stream" | "binary/octet-stream" | "*/*")
+}
+
+fn accepted() -> String {
+    format!("send multipart/form-data with a field named file, or one of {}", MEDIA_TYPES.join(", "))
+}
+
+/// What the client calls the body, without parameters, in lower case.
+fn media_type(headers: &HeaderMap) -> Option<String> {
+    let essence = headers.get(CONTENT_TYPE)?.to_str().ok()?.split(';').next()?.trim();
     (!essence.is_empty()).then(|| essence.to_ascii_lowercase())
 }

@@ -5,7 +5,7 @@ use axum::extract::Request;
 use futures::executor::block_on;
 use futures::stream;
 use simple_model_api::preprocess::{self, Preset};
-use simple_model_api::upload;
+use simple_model_api::{limits, upload};
 
 const PRESET: Preset =
     Preset { resize: 256, crop: 224, mean: [0.485, 0.456, 0.406], std: [0.229, 0.224, 0.225] };
@@ -37,7 +37,7 @@ pub(crate) fn body_to_tensor(input: &[u8]) -> bool {
         .body(Body::from_stream(stream::iter(pieces)))
         .expect("a fixed head");
     if let Ok(upload) = block_on(upload::read(request)) {
-        assert!((1..=upload::MAX_FILE_BYTES).contains(&upload.bytes.len()));
+        assert!((1..=limits::MAX_FILE_BYTES).contains(&upload.bytes.len()));
         if let Ok(tensor) = preprocess::prepare(&upload.bytes, &PRESET) {
             assert_eq!(tensor.len(), 3 * 224 * 224);
             assert!(tensor.iter().all(|value| value.is_finite()));

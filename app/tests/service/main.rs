@@ -11,3 +11,4 @@ mod pictures;
 mod service;
 mod startup;
 mod terminate;
+mod uploads;

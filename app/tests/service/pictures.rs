@@ -83,3 +83,40 @@ async fn half_a_picture_is_refused() {
         }
     }
 }
+
+#[tokio::test]
+async fn a_png_whose_end_is_missing_is_the_picture_that_it_is() {
+    let service = Service::ready(&[]).await;
+    let png = encode(&sample(), ImageFormat::Png);
+    let whole: Value = service.post_raw("image/png", png.clone()).await.json().await.unwrap();
+    // Within the last chunk, before it, and within the checksum of the pixels.
+    for cut in [1, 4, 11, 12, 14] {
+        let response = service.post_raw("image/png", png[..png.len() - cut].to_vec()).await;
+        let body: Value = response.json().await.unwrap();
+        assert_eq!(body["predictions"], whole["predictions"], "{cut} bytes cut: {body}");
+    }
+}
+
+#[tokio::test]
+async fn a_palette_that_ends_within_a_colour_is_refused() {
+    let service = Service::ready(&[]).await;
+    let response = service.post_raw("image/png", odd_palette()).await;
+    assert_eq!(error_code(response).await, (422, "PREPROCESSING_FAILED".into()));
+    assert!(service.log().iter().all(|line| line["level"] != "ERROR"), "{:#?}", service.log());
+}
+
+/// One pixel of a palette of five bytes.
+fn odd_palette() -> Vec<u8> {
+    let chunks: [(&[u8], u32); 4] = [
+        (b"\0\0\0\rIHDR\0\0\0\x01\0\0\0\x01\x08\x03\0\0\0", 0x28cb_34bb),
+        (b"\0\0\0\x05PLTEabcde", 0x21c3_fb79),
+        (b"\0\0\0\x0aIDAT\x78\x9c\x63\x60\x00\x00\x00\x02\x00\x01", 0x48af_a471),
+        (b"\0\0\0\0IEND", 0xae42_6082),
+    ];
+    let mut file = b"\x89PNG\r\n\x1a\n".to_vec();
+    for (chunk, checksum) in chunks {
+        file.extend(chunk);
+        file.extend(checksum.to_be_bytes());
+    }
+    file
+}
