@@ -1,3 +1,5 @@
+//! The settings, all of them from the environment.
+
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
@@ -11,6 +13,9 @@ use crate::log;
 
 /// A few seconds' work for one pod: more would only wait until its deadline.
 const DEFAULT_QUEUE_SIZE: NonZeroUsize = NonZeroUsize::MIN.saturating_add(31);
+
+/// Several times what the ingress keeps open; 20 kB each if all of them hold half a head.
+const DEFAULT_MAX_CONNECTIONS: NonZeroUsize = NonZeroUsize::MIN.saturating_add(4095);
 
 /// Everything that can be set, from the environment.
 #[derive(Clone, Debug)]
@@ -29,6 +34,14 @@ pub struct Config {
     pub queue_size: NonZeroUsize,
     /// `REQUEST_TIMEOUT_SECONDS`: for the body to come, and for the whole answer; default 30.
     pub request_timeout: Duration,
+    /// `MAX_CONNECTIONS`: open at a time; default 4096, and no more than the system gives descriptors for. A new one takes the
+    /// place of the one whose client has kept us waiting the longest.
+    pub max_connections: NonZeroUsize,
+    /// `KEEP_ALIVE_SECONDS`: how long a connection may wait for the next request; default 75. It must outlast the proxy's
+    /// 60 s, or the proxy sends a request into a connection that is just being closed.
+    pub keep_alive: Duration,
+    /// `HEADER_TIMEOUT_SECONDS`: for the head of a request, from its first byte; default 10.
+    pub header_timeout: Duration,
     /// `DRAIN_DELAY_SECONDS`: how long after SIGTERM predictions are still accepted, for where no preStop pause has
     /// waited for the endpoint's removal already; default 0.
     pub drain_delay: Duration,
@@ -39,7 +52,10 @@ pub struct Config {
 }
 
 impl Config {
-    /// Reads the environment. The error names the variable, its value and what would be right.
+    /// Reads the environment.
+    ///
+    /// # Errors
+    /// Names the variable, its value and what would be right.
     pub fn from_env() -> Result<Config> {
         Config::from_lookup(|name| std::env::var(name).ok())
     }
@@ -57,6 +73,9 @@ impl Config {
             threads: parse(&lookup, "MODEL_THREADS", "a positive number", cpus)?,
             queue_size: parse(&lookup, "QUEUE_SIZE", "a positive number", DEFAULT_QUEUE_SIZE)?,
             request_timeout: seconds(&lookup, "REQUEST_TIMEOUT_SECONDS", 30.0)?,
+            max_connections: parse(&lookup, "MAX_CONNECTIONS", "a positive number", DEFAULT_MAX_CONNECTIONS)?,
+            keep_alive: seconds(&lookup, "KEEP_ALIVE_SECONDS", 75.0)?,
+            header_timeout: seconds(&lookup, "HEADER_TIMEOUT_SECONDS", 10.0)?,
             drain_delay: seconds(&lookup, "DRAIN_DELAY_SECONDS", 0.0)?,
             log_format: parse(&lookup, "LOG_FORMAT", "json or human", log::Format::default())?,
             pod: lookup("POD_NAME"),
@@ -95,6 +114,8 @@ mod tests {
         assert_eq!(config.listen.to_string(), "0.0.0.0:8000");
         assert_eq!(config.queue_size.get(), 32);
         assert_eq!(config.request_timeout, Duration::from_secs(30));
+        assert_eq!(config.max_connections.get(), 4096);
+        assert!(config.keep_alive > Duration::from_secs(60), "nginx keeps a connection for 60 s");
     }
 
     #[test]

@@ -1,10 +1,11 @@
 //! ResNet-50 image classification over HTTP.
 //!
-//! A request's way: `server` (connections) → `observe` (ids, log line, metrics) → [`router`] → `predict` (body,
+//! A request's way: `server` (accepts; `connections` holds the places) → `observe` (ids, log line, metrics) → [`router`] → `predict` (body,
 //! parameters) → `inference` (bounded queue) → `preprocess` (picture to tensor) and `engine` (tensor to logits).
 //! `lifecycle` knows whether the model is loaded and whether the process is draining.
 
 mod config;
+mod connections;
 mod disposition;
 mod drain;
 mod engine;
@@ -24,6 +25,7 @@ mod predict;
 pub mod preprocess;
 mod server;
 pub mod upload;
+mod watched;
 
 use std::sync::Arc;
 
@@ -37,6 +39,7 @@ pub use engine::{EngineKind, Library};
 pub use error::ApiError;
 pub use model::Model;
 
+use connections::Connections;
 use inference::Inference;
 use lifecycle::Lifecycle;
 use metrics::Metrics;
@@ -49,6 +52,7 @@ pub const API_VERSION: &str = "1.0.0";
 /// What the handlers share.
 pub struct App {
     config: Config,
+    connections: Arc<Connections>,
     lifecycle: Lifecycle,
     metrics: Metrics,
 }
@@ -56,7 +60,9 @@ pub struct App {
 impl App {
     /// Not ready yet: every prediction is refused until [`App::install`].
     pub fn new(config: Config) -> Arc<App> {
+        let limit = server::connection_limit(config.max_connections.get());
         Arc::new(App {
+            connections: Connections::new(limit, &config),
             config,
             lifecycle: Lifecycle::default(),
             metrics: Metrics::default(),

@@ -40,6 +40,7 @@ pub(crate) struct Metrics {
     requests: Family<RequestLabels, Counter>,
     request_seconds: Histogram,
     pub(crate) in_flight: Gauge,
+    connections: Gauge,
     inference_seconds: Histogram,
     preprocess_seconds: Histogram,
     rejections: Family<ReasonLabel, Counter>,
@@ -59,6 +60,7 @@ impl Default for Metrics {
             requests: Family::default(),
             request_seconds: Histogram::new([0.001, 0.005].into_iter().chain(BUCKETS)),
             in_flight: Gauge::default(),
+            connections: Gauge::default(),
             inference_seconds: Histogram::new(BUCKETS),
             preprocess_seconds: Histogram::new(PREPROCESS_BUCKETS),
             rejections: Family::default(),
@@ -78,6 +80,7 @@ impl Default for Metrics {
             metrics.request_seconds.clone(),
         );
         registry.register("http_requests_in_flight", "Requests being answered", metrics.in_flight.clone());
+        registry.register("http_connections_open", "Connections open", metrics.connections.clone());
         registry.register(
             "model_inference_duration_seconds",
             "Forward passes",
@@ -154,6 +157,7 @@ pub(crate) async fn metrics(
         metrics.queue_size.set(size as i64);
         metrics.seeded.set(inference.manifest.seeded.is_some().into());
     }
+    metrics.connections.set(app.connections.open() as i64);
     metrics.accepted.set(app.lifecycle.accepted() as i64);
     metrics.uptime.set(metrics.start.elapsed().as_secs_f64());
     let mut body = String::new();

@@ -1,6 +1,7 @@
 //! The built binary on a port of its own, spoken to over real sockets.
 #![allow(clippy::unwrap_used, missing_docs)]
 
+mod connections;
 mod contract;
 mod drain;
 mod engines;

@@ -78,5 +78,5 @@ async fn a_bad_setting_or_a_taken_port_is_named() {
     let address = taken.local_addr().unwrap();
     let (code, log) = fails(&model_dir(), &[("PORT", &address.port().to_string())]).await;
     assert_eq!(code, Some(1));
-    assert!(log.contains(&format!("listen on {address}")), "{log}");
+    assert!(log.contains(&format!("listening on {address}")), "{log}");
 }
