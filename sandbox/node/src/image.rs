@@ -3,7 +3,7 @@
 //! ```text
 //! <store>/images/<hex>/root/…     the files
 //! <store>/images/<hex>/image.json entrypoint and environment
-//! <store>/tags/<tag>              JSON: the id that the tag names, and since when
+//! <store>/tags/<tag>              JSON: the id that the tag names
 //! <store>/hashes.json             file hashes by inode and change time, so that a second import reads nothing
 //! ```
 //! Several processes may use one store: every change is a temporary file or folder that is renamed into place.
@@ -17,7 +17,6 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
-use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 pub(crate) use content::id_of_name;
@@ -89,8 +88,6 @@ struct ImageFile {
 struct TagFile {
     tag: String,
     id: ImageId,
-    /// When the tag was last given: the newest tag of a repository is what `repository` and `repository:latest` mean.
-    at: Timestamp,
 }
 
 impl ImageStore {
@@ -138,28 +135,22 @@ impl ImageStore {
                 .with_context(|| format!("cannot import image {tag}"))?;
         }
         let tag = reference.name_and_tag();
-        let entry = TagFile { tag: tag.clone(), id: id.clone(), at: Timestamp::now() };
+        let entry = TagFile { tag: tag.clone(), id: id.clone() };
         content::write_atomically(&self.tag_path(&tag), &serde_json::to_vec(&entry)?)
             .with_context(|| format!("cannot tag image {tag}"))?;
         Ok(id)
     }
 
-    /// The image that `reference` names: a tag, no tag or `:latest` (unless an image was tagged so: the newest import
-    /// of that repository), or an id. `Ok(None)`: not in the store. [`InvalidReference`]: not an image reference.
+    /// The image that `reference` names: by tag, which is `latest` where none is given, or by id. `Ok(None)`: not in the
+    /// store. [`InvalidReference`]: not an image reference.
     pub fn resolve(&self, reference: &str) -> Result<Option<Image>> {
         let reference = Reference::parse(reference)?;
         let tags = self.tags()?;
         let id = match &reference {
             Reference::Id(id) => Some(ImageId(id.clone())),
-            Reference::Tag { repository, tag } => {
-                let exact = tags.iter().find(|entry| entry.tag == reference.name_and_tag());
-                let newest = || {
-                    let of_repository = |entry: &&TagFile| {
-                        entry.tag.rsplit_once(':').is_some_and(|(name, _)| name == repository)
-                    };
-                    tags.iter().filter(of_repository).max_by_key(|entry| entry.at)
-                };
-                exact.or_else(|| (tag == "latest").then(newest).flatten()).map(|entry| entry.id.clone())
+            Reference::Tag { .. } => {
+                let name = reference.name_and_tag();
+                tags.iter().find(|entry| entry.tag == name).map(|entry| entry.id.clone())
             }
         };
         id.map_or(Ok(None), |id| self.load(id, &tags))

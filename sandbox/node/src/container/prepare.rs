@@ -126,6 +126,11 @@ async fn image(container: &ContainerContext) -> Result<Runnable, Trouble> {
     if let Some(builtin) = builtin(container, &reference) {
         return Ok(builtin);
     }
+    let policy = container.spec.image_pull_policy.as_deref();
+    if policy == Some("Always") {
+        // It would be pulled although it is here.
+        return Err(not_pulled(&name, not_found(&reference)));
+    }
     let store = container.cx.config.images.clone();
     let wanted = name.clone();
     let found = tokio::task::spawn_blocking(move || store.resolve(&wanted)).await;
@@ -147,7 +152,7 @@ async fn image(container: &ContainerContext) -> Result<Runnable, Trouble> {
         Ok(None) => None,
         Err(error) => Some(format!("{error:#}")),
     };
-    if container.spec.image_pull_policy.as_deref() == Some("Never") && failure.is_none() {
+    if policy == Some("Never") && failure.is_none() {
         return Err(never_pull(&name));
     }
     Err(not_pulled(&name, failure.unwrap_or_else(|| not_found(&reference))))

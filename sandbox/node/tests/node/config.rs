@@ -140,6 +140,15 @@ async fn images_that_are_not_there() {
     let message = app(&bad).state.unwrap().waiting.unwrap().message.unwrap();
     assert!(message.contains("couldn't parse image name"), "{message}");
 
+    // Without a tag it is `latest` that is missing, whatever other tags there are; and what is always pulled is never found.
+    cluster.create(&pod("untagged", image("fixture", "Never"), json!({}))).await;
+    cluster.create(&pod("untagged-pull", image("fixture", "IfNotPresent"), json!({}))).await;
+    cluster.create(&pod("always", image("fixture:1", "Always"), json!({}))).await;
+    cluster.until("untagged", "ErrImageNeverPull", |pod| waiting(pod) == "ErrImageNeverPull").await;
+    for name in ["untagged-pull", "always"] {
+        cluster.until(name, "ImagePullBackOff", |pod| waiting(pod) == "ImagePullBackOff").await;
+    }
+
     // Once the image is there, the pod runs.
     cluster.images.import("other:1", &fixture_image()).unwrap();
     cluster.until("never", "Ready", is_ready).await;

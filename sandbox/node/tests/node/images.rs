@@ -65,16 +65,18 @@ fn content_decides_the_identity() {
 }
 
 #[test]
-fn no_tag_is_the_newest_import() {
+fn no_tag_means_latest_and_no_other() {
     let (source, store) = store();
-    let one = store.import("app:1", &source.layout("v1", "w")).unwrap();
-    let two = store.import("app:2", &source.layout("v2", "w")).unwrap();
-    store.import("application:9", &source.layout("v3", "w")).unwrap();
-    for name in ["app", "app:latest", "docker.io/library/app"] {
-        assert_eq!(store.resolve(name).unwrap().unwrap().id, two, "{name}");
-    }
     store.import("app:1", &source.layout("v1", "w")).unwrap();
-    assert_eq!(store.resolve("app").unwrap().unwrap().id, one, "imported again is newest");
+    let names = ["app", "app:latest", "docker.io/library/app"];
+    for name in names {
+        assert_eq!(store.resolve(name).unwrap(), None, "{name}");
+    }
+    let latest = store.import("app", &source.layout("v2", "w")).unwrap();
+    store.import("app:2", &source.layout("v3", "w")).unwrap();
+    for name in names {
+        assert_eq!(store.resolve(name).unwrap().unwrap().id, latest, "{name}");
+    }
     assert_eq!(store.resolve("app:3").unwrap(), None);
     assert!(store.resolve("Not Valid").unwrap_err().is::<InvalidReference>());
 }
