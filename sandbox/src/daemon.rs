@@ -93,6 +93,8 @@ struct Stop {
 
 async fn cluster(options: &Options, killed: bool, shutdown: &CancellationToken) -> Result<()> {
     let started = jiff::Timestamp::now();
+    let descriptors = sandbox_connections::raise_descriptor_limit();
+    tracing::debug!("up to {descriptors} open files");
     // A predecessor that was killed: the leash may still be ending its ingress.
     let patience = if killed { Duration::from_secs(3) } else { Duration::ZERO };
     let entry = entry_address(options.ingress_port, patience).await?;

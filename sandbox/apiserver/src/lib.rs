@@ -36,6 +36,7 @@ mod typed;
 mod validate;
 mod views;
 mod watch;
+mod yaml;
 
 pub use kubelet::{Kubelet, LogError, LogRequest, NodeFault, PodUsage, Sample, Usage};
 pub use server::ApiServer;

@@ -8,7 +8,8 @@ use anyhow::Context as _;
 use axum::body::Body;
 use futures::future::BoxFuture;
 use http::{Request, Response, header};
-use hyper_util::rt::{TokioExecutor, TokioIo};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use sandbox_connections::{Connection, Held, Limits, Listener, Over, Reclaim, Room};
 use serde_json::json;
 use sha2::{Digest as _, Sha256};
 use tokio::net::{TcpListener, TcpStream};
@@ -24,6 +25,22 @@ use crate::{kinds, namespaces, rest};
 
 /// What connections get to finish in when the server ends.
 const DRAIN: Duration = Duration::from_secs(2);
+/// Connections that have not yet shown the token. Who comes with one in hand needs its place for some milliseconds.
+const STRANGERS: usize = 512;
+/// From the first byte of the handshake to the first request with a token; then Kubernetes' own `IdleTimeout`.
+const LIMITS: Limits = Limits { head: Duration::from_secs(10), idle: Duration::from_secs(90) };
+/// What a connection gets to end in that is told to.
+const LAST_WORDS: Duration = Duration::from_secs(5);
+/// How often what connections have freed is looked after while no new ones come.
+const RECLAIM_EVERY: Duration = Duration::from_secs(2);
+/// What is read, and what is to be sent, of one connection or stream.
+const BUFFER_BYTES: usize = 64 * 1024;
+/// The headers of one request.
+const HEADER_BYTES: u32 = 64 * 1024;
+/// Go's default, and so Kubernetes'.
+const MOST_STREAMS: u32 = 250;
+/// A client on HTTP/2 that does not answer is gone.
+const PING_EVERY: Duration = Duration::from_secs(30);
 
 /// What every request handler shares.
 pub(crate) struct Api {
@@ -118,27 +135,23 @@ impl ApiServer {
         let closing = CancellationToken::new();
         *self.api.closing.lock().unwrap_or_else(PoisonError::into_inner) = closing.clone();
         let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(tls.into_config()?));
+        let mut listener = Listener::new(listener, Room::new(STRANGERS));
         let connections = TaskTracker::new();
+        let mut memory = Reclaim::default();
+        let mut quiet = tokio::time::interval(RECLAIM_EVERY);
         loop {
-            let accepted = tokio::select! {
+            memory.look(connections.len());
+            let (stream, _, place) = tokio::select! {
                 () = shutdown.cancelled() => break,
+                _ = quiet.tick() => continue,
                 accepted = listener.accept() => accepted,
             };
-            match accepted {
-                Ok((stream, _)) => {
-                    let (acceptor, api, shutdown) = (acceptor.clone(), self.api.clone(), shutdown.clone());
-                    connections.spawn(async move {
-                        if let Err(error) = connection(stream, acceptor, api, shutdown).await {
-                            tracing::debug!("connection ended: {error:#}");
-                        }
-                    });
+            let (acceptor, api, shutdown) = (acceptor.clone(), self.api.clone(), shutdown.clone());
+            connections.spawn(async move {
+                if let Err(error) = connection(stream, place, acceptor, api, shutdown).await {
+                    tracing::debug!("connection ended: {error:#}");
                 }
-                Err(error) => {
-                    // Out of descriptors, most likely: let some connections end.
-                    tracing::warn!("cannot accept a connection: {error}");
-                    tokio::time::sleep(Duration::from_millis(20)).await;
-                }
-            }
+            });
         }
         drop(listener);
         closing.cancel();
@@ -152,36 +165,83 @@ impl ApiServer {
 
 async fn connection(
     stream: TcpStream,
+    place: Arc<Connection>,
     acceptor: tokio_rustls::TlsAcceptor,
     api: Arc<Api>,
     shutdown: CancellationToken,
 ) -> anyhow::Result<()> {
-    // Watch events are small writes that must not wait for an acknowledgement.
-    stream.set_nodelay(true).context("cannot set TCP_NODELAY")?;
-    let stream = tokio::time::timeout(Duration::from_secs(10), acceptor.accept(stream))
-        .await
-        .context("TLS handshake took too long")?
-        .context("TLS handshake failed")?;
-    let service = hyper::service::service_fn(move |request: Request<hyper::body::Incoming>| {
-        let api = api.clone();
-        async move {
-            if !api.authorized(request.headers()) {
-                return Ok(unauthorized());
+    let over = place.over(LIMITS);
+    tokio::pin!(over);
+    let stream = tokio::select! {
+        accepted = acceptor.accept(stream) => accepted.context("TLS handshake failed")?,
+        over = &mut over => anyhow::bail!("no TLS handshake: {over:?}"),
+    };
+    let refused = CancellationToken::new();
+    let service = {
+        let (place, refused) = (Arc::clone(&place), refused.clone());
+        hyper::service::service_fn(move |request: Request<hyper::body::Incoming>| {
+            let (api, refused) = (api.clone(), refused.clone());
+            let known = api.authorized(request.headers());
+            if known {
+                place.trust();
             }
-            Ok::<_, Infallible>(pass(api, request.map(Body::new), From::Socket).await)
-        }
-    });
-    let builder = hyper_util::server::conn::auto::Builder::new(TokioExecutor::new());
+            let under_way = known.then(|| place.begin());
+            async move {
+                let response = if known {
+                    pass(api, request.map(Body::new), From::Socket).await
+                } else {
+                    // Each try costs its client a connection.
+                    refused.cancel();
+                    rest::discard(request.into_body());
+                    unauthorized()
+                };
+                Ok::<_, Infallible>(response.map(|body| Held::new(body, under_way)))
+            }
+        })
+    };
+    let builder = builder();
     let serving = builder.serve_connection_with_upgrades(TokioIo::new(stream), service);
     tokio::pin!(serving);
-    let result = tokio::select! {
-        result = serving.as_mut() => result,
+    let mut is_lost = false;
+    tokio::select! {
+        result = serving.as_mut() => return result.map_err(unserved),
         () = shutdown.cancelled() => {
             serving.as_mut().graceful_shutdown();
-            serving.await
+            return serving.await.map_err(unserved);
         }
-    };
-    result.map_err(|error| anyhow::anyhow!("serving the connection failed: {error}"))
+        over = &mut over => {
+            anyhow::ensure!(over != Over::NoRoom, "closed for a new connection");
+            tracing::debug!("closing a connection: {over:?}");
+            is_lost = true;
+        }
+        () = refused.cancelled() => {}
+    }
+    serving.as_mut().graceful_shutdown();
+    tokio::select! {
+        ended = tokio::time::timeout(LAST_WORDS, serving) => {
+            ended.context("the client does not let go")?.map_err(unserved)
+        }
+        over = &mut over, if !is_lost => anyhow::bail!("closed: {over:?}"),
+    }
+}
+
+fn unserved(error: Box<dyn std::error::Error + Send + Sync>) -> anyhow::Error {
+    anyhow::anyhow!("serving the connection failed: {error}")
+}
+
+/// HTTP/1.1 and HTTP/2, with buffers that many clients at once can't fill the memory with.
+fn builder() -> hyper_util::server::conn::auto::Builder<TokioExecutor> {
+    let mut builder = hyper_util::server::conn::auto::Builder::new(TokioExecutor::new());
+    // How long a client may take for a request, its connection says.
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(None).max_buf_size(BUFFER_BYTES);
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(MOST_STREAMS)
+        .max_send_buf_size(BUFFER_BYTES)
+        .max_header_list_size(HEADER_BYTES)
+        .keep_alive_interval(PING_EVERY);
+    builder
 }
 
 fn unauthorized() -> Response<Body> {

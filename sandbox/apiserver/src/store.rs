@@ -1,7 +1,7 @@
 //! The store: every object in memory, one resourceVersion counter, and per kind a bounded log of changes for watches.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use serde_json::{Value, json};
 use tokio::sync::watch;
@@ -9,8 +9,9 @@ use tokio::sync::watch;
 use crate::kinds::{KINDS, Kind, Storage};
 use crate::size;
 
-/// An object as stored; shared, never changed.
-pub(crate) type Object = Arc<Value>;
+mod object;
+
+pub(crate) use object::Object;
 
 /// How many changes of one kind are kept, and how many bytes of them; a watch from before the oldest gets 410. A small patch
 /// of a large object is a large change.
@@ -99,6 +100,11 @@ impl Store {
         table.objects.get(&(namespace.to_owned(), name.to_owned())).cloned()
     }
 
+    /// How many there are.
+    pub(crate) fn count(&self, kind: &Kind) -> usize {
+        self.lock().tables.get(&(kind.group, kind.plural)).map_or(0, |table| table.objects.len())
+    }
+
     /// All objects (of one namespace), by namespace and name, and the version they were read at.
     pub(crate) fn list(&self, kind: &Kind, namespace: Option<&str>) -> (Vec<Object>, u64) {
         let inner = self.lock();
@@ -141,15 +147,20 @@ impl Store {
         Ok(objects.into_values().collect())
     }
 
-    /// The changes after `version`, oldest first.
-    pub(crate) fn changes_after(&self, kind: &Kind, version: u64) -> Result<Vec<Change>, Expired> {
+    /// The changes after `version`, oldest first, and at most so many.
+    pub(crate) fn changes_after(
+        &self,
+        kind: &Kind,
+        version: u64,
+        most: usize,
+    ) -> Result<Vec<Change>, Expired> {
         let inner = self.lock();
         let Some(table) = inner.tables.get(&(kind.group, kind.plural)) else { return Ok(Vec::new()) };
         if version < table.forgotten || version > inner.version {
             return Err(Expired(table.forgotten));
         }
         let start = table.log.partition_point(|change| change.version <= version);
-        Ok(table.log.range(start..).cloned().collect())
+        Ok(table.log.range(start..).take(most).cloned().collect())
     }
 
     /// Wakes whenever an object of the kind changes.
@@ -195,13 +206,13 @@ impl Store {
             (None, None) => {}
             (Some(_), None) => return Err(Refused::Exists),
             (None, Some(_)) => return Err(Refused::NotFound),
-            (Some(stored), Some(seen)) if Arc::ptr_eq(stored, seen) => {}
+            (Some(stored), Some(seen)) if stored.is(seen) => {}
             (Some(_), Some(_)) => return Err(Refused::Modified),
         }
         inner.version += 1;
         let version = inner.version;
         object["metadata"]["resourceVersion"] = json!(version.to_string());
-        let after = Arc::new(object);
+        let after = Object::new(object);
         if delete {
             table.objects.remove(&key);
         } else {
@@ -248,11 +259,11 @@ mod tests {
             object["data"] = json!({"n": number.to_string()});
             seen = store.replace(kind, object.clone(), &seen).expect("replaced");
         }
-        let oldest = match store.changes_after(kind, start) {
+        let oldest = match store.changes_after(kind, start, usize::MAX) {
             Err(Expired(oldest)) => oldest,
             Ok(changes) => panic!("{} changes", changes.len()),
         };
-        assert_eq!(store.changes_after(kind, oldest).map(|changes| changes.len()), Ok(HISTORY));
+        assert_eq!(store.changes_after(kind, oldest, usize::MAX).map(|changes| changes.len()), Ok(HISTORY));
         assert_eq!(store.replace(kind, object, &Object::new(json!({}))), Err(Refused::Modified));
     }
 
@@ -268,8 +279,10 @@ mod tests {
             object["data"] = json!({"n": number.to_string(), "large": large});
             seen = store.replace(kind, object.clone(), &seen).expect("replaced");
         }
-        let Err(Expired(oldest)) = store.changes_after(kind, start) else { panic!("all is kept") };
-        let kept = store.changes_after(kind, oldest).expect("the newest").len();
+        let Err(Expired(oldest)) = store.changes_after(kind, start, usize::MAX) else {
+            panic!("all is kept")
+        };
+        let kept = store.changes_after(kind, oldest, usize::MAX).expect("the newest").len();
         assert!((1..=HISTORY_BYTES / large.len()).contains(&kept), "{kept} changes are kept");
     }
 }

@@ -10,7 +10,7 @@ use http::Response;
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
-use crate::kinds::Kind;
+use crate::kinds::{Kind, Storage};
 use crate::request::{Query, View};
 use crate::rest::render;
 use crate::selectors::Selector;
@@ -20,8 +20,14 @@ use crate::store::{Change, Expired, Object};
 
 /// Without `timeoutSeconds` a watch ends after this long, as a real server ends them now and then.
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(30 * 60);
+/// A watch that asks for longer is ended after a day.
+const MAX_SECONDS: i64 = 24 * 60 * 60;
 /// How often a quiet watch hears of the newest version.
 const BOOKMARK_EVERY: Duration = Duration::from_secs(15);
+/// Changes that a watch takes out of the log at a time: what its client does not read stays there.
+const CHANGES: usize = 64;
+/// A line is sent in pieces of this size: a connection copies no more of it than it can send soon.
+const PIECE_BYTES: usize = 16 * 1024;
 
 struct Watch {
     api: Arc<Api>,
@@ -33,10 +39,18 @@ struct Watch {
     bookmarks: bool,
     position: u64,
     changed: tokio::sync::watch::Receiver<u64>,
-    pending: VecDeque<Bytes>,
+    /// Events to come, and the rest of the line that is being sent.
+    pending: VecDeque<Event>,
+    line: VecDeque<Bytes>,
     deadline: Instant,
     next_bookmark: Instant,
     over: bool,
+}
+
+enum Event {
+    Of(&'static str, Object),
+    /// Bookmarks and errors.
+    Line(Bytes),
 }
 
 /// Answers a watch request.
@@ -58,11 +72,10 @@ pub(crate) fn watch(
             ApiError::new(500, "", why)
         })?),
     };
-    let timeout = query
-        .number("timeoutSeconds")?
-        .and_then(|seconds| u64::try_from(seconds).ok())
-        .filter(|seconds| *seconds > 0)
-        .map_or(DEFAULT_TIMEOUT, Duration::from_secs);
+    let timeout = match query.number("timeoutSeconds")? {
+        None | Some(0) => DEFAULT_TIMEOUT,
+        Some(seconds) => Duration::from_secs(seconds.clamp(0, MAX_SECONDS).cast_unsigned()),
+    };
     let initial = query.get("sendInitialEvents").map(|value| value == "true");
     let changed = api.store.subscribe(kind.stored());
     let mut watch = Watch {
@@ -75,6 +88,7 @@ pub(crate) fn watch(
         position: asked.unwrap_or(0),
         changed,
         pending: VecDeque::new(),
+        line: VecDeque::new(),
         deadline: Instant::now() + timeout,
         next_bookmark: Instant::now() + BOOKMARK_EVERY,
         over: false,
@@ -104,7 +118,7 @@ impl Watch {
         self.position = version;
         for object in objects {
             if self.selector.matches(&object) {
-                self.push("ADDED", &object);
+                self.pending.push_back(Event::Of("ADDED", object));
             }
         }
         if mark {
@@ -112,11 +126,15 @@ impl Watch {
         }
     }
 
-    /// The next line, or `None` when the watch is over.
+    /// The next piece of a line, or `None` when the watch is over.
     async fn next(&mut self) -> Option<Bytes> {
         loop {
-            if let Some(line) = self.pending.pop_front() {
-                return Some(line);
+            if let Some(piece) = self.line.pop_front() {
+                return Some(piece);
+            }
+            if let Some(event) = self.pending.pop_front() {
+                self.line = self.pieces(event);
+                continue;
             }
             if self.over {
                 return None;
@@ -124,17 +142,20 @@ impl Watch {
             self.changed.mark_unchanged();
             // Read before the changes, so that a bookmark never promises more than was looked at.
             let newest = self.api.store.version();
-            match self.api.store.changes_after(self.kind.stored(), self.position) {
+            match self.api.store.changes_after(self.kind.stored(), self.position, CHANGES) {
                 Ok(changes) => {
                     for change in &changes {
                         self.push_change(change);
                         self.position = change.version;
                     }
+                    if changes.len() == CHANGES {
+                        continue;
+                    }
                     self.position = self.position.max(newest);
                 }
                 Err(Expired(oldest)) => {
                     let status = ApiError::expired(self.position, oldest).to_value();
-                    self.pending.push_back(line("ERROR", &status));
+                    self.pending.push_back(Event::Line(line("ERROR", &status)));
                     self.over = true;
                 }
             }
@@ -168,13 +189,30 @@ impl Watch {
             (true, false) => "DELETED",
             (false, false) => return,
         };
-        let object = change.after.clone();
-        self.push(event, &object);
+        self.pending.push_back(Event::Of(event, change.after.clone()));
     }
 
-    fn push(&mut self, event: &str, object: &Value) {
-        let shown = render::one(self.kind, object, self.view);
-        self.pending.push_back(line(event, &shown));
+    /// The event as a line, in pieces.
+    fn pieces(&self, event: Event) -> VecDeque<Bytes> {
+        let (event, object) = match event {
+            Event::Line(line) => return VecDeque::from([line]),
+            Event::Of(event, object) => (event, object),
+        };
+        // As it is stored, it is the same for all.
+        let mut rest = match (self.view, self.kind.storage) {
+            (View::Object, Storage::Own) => object.text(),
+            _ => render::one(self.kind, &object, self.view).to_string().into(),
+        };
+        let head = format!("{{\"type\":\"{event}\",\"object\":");
+        if head.len() + rest.len() < PIECE_BYTES {
+            return VecDeque::from([[head.as_bytes(), &rest, b"}\n"].concat().into()]);
+        }
+        let mut pieces = VecDeque::from([head.into()]);
+        while !rest.is_empty() {
+            pieces.push_back(rest.split_to(rest.len().min(PIECE_BYTES)));
+        }
+        pieces.push_back(Bytes::from_static(b"}\n"));
+        pieces
     }
 
     fn push_bookmark(&mut self, initial_end: bool) {
@@ -196,7 +234,7 @@ impl Watch {
         if initial_end {
             object["metadata"]["annotations"] = json!({"k8s.io/initial-events-end": "true"});
         }
-        self.pending.push_back(line("BOOKMARK", &object));
+        self.pending.push_back(Event::Line(line("BOOKMARK", &object)));
     }
 }
 

@@ -17,7 +17,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::proxy::Proxy;
-use crate::server::serve_proxy;
+use crate::server::{Clients, serve_proxy};
 
 const CONFIG: &str = "sandbox-faults";
 const SLOWEST_SYNC: Duration = Duration::from_secs(60);
@@ -66,6 +66,7 @@ pub(crate) async fn follow(
 /// [`serve_proxy`] until `shutdown`, broken as `breaks` says.
 pub(crate) async fn serve(
     listener: TcpListener,
+    clients: Clients,
     proxy: Arc<Proxy>,
     shutdown: CancellationToken,
     drain: Duration,
@@ -106,7 +107,7 @@ pub(crate) async fn serve(
                 };
                 return until.run_until_cancelled(taking).await.unwrap_or_default();
             }
-            serve_proxy(open, proxy.clone(), until.clone(), drain).await;
+            serve_proxy(open, clients.clone(), proxy.clone(), until.clone(), drain).await;
         };
         tokio::select! {
             () = serving => {}

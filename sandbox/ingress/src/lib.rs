@@ -31,7 +31,7 @@ use tokio_util::sync::CancellationToken;
 pub use access_log::AccessLog;
 pub use lease::Candidate;
 pub use proxy::Proxy;
-pub use server::serve_proxy;
+pub use server::{Clients, serve_proxy};
 
 /// The controller name that an IngressClass must name.
 pub const CONTROLLER: &str = "k8s.io/ingress-nginx";
@@ -117,6 +117,7 @@ pub async fn run(client: Client, options: Options, shutdown: CancellationToken) 
     let (pace, paced) = watch::channel(Duration::ZERO);
     let log = AccessLog::new(std::io::stdout());
     let proxy = Proxy::new(routes.clone(), log.clone());
+    let clients = Clients::of_nginx();
 
     let class = options.controller_class.as_str();
     let candidate =
@@ -133,8 +134,8 @@ pub async fn run(client: Client, options: Options, shutdown: CancellationToken) 
     };
     let foreground = async {
         tokio::join!(
-            faults::serve(entry, proxy.clone(), shutdown.clone(), options.drain, breaks),
-            serve_proxy(inside, proxy.clone(), shutdown.clone(), options.drain),
+            faults::serve(entry, clients.clone(), proxy.clone(), shutdown.clone(), options.drain, breaks),
+            serve_proxy(inside, clients.clone(), proxy.clone(), shutdown.clone(), options.drain),
         )
     };
     tokio::select! {

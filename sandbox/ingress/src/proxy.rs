@@ -15,7 +15,7 @@ use tokio::sync::watch;
 
 use crate::access_log::{AccessLog, Attempt, Record};
 use crate::answer::Answer;
-use crate::payload::{Payload, Progress, Unreadable, discard};
+use crate::payload::{Payload, Progress, Source, Unreadable, discard};
 use crate::route::{Location, Settings, Table};
 use crate::upstream::{Connection, Failure, Pool};
 
@@ -82,9 +82,8 @@ impl Proxy {
         let settings = &location.settings;
         record.status = StatusCode::BAD_REQUEST.as_u16();
         let head_bytes = record.request_bytes;
-        let payload =
-            Payload::read(body, settings.body_limit_bytes, settings.buffer_request, Arc::clone(&progress))
-                .await;
+        let source = Source::new(body, settings, Arc::clone(&progress));
+        let payload = Payload::read(source, settings.buffer_request).await;
         record.request_bytes = head_bytes + progress.bytes();
         record.status = CLIENT_LEFT;
         let payload = match payload {
@@ -98,6 +97,24 @@ impl Proxy {
             Ok((response, connection)) => self.answer(response, connection, record, settings),
             Err(status) => Answer::page(status, record),
         })
+    }
+
+    /// Logs a request of which only the beginning came, as nginx does.
+    pub(crate) fn log_unfinished(&self, remote: SocketAddr, began: Instant) {
+        drop(Record {
+            log: self.log.clone(),
+            remote: remote.ip(),
+            request: String::new(),
+            status: StatusCode::REQUEST_TIMEOUT.as_u16(),
+            body_bytes: 0,
+            referer: None,
+            user_agent: None,
+            request_bytes: 0,
+            started: began,
+            upstream: String::new(),
+            attempts: Vec::new(),
+            request_id: new_request_id(),
+        });
     }
 
     fn record(&self, remote: SocketAddr, parts: &Parts) -> Record {
@@ -230,17 +247,23 @@ impl Proxy {
 
 /// Answers with a page although the body was not read.
 fn refuse(status: StatusCode, record: Record, parts: &Parts, body: Incoming) -> Response<Answer> {
+    let is_slow = status == StatusCode::REQUEST_TIMEOUT;
     // A client that waits for `100 Continue` has not sent it, and reading it would ask for it.
-    if !parts.headers.contains_key(header::EXPECT) && !body.is_end_stream() {
+    if !is_slow && !parts.headers.contains_key(header::EXPECT) && !body.is_end_stream() {
         discard(body);
     }
-    Answer::page(status, record)
+    let mut answer = Answer::page(status, record);
+    if is_slow {
+        answer.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+    }
+    answer
 }
 
 fn unreadable(reason: Unreadable) -> StatusCode {
     match reason {
         Unreadable::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
         Unreadable::Client => StatusCode::BAD_REQUEST,
+        Unreadable::Slow => StatusCode::REQUEST_TIMEOUT,
     }
 }
 

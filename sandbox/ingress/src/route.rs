@@ -52,6 +52,8 @@ pub struct Settings {
     pub connect_timeout: Duration,
     /// Longest silence of the pod, before and inside its answer. `proxy-read-timeout`
     pub read_timeout: Duration,
+    /// Longest silence of the client in its body; nginx's `client_body_timeout`.
+    pub body_timeout: Duration,
     /// Whether the body is read whole before the pod is asked. `proxy-request-buffering`
     pub buffer_request: bool,
 }
@@ -62,6 +64,7 @@ impl Default for Settings {
             body_limit_bytes: Some(1 << 20),
             connect_timeout: Duration::from_secs(5),
             read_timeout: Duration::from_secs(60),
+            body_timeout: Duration::from_secs(60),
             buffer_request: true,
         }
     }

@@ -1,9 +1,8 @@
 //! The three servers: entry, health, admission webhook.
 
 use std::convert::Infallible;
-use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::{HeaderValue, Method, Request, Response, StatusCode, header};
@@ -13,7 +12,8 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
-use tokio::net::{TcpListener, TcpStream};
+use sandbox_connections::{Held, Limits, Listener, Over, Reclaim, Room, Watched, raise_descriptor_limit};
+use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -22,38 +22,83 @@ use crate::proxy::Proxy;
 use crate::route::Table;
 use crate::sync::Known;
 
-/// nginx's `keepalive_timeout` in ingress-nginx: how long a client's idle connection is kept.
-const CLIENT_IDLE: Duration = Duration::from_secs(75);
+/// nginx's `client_header_timeout`, and ingress-nginx's `keepalive_timeout`.
+const LIMITS: Limits = Limits { head: Duration::from_secs(60), idle: Duration::from_secs(75) };
+/// nginx's `send_timeout`: how long a client may read nothing of its answer.
+const SEND_TIMEOUT: Duration = Duration::from_secs(60);
+/// ingress-nginx's `max-worker-connections`.
+const CONNECTIONS: usize = 16_384;
+/// The health and webhook servers answer at once.
+const INSIDE_CONNECTIONS: usize = 256;
 /// Largest AdmissionReview: what the API server itself would take.
 const REVIEW_BYTES: usize = 3 << 20;
 
-/// Serves the proxy until `shutdown`, then lets requests under way finish within `drain`.
+/// How many clients may be connected, and how long one may take.
+#[derive(Debug, Clone)]
+pub struct Clients {
+    /// For all listeners together.
+    pub room: Arc<Room>,
+    /// For a request's head, and between requests.
+    pub limits: Limits,
+}
+
+impl Clients {
+    /// nginx's limits, for as many clients as there are descriptors for: each takes another one to its pod.
+    #[must_use]
+    pub fn of_nginx() -> Clients {
+        let descriptors = usize::try_from(raise_descriptor_limit()).unwrap_or(usize::MAX);
+        let most = (descriptors / 2).saturating_sub(64).min(CONNECTIONS);
+        Clients { room: Room::new(most), limits: LIMITS }
+    }
+}
+
+/// Serves the proxy to `clients` until `shutdown`, then lets requests under way finish within `drain`.
 pub async fn serve_proxy(
     listener: TcpListener,
+    clients: Clients,
     proxy: Arc<Proxy>,
     shutdown: CancellationToken,
     drain: Duration,
 ) {
+    let Clients { room, limits } = clients;
+    let mut listener = Listener::new(listener, room);
     let connections = GracefulShutdown::new();
+    let mut memory = Reclaim::default();
     let mut sweep = tokio::time::interval(Duration::from_secs(5));
     loop {
-        let (stream, remote) = tokio::select! {
+        memory.look(connections.count());
+        let (stream, remote, place) = tokio::select! {
             () = shutdown.cancelled() => break,
             _ = sweep.tick() => {
                 proxy.sweep();
                 continue;
             }
-            accepted = accept(&listener) => accepted,
+            accepted = listener.accept() => accepted,
         };
-        let proxy = Arc::clone(&proxy);
-        let service = service_fn(move |request| {
-            let proxy = Arc::clone(&proxy);
-            async move { proxy.handle(remote, request).await }
-        });
+        let service = {
+            let (proxy, place) = (Arc::clone(&proxy), Arc::clone(&place));
+            service_fn(move |request| {
+                let (proxy, under_way) = (Arc::clone(&proxy), place.begin());
+                async move {
+                    let answer = proxy.handle(remote, request).await?;
+                    Ok::<_, Infallible>(answer.map(|body| Held::new(body, Some(under_way))))
+                }
+            })
+        };
+        let stream = Watched::new(stream, Arc::clone(&place), SEND_TIMEOUT);
         let connection = connections.watch(server().serve_connection(TokioIo::new(stream), service));
+        let proxy = Arc::clone(&proxy);
         tokio::spawn(async move {
-            if let Err(e) = connection.await {
-                tracing::debug!("connection from {remote}: {e}");
+            tokio::select! {
+                ended = connection => if let Err(e) = ended {
+                    tracing::debug!("connection from {remote}: {e}");
+                },
+                over = place.over(limits) => {
+                    tracing::debug!("connection from {remote}: {over:?}");
+                    if over == (Over::Head { begun: true }) {
+                        proxy.log_unfinished(remote, Instant::now() - limits.head);
+                    }
+                }
             }
         });
     }
@@ -115,36 +160,35 @@ where
     F: Fn(Request<Incoming>) -> A + Clone + Send + 'static,
     A: Future<Output = Response<Full<Bytes>>> + Send + 'static,
 {
+    let mut listener = Listener::new(listener, Room::new(INSIDE_CONNECTIONS));
     loop {
-        let (stream, _) = accept(&listener).await;
-        let answer = answer.clone();
-        let service = service_fn(move |request| {
-            let answered = answer(request);
-            async move { Ok::<_, Infallible>(answered.await) }
+        let (stream, _, place) = listener.accept().await;
+        let service = {
+            let (answer, place) = (answer.clone(), Arc::clone(&place));
+            service_fn(move |request| {
+                let (answered, under_way) = (answer(request), place.begin());
+                async move {
+                    // A body that does not come is no request under way.
+                    let answer = tokio::time::timeout(LIMITS.head, answered).await.map_err(|_| "too slow")?;
+                    Ok::<_, &str>(answer.map(|body| Held::new(body, Some(under_way))))
+                }
+            })
+        };
+        let stream = Watched::new(stream, Arc::clone(&place), SEND_TIMEOUT);
+        let connection = server().serve_connection(TokioIo::new(stream), service);
+        tokio::spawn(async move {
+            tokio::select! {
+                _ = connection => {}
+                _ = place.over(LIMITS) => {}
+            }
         });
-        tokio::spawn(server().serve_connection(TokioIo::new(stream), service));
-    }
-}
-
-async fn accept(listener: &TcpListener) -> (TcpStream, SocketAddr) {
-    loop {
-        match listener.accept().await {
-            Ok((stream, remote)) => {
-                let _ = stream.set_nodelay(true);
-                return (stream, remote);
-            }
-            // A client that was gone at once, or no descriptors left: neither ends the server.
-            Err(e) => {
-                tracing::warn!("accept: {e}");
-                tokio::time::sleep(Duration::from_millis(10)).await;
-            }
-        }
     }
 }
 
 fn server() -> http1::Builder {
     let mut builder = http1::Builder::new();
-    builder.timer(TokioTimer::new()).header_read_timeout(CLIENT_IDLE);
+    // How long a client may take, its connection says.
+    builder.timer(TokioTimer::new()).header_read_timeout(None);
     builder
 }
 

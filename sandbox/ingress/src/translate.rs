@@ -171,6 +171,9 @@ fn endpoints(
     found
 }
 
+/// What is longer is as good as no limit, and no time that a clock could not count.
+const LONGEST: Duration = Duration::from_secs(24 * 60 * 60);
+
 fn settings(ingress: &Ingress) -> Settings {
     let mut settings = Settings::default();
     let text = |name: &str| ingress.annotations().get(&format!("{ANNOTATIONS}{name}")).map(String::as_str);
@@ -179,7 +182,7 @@ fn settings(ingress: &Ingress) -> Settings {
         if value.is_none() {
             tracing::warn!("ingress {}: {name} is no number of seconds; ignored", ingress.name_any());
         }
-        value.map(Duration::from_secs)
+        value.map(|seconds| Duration::from_secs(seconds).min(LONGEST))
     };
     if let Some(time) = seconds("proxy-connect-timeout") {
         settings.connect_timeout = time;

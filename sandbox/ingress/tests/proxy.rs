@@ -6,8 +6,9 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use sandbox_connections::{Limits, Room};
 use sandbox_ingress::route::{Backend, Location, PathKind, Settings, Table};
-use sandbox_ingress::{AccessLog, Proxy, serve_proxy};
+use sandbox_ingress::{AccessLog, Clients, Proxy, serve_proxy};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{mpsc, watch};
@@ -40,6 +41,10 @@ struct Ingress {
 impl Ingress {
     /// Routes `app.local` to the endpoints.
     async fn start(endpoints: &[SocketAddr], settings: Settings) -> Ingress {
+        Ingress::start_for(Clients::of_nginx(), endpoints, settings).await
+    }
+
+    async fn start_for(clients: Clients, endpoints: &[SocketAddr], settings: Settings) -> Ingress {
         let mut table = Table::default();
         let backend = Backend::new("n-web-http", endpoints.to_vec());
         let settings = Arc::new(settings);
@@ -52,7 +57,7 @@ impl Ingress {
         let proxy = Proxy::new(routes, AccessLog::new(Lines(lines_in)));
         let stop = shutdown.clone();
         let served = tokio::spawn(async move {
-            serve_proxy(listener, proxy, stop, DEADLINE).await;
+            serve_proxy(listener, clients, proxy, stop, DEADLINE).await;
             drop(sender);
         });
         Ingress { entry, lines, shutdown, served }
@@ -410,6 +415,69 @@ async fn bodies_are_buffered_with_their_length_or_streamed() {
         assert!(answer.ends_with("hello"), "{answer}");
         assert!(text.to_ascii_lowercase().contains(header), "{text}");
     }
+}
+
+const SHORT: Duration = Duration::from_millis(100);
+
+#[tokio::test]
+async fn a_body_that_stops_coming_is_408_also_while_it_is_streamed() {
+    for buffer_request in [true, false] {
+        let pod = Pod::start().await;
+        let settings = Settings { body_timeout: SHORT, buffer_request, ..Settings::default() };
+        let mut ingress = Ingress::start(&[pod.1], settings).await;
+        let mut client = Client::connect(ingress.entry).await;
+        client.send("POST / HTTP/1.1\r\nHost: app.local\r\nContent-Length: 100\r\n\r\nhalf").await;
+        let answer = client.answer().await;
+        assert!(answer.starts_with("HTTP/1.1 408 Request Timeout\r\n"), "{answer}");
+        let line = ingress.line().await;
+        assert_eq!(status(&line), "408", "{line}");
+        assert_eq!(buffer_request, !pod.is_asked());
+        if buffer_request {
+            assert_eq!(client.answer().await, "", "the connection is closed");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_head_that_stops_coming_is_logged_as_408_and_silence_is_closed() {
+    let limits = Limits { head: SHORT, idle: 3 * SHORT };
+    let clients = Clients { room: Room::new(9), limits };
+    let pod = Pod::start().await;
+    let mut ingress = Ingress::start_for(clients, &[pod.1], Settings::default()).await;
+    let mut silent = Client::connect(ingress.entry).await;
+    let mut half = Client::connect(ingress.entry).await;
+    half.send("GET / HTTP/1.1\r\nHost: app.lo").await;
+    assert_eq!((half.answer().await, silent.answer().await), (String::new(), String::new()));
+    let line = ingress.line().await;
+    assert!(line.contains("] \"\" 408 0 \"-\" \"-\" "), "{line}");
+
+    let mut kept = Client::connect(ingress.entry).await;
+    kept.send(GET).await;
+    let mut seen = pod.accept().await;
+    seen.answer().await;
+    tokio::time::sleep(2 * limits.idle).await; // however slow the pod is
+    seen.send(OK).await;
+    assert!(kept.answer().await.ends_with("hello"));
+    assert_eq!(kept.answer().await, "", "closed after a while without a request");
+}
+
+#[tokio::test]
+async fn where_there_is_no_room_who_has_waited_longest_goes() {
+    let clients = Clients { room: Room::new(2), ..Clients::of_nginx() };
+    let pod = Pod::start().await;
+    let ingress = Ingress::start_for(clients, &[pod.1], Settings::default()).await;
+    let mut under_way = Client::connect(ingress.entry).await;
+    under_way.send(GET).await;
+    let mut seen = pod.accept().await;
+    seen.answer().await;
+    let mut silent = Client::connect(ingress.entry).await;
+    for _ in 0..20 {
+        let answer = ingress.ask("GET / HTTP/1.1\r\nHost: else.local\r\n\r\n").await;
+        assert!(answer.starts_with("HTTP/1.1 404 "), "{answer}");
+    }
+    assert_eq!(silent.answer().await, "");
+    seen.send(OK).await;
+    assert!(under_way.answer().await.ends_with("hello"));
 }
 
 #[tokio::test]

@@ -11,6 +11,9 @@ use crate::status::ApiError;
 use crate::store::{Object, Refused, meta};
 use crate::{decode, defaults, managed, namespaces};
 
+/// A Deployment may ask for two thousand million; a node runs 110.
+const MOST_PODS: usize = 2000;
+
 pub(crate) async fn create(call: &Call<'_>, body: &[u8]) -> Result<Response<Body>, ApiError> {
     let options = call.write_options()?;
     let mut warnings = Vec::new();
@@ -33,6 +36,12 @@ pub(crate) async fn insert(
     let kind = call.kind.stored();
     if kind.namespaced {
         namespaces::admit(&call.api.store, call.kind, call.namespace, meta(&object, "name"))?;
+    }
+    if kind.is("", "pods") && call.api.store.count(kind) >= MOST_PODS {
+        let why = format!(
+            "exceeded quota: sandbox, requested: pods=1, used: pods={MOST_PODS}, limited: pods={MOST_PODS}"
+        );
+        return Err(ApiError::forbidden(kind, meta(&object, "name"), &why));
     }
     let mut object = prepare::new_object(kind, object)?;
     if track {

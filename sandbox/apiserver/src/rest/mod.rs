@@ -10,23 +10,32 @@ pub(crate) mod render;
 pub(crate) mod scale;
 pub(crate) mod update;
 
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
+use std::time::Duration;
 
 use axum::body::Body;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, Request, Response};
-use http_body_util::{BodyExt as _, Limited};
+use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use serde_json::Value;
+use tokio::runtime::Handle;
+use tokio::sync::Semaphore;
 
 use crate::kinds::{self, Kind, Storage};
 use crate::request::{Query, Target, View, WriteOptions, is_watch};
 use crate::server::{self, Api};
 use crate::status::{ApiError, json_response};
-use crate::{discovery, health, metrics, openapi, protobuf, watch};
+use crate::{discovery, health, metrics, openapi, protobuf, watch, yaml};
 use list::ListOptions;
 
 /// As Kubernetes limits a request body.
 const MAX_BODY_BYTES: usize = 3 * 1024 * 1024;
+/// As Kubernetes limits a request that is none for a stream (`--request-timeout`).
+const REQUEST_TIME: Duration = Duration::from_secs(60);
+/// For what a client still sends after it was refused.
+const DISCARD: Duration = Duration::from_secs(5);
+/// What is longer is read, checked and merged on a thread of its own.
+const SHORT_BODY_BYTES: usize = 16 * 1024;
 
 /// A request for a resource, read so far that verbs can work on it.
 pub(crate) struct Call<'a> {
@@ -72,36 +81,92 @@ pub(crate) async fn handle(api: &Arc<Api>, mut request: Request<Body>) -> Result
         return crate::portforward::answer(api, &target, &query, &mut request).await;
     }
     let (parts, body) = request.into_parts();
-    let call = Call {
-        api,
-        kind,
-        namespace: &target.namespace,
-        name: target.name.as_deref(),
-        subresource: target.subresource.as_deref(),
-        query: &query,
-        headers: &parts.headers,
-        view: View::from(&parts.headers, &query),
-        method: &parts.method,
-    };
     if is_watch(&parts.method, &target, &query) {
         let mut selector = query.selector(kind)?;
         ListOptions::check(&query)?;
-        if let Some(name) = call.name {
+        if let Some(name) = &target.name {
             selector = selector.named(name);
         }
         if kind.storage == Storage::Computed {
             return Err(ApiError::method_not_allowed());
         }
-        return watch::watch(api, kind, call.namespace, selector, &query, call.view);
+        let view = View::from(&parts.headers, &query);
+        return watch::watch(api, kind, &target.namespace, selector, &query, view);
     }
-    let body = Limited::new(body, MAX_BODY_BYTES)
-        .collect()
-        .await
-        .map_err(|error| {
-            ApiError::new(413, "RequestEntityTooLarge", format!("cannot read the request body: {error}"))
-        })?
-        .to_bytes();
-    call.dispatch(&parts.method, &body).await
+    let answering = async {
+        let body = read_body(&parts.headers, body).await?;
+        let takes_long =
+            body.len() > SHORT_BODY_BYTES || target.name.is_none() && parts.method == Method::GET;
+        let api = Arc::clone(api);
+        let answering = async move {
+            let call = Call {
+                api: &api,
+                kind,
+                namespace: &target.namespace,
+                name: target.name.as_deref(),
+                subresource: target.subresource.as_deref(),
+                query: &query,
+                headers: &parts.headers,
+                view: View::from(&parts.headers, &query),
+                method: &parts.method,
+            };
+            call.dispatch(&parts.method, &body).await
+        };
+        if takes_long { aside(answering).await } else { answering.await }
+    };
+    tokio::time::timeout(REQUEST_TIME, answering).await.unwrap_or_else(|_| {
+        let why = "Timeout: request did not complete within requested timeout - context deadline exceeded";
+        Err(ApiError::new(504, "Timeout", why))
+    })
+}
+
+/// Answers on a thread where that holds up nobody else; as many at a time as there are cores.
+async fn aside<T: Send + 'static>(
+    answering: impl Future<Output = Result<T, ApiError>> + Send + 'static,
+) -> Result<T, ApiError> {
+    static CORES: LazyLock<Semaphore> =
+        LazyLock::new(|| Semaphore::new(std::thread::available_parallelism().map_or(1, usize::from)));
+    let _core = CORES.acquire().await.map_err(ApiError::internal)?;
+    let runtime = Handle::current();
+    let answered = tokio::task::spawn_blocking(move || runtime.block_on(answering)).await;
+    answered.unwrap_or_else(|panicked| Err(ApiError::internal(panicked)))
+}
+
+async fn read_body(headers: &HeaderMap, mut body: Body) -> Result<Bytes, ApiError> {
+    let mut limited = Limited::new(&mut body, MAX_BODY_BYTES);
+    let declared = hyper::body::Body::size_hint(&limited).lower();
+    let why = match declared > MAX_BODY_BYTES as u64 {
+        true => None,
+        false => match (&mut limited).collect().await {
+            Ok(read) => return Ok(read.to_bytes()),
+            Err(error) if error.is::<LengthLimitError>() => None,
+            Err(error) => Some(error),
+        },
+    };
+    if let Some(why) = why {
+        return Err(ApiError::bad_request(format!("reading the request body: {why}")));
+    }
+    // Who waits for leave to send it has not sent it.
+    if !headers.contains_key(http::header::EXPECT) {
+        discard(body);
+    }
+    let why = format!("Request entity too large: limit is {MAX_BODY_BYTES}");
+    Err(ApiError::new(413, "RequestEntityTooLarge", why))
+}
+
+/// Reads for a short while what the client still sends: the answer would be lost to the reset that closing the connection
+/// makes then.
+pub(crate) fn discard<B>(mut body: B)
+where
+    B: hyper::body::Body + Unpin + Send + 'static,
+    B::Data: Send,
+{
+    if !body.is_end_stream() {
+        tokio::spawn(tokio::time::timeout(
+            DISCARD,
+            async move { while let Some(Ok(_)) = body.frame().await {} },
+        ));
+    }
 }
 
 impl Call<'_> {
@@ -246,8 +311,7 @@ pub(crate) fn parse(content_type: &str, body: &[u8]) -> Result<Value, String> {
         return protobuf::to_json(body);
     }
     if content_type.contains("yaml") {
-        return serde_yaml::from_slice(body)
-            .map_err(|error| format!("error converting YAML to JSON: yaml: {error}"));
+        return yaml::to_json(body).map_err(|why| format!("error converting YAML to JSON: yaml: {why}"));
     }
     serde_json::from_slice(body).map_err(|error| {
         let why = if error.is_eof() { "unexpected end of JSON input".to_owned() } else { error.to_string() };

@@ -173,3 +173,69 @@ async fn large_keyed_lists_are_patched_in_time() {
     assert_eq!((answer.code, first.as_str()), (200, Some("V19999")), "{}", answer.message());
     assert!(began.elapsed() < SOON, "{:?}", began.elapsed());
 }
+
+/// `count` times an opening, and never an end.
+fn nested(opening: &str, bytes: usize) -> String {
+    opening.repeat(bytes / opening.len())
+}
+
+#[tokio::test]
+async fn what_nests_deeply_is_refused_in_time_in_every_form() {
+    let server = with_map().await;
+    let began = Instant::now();
+    for opening in ["[", "{", "{a: ", "[a: ", "[? ", "- ", "? ", "[\n", "{a: [", "&a [", "!t {"] {
+        let path = format!("PATCH {MAPS}/x?fieldManager=t");
+        let answer = server.ask(&path, crate::raw::APPLY, nested(opening, 2_000_000)).await;
+        assert_eq!(answer.code, 400, "{opening}");
+    }
+    for opening in ["[", "{\"a\":"] {
+        let answer = server.ask(&format!("POST {MAPS}"), JSON, nested(opening, 2_000_000)).await;
+        assert_eq!(answer.code, 400, "{opening}");
+    }
+    assert!(began.elapsed() < SOON, "{:?}", began.elapsed());
+}
+
+#[tokio::test]
+async fn aliases_make_no_more_of_a_document_than_a_bound() {
+    let server = with_map().await;
+    let mut bomb = "a0: &a0 [x, x, x, x, x, x, x, x, x]\n".to_owned();
+    for number in 1..20 {
+        let again = vec![format!("*a{}", number - 1); 9].join(", ");
+        bomb.push_str(&format!("a{number}: &a{number} [{again}]\n"));
+    }
+    let began = Instant::now();
+    let answer = server.ask(&format!("PATCH {MAPS}/x?fieldManager=t"), crate::raw::APPLY, bomb).await;
+    assert_eq!(answer.code, 400);
+    assert!(began.elapsed() < SOON, "{:?}", began.elapsed());
+}
+
+#[tokio::test]
+async fn yaml_means_what_it_means_to_kubernetes() {
+    let server = Raw::start();
+    let text = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: y}\nimmutable: no\n\
+                data:\n  text: |\n    [[[[{{{{\n  twice: a\n  twice: b\n";
+    let answer = server.ask(&format!("PATCH {MAPS}/y?fieldManager=t"), crate::raw::APPLY, text).await;
+    assert_eq!(answer.code, 201, "{}", answer.message());
+    assert_eq!(answer.body["immutable"], json!(false));
+    assert_eq!(answer.body["data"], json!({"text": "[[[[{{{{\n", "twice": "b"}));
+}
+
+#[tokio::test]
+async fn numbers_of_a_request_are_bounded() {
+    let server = with_map().await;
+    for (query, code) in [
+        ("watch=true&timeoutSeconds=9223372036854775807", 200),
+        ("watch=true&timeoutSeconds=18446744073709551616", 400),
+        ("timeoutSeconds=9223372036854775807", 200),
+        ("limit=9223372036854775807", 200),
+        ("limit=-9223372036854775808", 200),
+        ("resourceVersion=18446744073709551615", 200),
+        ("resourceVersion=18446744073709551616", 400),
+    ] {
+        let asked = server.status(&format!("GET {MAPS}?{query}")).await;
+        assert_eq!(asked, code, "{query}");
+    }
+    let answer = server.ask(&format!("GET {MAPS}?limit=9223372036854775808"), JSON, "").await;
+    let why = "strconv.ParseInt: parsing \"9223372036854775808\": value out of range";
+    assert_eq!((answer.code, answer.message()), (400, why));
+}

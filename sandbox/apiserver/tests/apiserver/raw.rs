@@ -56,6 +56,14 @@ impl Raw {
         self.send(&format!("GET {path}"), &[("accept", form)], "").await.body
     }
 
+    /// The status of an answer that need not end.
+    pub(crate) async fn status(&self, ask: &str) -> u16 {
+        let (method, path) = ask.split_once(' ').expect("a method and a path");
+        let request = http::Request::builder().method(method).uri(path);
+        let request = request.body(kube::client::Body::empty()).expect("a request");
+        self.0.send(request).await.expect("an answer").status().as_u16()
+    }
+
     pub(crate) async fn get(&self, path: &str) -> Value {
         self.ask(&format!("GET {path}"), JSON, "").await.body
     }

@@ -86,3 +86,73 @@ async fn logs_stream_and_ports_forward() -> Result {
     assert!(why.contains("error forwarding port 9 to pod default/web-1"), "{why}");
     Ok(())
 }
+
+#[tokio::test]
+async fn who_has_no_token_holds_back_nobody_who_has_one() -> Result {
+    let _ = sandbox_connections::raise_descriptor_limit();
+    let server = Server::start().await?;
+    let kubeconfig = std::fs::read_to_string(&server.kubeconfig)?;
+    let address = kubeconfig.split("https://").nth(1).and_then(|rest| rest.split('\'').next());
+    let address = address.ok_or("no address")?;
+    let mut strangers = Vec::new();
+    let known = server.client().await?;
+    let pods: Api<Pod> = Api::default_namespaced(known.clone());
+    let mut watch = pods.watch(&WatchParams::default(), "0").await?.boxed();
+    for _ in 0..700 {
+        let mut stranger = tokio::net::TcpStream::connect(address).await?;
+        stranger.write_all(&[22, 3, 1]).await?;
+        strangers.push(stranger);
+    }
+    tokio::time::timeout(DEADLINE, server.client().await?.apiserver_version()).await??;
+    // The first ones had to go; who is known stays.
+    let mut byte = [0];
+    assert_eq!(tokio::time::timeout(DEADLINE, strangers[0].read(&mut byte)).await?.unwrap_or(0), 0);
+    running_pod(&known).await?;
+    assert!(matches!(tokio::time::timeout(DEADLINE, watch.try_next()).await??, Some(WatchEvent::Added(_))));
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_body_that_is_too_large_is_told_so() -> Result {
+    let server = Server::start().await?;
+    let body = "x".repeat(8 * 1024 * 1024);
+    let request = http::Request::post("/api/v1/namespaces/default/configmaps")
+        .header("content-type", "application/json")
+        .body(kube::client::Body::from(body.into_bytes()))?;
+    let response = server.client().await?.send(request).await?;
+    assert_eq!(response.status().as_u16(), 413);
+    let body = http_body_util::BodyExt::collect(response.into_body()).await?.to_bytes();
+    let status: serde_json::Value = serde_json::from_slice(&body)?;
+    assert_eq!(status["reason"], "RequestEntityTooLarge");
+    assert_eq!(status["message"], "Request entity too large: limit is 3145728");
+    Ok(())
+}
+
+#[tokio::test]
+async fn log_options_are_refused_as_kubernetes_words_it() -> Result {
+    let server = Server::start().await?;
+    let client = server.client().await?;
+    running_pod(&client).await?;
+    for (query, why) in [
+        ("tailLines=-1", "tailLines: Invalid value: -1: must be greater than or equal to 0"),
+        ("limitBytes=0", "limitBytes: Invalid value: 0: must be greater than 0"),
+        ("sinceSeconds=0", "sinceSeconds: Invalid value: 0: must be greater than 0"),
+    ] {
+        let request = http::Request::get(format!("/api/v1/namespaces/default/pods/web-1/log?{query}"));
+        let error = client.request_text(request.body(Vec::new())?).await.expect_err("422");
+        let kube::Error::Api(status) = error else { panic!("{error}") };
+        assert_eq!(
+            (status.code, status.message.as_str()),
+            (422, format!("PodLogOptions \"web-1\" is invalid: {why}").as_str())
+        );
+    }
+    for query in [
+        "tailLines=9223372036854775807",
+        "sinceSeconds=9223372036854775807",
+        "limitBytes=9223372036854775807",
+    ] {
+        let request = http::Request::get(format!("/api/v1/namespaces/default/pods/web-1/log?{query}"));
+        client.request_text(request.body(Vec::new())?).await?;
+    }
+    Ok(())
+}

@@ -1,0 +1,29 @@
+//! YAML bodies, as Kubernetes' own reader takes them: YAML 1.1's booleans and octals, the last of a repeated key. How
+//! deep it nests, and what its aliases make of it, has limits.
+
+use serde_json::Value;
+use serde_saphyr::options::{DuplicateKeyPolicy, NonFiniteFloatPolicy};
+
+/// As deep as JSON may nest here.
+const MAX_DEPTH: usize = 128;
+/// Parts of a document, aliases expanded: more than the longest body can hold without them.
+const MAX_NODES: usize = 2_000_000;
+
+/// A document as JSON; else what is wrong with it.
+pub(crate) fn to_json(body: &[u8]) -> Result<Value, String> {
+    let options = serde_saphyr::options! {
+        budget: serde_saphyr::budget! {
+            max_depth: MAX_DEPTH,
+            flow_nesting_limit: MAX_DEPTH,
+            max_nodes: MAX_NODES,
+            max_events: 2 * MAX_NODES,
+            enforce_alias_anchor_ratio: false,
+        },
+        alias_limits: serde_saphyr::alias_limits! { max_total_replayed_events: MAX_NODES },
+        duplicate_keys: DuplicateKeyPolicy::LastWins,
+        legacy_octal_numbers: true,
+        non_finite_float_policy: NonFiniteFloatPolicy::Reject,
+        with_snippet: false,
+    };
+    serde_saphyr::from_slice_with_options(body, options).map_err(|error| error.to_string())
+}
