@@ -302,7 +302,8 @@ async fn add(api: &Arc<Api>, faults: &Arc<Faults>, fault: Fault) -> Result<(), A
     let node = |fault| api.kubelet()?.fault(fault).map_err(ApiError::bad_request);
     match fault {
         Fault::Api(fault) => {
-            let until = fault.seconds.map(seconds).transpose()?.map(|time| Instant::now() + time);
+            let time = fault.seconds.map(seconds).transpose()?;
+            let until = time.and_then(|time| Instant::now().checked_add(time));
             faults.with(|active| active.push(Active { fault, until }));
             faults.changed.send_replace(());
             Ok(())

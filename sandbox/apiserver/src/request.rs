@@ -1,6 +1,7 @@
 //! What a request asks for: its path, query and headers, parsed once.
 
 use std::collections::HashMap;
+use std::num::{IntErrorKind, ParseIntError};
 
 use http::Method;
 use serde_json::json;
@@ -118,8 +119,11 @@ impl Query {
     pub(crate) fn number(&self, key: &str) -> Result<Option<i64>, ApiError> {
         match self.get(key) {
             None | Some("") => Ok(None),
-            Some(text) => text.parse().map(Some).map_err(|_| {
-                ApiError::bad_request(format!("strconv.ParseInt: parsing \"{text}\": invalid syntax"))
+            Some(text) => text.parse().map(Some).map_err(|error: ParseIntError| {
+                use IntErrorKind::{NegOverflow, PosOverflow};
+                let is_large = matches!(error.kind(), PosOverflow | NegOverflow);
+                let why = if is_large { "value out of range" } else { "invalid syntax" };
+                ApiError::bad_request(format!("strconv.ParseInt: parsing \"{text}\": {why}"))
             }),
         }
     }

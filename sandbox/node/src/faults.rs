@@ -2,9 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
+
+use tokio::time::Instant;
 
 use crate::image::Reference;
+use crate::pod::after;
 
 /// What a node answers for an image that it is told to refuse.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,7 +46,7 @@ impl Faults {
     }
 
     pub(crate) fn fail_probes(&self, namespace: &str, time: Duration) {
-        self.lock().failing_probes.insert(namespace.to_owned(), Instant::now() + time);
+        self.lock().failing_probes.insert(namespace.to_owned(), after(time));
     }
 
     /// The failure that every probe of this namespace has now.

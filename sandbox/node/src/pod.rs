@@ -17,7 +17,6 @@ use k8s_openapi::api::core::v1::{
 };
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
-use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::address::PodAddress;
@@ -27,7 +26,7 @@ use crate::events::Severity;
 use crate::logs::RunLog;
 use status::Facts;
 
-pub(crate) use orders::{FLOOR, StopOrder, grace};
+pub(crate) use orders::{FLOOR, StopOrder, after, grace};
 pub(crate) use status::whole_seconds;
 pub use write::PORTS_ANNOTATION;
 
@@ -278,7 +277,7 @@ async fn run_containers(cx: &Arc<Context>, pod: &Arc<PodHandle>) {
     while containers.join_next().await.is_some() {}
     if !sidecars.is_empty() {
         // They end after the others.
-        let order = StopOrder { deadline: Instant::now() + grace(&object), hooks: true, floor: FLOOR };
+        let order = StopOrder { deadline: after(grace(&object)), hooks: true, floor: FLOOR };
         pod.stop.send_if_modified(|given| {
             let first = given.is_none();
             given.get_or_insert(order);

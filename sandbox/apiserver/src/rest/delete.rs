@@ -276,13 +276,18 @@ fn mark(kind: &Kind, old: &Value, options: &DeleteOptions) -> Value {
     object
 }
 
+/// A hundred years, in seconds.
+const LONGEST_GRACE: i64 = 100 * 365 * 24 * 60 * 60;
+
 /// A pod gets its grace unless it never ran or has ended.
 fn pod_grace(pod: &Value, asked: Option<i64>) -> i64 {
     let ended = matches!(pod["status"]["phase"].as_str(), Some("Succeeded" | "Failed"));
     if ended || pod["spec"]["nodeName"].as_str().unwrap_or("").is_empty() {
         return 0;
     }
-    asked.or(pod["spec"]["terminationGracePeriodSeconds"].as_i64()).unwrap_or(30).max(0)
+    let grace = asked.or(pod["spec"]["terminationGracePeriodSeconds"].as_i64()).unwrap_or(30);
+    // Kubernetes takes a negative one for a second; a far one would be no time that can be written.
+    if grace < 0 { 1 } else { grace.min(LONGEST_GRACE) }
 }
 
 /// Does the garbage collector watch this kind, so that it takes its finalizers off again? Other objects go at once, also

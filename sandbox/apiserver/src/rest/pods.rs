@@ -10,12 +10,20 @@ use super::{Call, delete, update};
 use crate::kinds;
 use crate::kubelet::{LogError, LogRequest};
 use crate::selectors::label_selector_matches;
-use crate::status::{ApiError, json_response};
+use crate::status::{ApiError, Cause, json_response};
 use crate::time;
 
 pub(crate) async fn log(call: &Call<'_>, name: &str) -> Result<Response<Body>, ApiError> {
     let pod = call.stored(name)?;
     let container = choose_container(name, &pod, call.query.get("container").filter(|c| !c.is_empty()))?;
+    let number = |key| call.query.number(key);
+    let since_time = call.query.get("sinceTime").filter(|time| !time.is_empty());
+    let (tail_lines, limit_bytes) = (number("tailLines")?, number("limitBytes")?);
+    let since_seconds = number("sinceSeconds")?;
+    let causes = wrong_log_options(tail_lines, limit_bytes, since_seconds, since_time);
+    if !causes.is_empty() {
+        return Err(ApiError::invalid_as("PodLogOptions", "", name, &causes));
+    }
     let request = LogRequest {
         namespace: call.namespace.to_owned(),
         pod: name.to_owned(),
@@ -23,9 +31,9 @@ pub(crate) async fn log(call: &Call<'_>, name: &str) -> Result<Response<Body>, A
         follow: call.query.flag("follow"),
         previous: call.query.flag("previous"),
         timestamps: call.query.flag("timestamps"),
-        tail_lines: call.query.number("tailLines")?,
-        since_seconds: call.query.number("sinceSeconds")?.or_else(|| since_time(call.query.get("sinceTime"))),
-        limit_bytes: call.query.number("limitBytes")?,
+        tail_lines,
+        since_seconds: since_seconds.or_else(|| seconds_since(since_time?)),
+        limit_bytes,
     };
     if pod["spec"]["nodeName"].as_str().unwrap_or("").is_empty() {
         return Err(ApiError::bad_request(format!("pod {name} does not have a host assigned")));
@@ -40,8 +48,31 @@ pub(crate) async fn log(call: &Call<'_>, name: &str) -> Result<Response<Body>, A
     Ok(response)
 }
 
-fn since_time(text: Option<&str>) -> Option<i64> {
-    i64::try_from(time::since(text?)?.as_secs()).ok()
+fn wrong_log_options(
+    tail_lines: Option<i64>,
+    limit_bytes: Option<i64>,
+    since_seconds: Option<i64>,
+    since_time: Option<&str>,
+) -> Vec<Cause> {
+    let less = |value: Option<i64>, least: i64| value.filter(|value| *value < least);
+    let mut causes = Vec::new();
+    if let Some(lines) = less(tail_lines, 0) {
+        causes.push(Cause::invalid("tailLines", &json!(lines), "must be greater than or equal to 0"));
+    }
+    if let Some(bytes) = less(limit_bytes, 1) {
+        causes.push(Cause::invalid("limitBytes", &json!(bytes), "must be greater than 0"));
+    }
+    if since_seconds.is_some() && since_time.is_some() {
+        let why = "at most one of `sinceTime` or `sinceSeconds` may be specified";
+        causes.push(Cause::forbidden("", why));
+    } else if let Some(seconds) = less(since_seconds, 1) {
+        causes.push(Cause::invalid("sinceSeconds", &json!(seconds), "must be greater than 0"));
+    }
+    causes
+}
+
+fn seconds_since(time: &str) -> Option<i64> {
+    i64::try_from(time::since(time)?.as_secs()).ok()
 }
 
 fn choose_container(pod_name: &str, pod: &Value, asked: Option<&str>) -> Result<String, ApiError> {
@@ -152,7 +183,7 @@ fn violated_budget(call: &Call<'_>, pod: &Value) -> Option<String> {
         let healthy = i64::try_from(mine.iter().filter(|pod| ready(pod)).count()).unwrap_or(i64::MAX);
         let needed = match (budget["spec"].get("minAvailable"), budget["spec"].get("maxUnavailable")) {
             (Some(least), _) => share(least, total),
-            (None, Some(most)) => total - share(most, total),
+            (None, Some(most)) => total.saturating_sub(share(most, total)),
             (None, None) => total - 1,
         };
         let after = if ready(pod) { healthy - 1 } else { healthy };
@@ -165,7 +196,7 @@ fn share(value: &Value, total: i64) -> i64 {
     match value {
         Value::String(text) => {
             let percent: i64 = text.trim_end_matches('%').parse().unwrap_or(100);
-            (total * percent + 99) / 100
+            total.saturating_mul(percent).saturating_add(99) / 100
         }
         other => other.as_i64().unwrap_or(total),
     }

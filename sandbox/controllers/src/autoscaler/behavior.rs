@@ -147,7 +147,7 @@ impl History {
         let reaches = policies.unwrap_or_else(|| default_policies(direction)).into_iter().map(|policy| {
             let period = Duration::from_secs(u64::try_from(policy.period_seconds).unwrap_or_default());
             let recent = self.changes.iter().filter(|(at, _)| age(*at, now) < period);
-            let start = current - recent.map(|(_, by)| by).sum::<i32>();
+            let start = recent.fold(current, |start, (_, by)| start.saturating_sub(*by));
             reach(&policy, direction, start)
         });
         // The greatest change is the highest size on the way up, and the lowest on the way down.

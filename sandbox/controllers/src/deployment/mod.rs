@@ -90,7 +90,7 @@ impl<'a> Rollout<'a> {
             cluster,
             deployment: Arc::clone(deployment),
             spec,
-            replicas: spec.replicas.unwrap_or(1),
+            replicas: spec.replicas.unwrap_or(1).min(MOST_PODS),
             conditions: status.conditions.unwrap_or_default(),
             collisions: status.collision_count,
             now: Timestamp::now(),
@@ -238,9 +238,12 @@ impl<'a> Rollout<'a> {
     }
 }
 
+/// More than any node runs, and few enough to be added up.
+const MOST_PODS: i32 = 1_000_000;
+
 /// `spec.replicas` of a set.
 fn set_replicas(set: &ReplicaSet) -> i32 {
-    set.spec.as_ref().and_then(|spec| spec.replicas).unwrap_or(1)
+    set.spec.as_ref().and_then(|spec| spec.replicas).unwrap_or(1).min(MOST_PODS)
 }
 
 fn sum_replicas(sets: &[Arc<ReplicaSet>]) -> i32 {
@@ -256,13 +259,13 @@ fn available(set: &ReplicaSet) -> i32 {
 /// A number, or a percentage of `total`. What is malformed counts as none; the API server refuses it.
 fn resolve(value: &IntOrString, total: i32, round_up: bool) -> i32 {
     match value {
-        IntOrString::Int(value) => (*value).max(0),
+        IntOrString::Int(value) => (*value).clamp(0, MOST_PODS),
         IntOrString::String(text) => {
             let percent: i64 =
                 text.strip_suffix('%').and_then(|digits| digits.parse().ok()).unwrap_or_default();
             let hundredfold = percent.max(0).saturating_mul(i64::from(total));
             let rounded = if round_up { hundredfold.saturating_add(99) / 100 } else { hundredfold / 100 };
-            i32::try_from(rounded).unwrap_or(i32::MAX)
+            i32::try_from(rounded).unwrap_or(MOST_PODS).min(MOST_PODS)
         }
     }
 }

@@ -12,7 +12,7 @@ use super::action::{Action, Target};
 use super::probe::{self, Finding, Kind};
 use super::process::{Launch, Process};
 use crate::events::Severity;
-use crate::pod::{FLOOR, StopOrder, grace, ordered};
+use crate::pod::{FLOOR, StopOrder, after, grace, ordered};
 
 /// The kubelet sets no limit to a postStart hook; a day stands for none.
 const NO_LIMIT: Duration = Duration::from_secs(24 * 3600);
@@ -50,8 +50,7 @@ pub(super) async fn until_end(container: &ContainerContext, process: &mut Proces
         }
     };
     container.event(Severity::Normal, "Killing", message);
-    let own =
-        own_grace.map(|grace| StopOrder { deadline: Instant::now() + grace, hooks: true, floor: FLOOR });
+    let own = own_grace.map(|grace| StopOrder { deadline: after(grace), hooks: true, floor: FLOOR });
     // Readiness is still asked, so that a container that drains shows it.
     tokio::select! {
         biased;

@@ -31,7 +31,7 @@ pub(super) async fn issue(cx: Arc<Context>, pod: Arc<PodHandle>) {
     let mut object = pod.object.subscribe();
     let mut given = None;
     let end = |grace: Duration| {
-        let order = StopOrder { deadline: Instant::now() + grace, hooks: false, floor: Duration::ZERO };
+        let order = StopOrder { deadline: after(grace), hooks: false, floor: Duration::ZERO };
         pod.stop.send_replace(Some(order));
     };
     loop {
@@ -40,7 +40,7 @@ pub(super) async fn issue(cx: Arc<Context>, pod: Arc<PodHandle>) {
             let grace = deletion_grace(&current);
             if given.is_none_or(|given| grace < given) {
                 given = Some(grace);
-                let order = StopOrder { deadline: Instant::now() + grace, hooks: true, floor: FLOOR };
+                let order = StopOrder { deadline: after(grace), hooks: true, floor: FLOOR };
                 pod.stop.send_replace(Some(order));
             }
         }
@@ -57,6 +57,12 @@ pub(super) async fn issue(cx: Arc<Context>, pod: Arc<PodHandle>) {
             },
         }
     }
+}
+
+/// The moment in so long; a pod may ask for more time than the clock has.
+pub(crate) fn after(time: Duration) -> Instant {
+    const NEVER: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
+    Instant::now() + time.min(NEVER)
 }
 
 /// How long the pod's spec gives its containers to end.
