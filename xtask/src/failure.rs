@@ -25,8 +25,10 @@ pub enum Exit {
     Threshold = 40,
     /// The load run is invalid: the generator could not keep its schedule.
     InvalidRun = 41,
-    /// Ctrl-C, or a polite kill.
+    /// Ctrl-C, a polite kill, or a terminal that was hung up.
     Interrupted = 130,
+    /// Whoever read stdout has left, as in `| head`: what a shell shows of a program that ends by SIGPIPE.
+    ReaderLeft = 141,
 }
 
 /// What to try next; printed as `hint: ...`.

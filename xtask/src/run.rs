@@ -29,10 +29,11 @@ pub fn main(cli: Cli) -> Exit {
     let exit = match cli.command {
         Command::Sandbox { command } => match runtime.block_on(clusters::sandbox::process(command)) {
             Ok(said) => {
+                let output = Output::new(cli.shared.output, false);
                 if let Some(text) = said {
-                    Output::new(cli.shared.output, false).data(&text);
+                    output.data(&text);
                 }
-                Exit::Done
+                output.delivered(Exit::Done, true)
             }
             Err(error) => output::report(&error),
         },
@@ -49,8 +50,7 @@ pub fn without_run(error: &clap::Error) -> Exit {
     let is_asked_for = matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion);
     let exit = if is_asked_for { Exit::Done } else { Exit::Usage };
     if !cli::wants_json(std::env::args_os()) {
-        let _ = error.print();
-        return exit;
+        return output::usage(error, exit);
     }
     let text = error.render().to_string();
     let text = text.trim().strip_prefix("error: ").unwrap_or(text.trim()).to_owned();
@@ -59,8 +59,9 @@ pub fn without_run(error: &clap::Error) -> Exit {
         ErrorKind::DisplayVersion => ("version", Ok(Summary::new())),
         _ => ("usage", Err(anyhow::anyhow!("{text}"))),
     };
-    Output::new(Format::Json, false).named(name).summary(&[], &result, exit);
-    exit
+    let output = Output::new(Format::Json, false).named(name);
+    output.summary(&[], &result, exit);
+    output.delivered(exit, true)
 }
 
 async fn run(shared: Shared, command: Command) -> Exit {
@@ -76,15 +77,22 @@ async fn run(shared: Shared, command: Command) -> Exit {
     };
     let signals = tokio::spawn(listen(Arc::clone(&cx)));
     let timer = tokio::spawn(limit(Arc::clone(&cx)));
+    // What only reads has nothing to go on for when nobody reads it; what changes the cluster goes on to its end.
+    let only_reads = cx.shared.dry_run || recorded(&command).is_none();
+    let reader = tokio::spawn(read(Arc::clone(&cx), only_reads));
     let result =
         if cx.shared.dry_run { plan::run(&cx, &command).await } else { dispatch(&cx, command).await };
     let result = cx.verdict(result);
     signals.abort();
     timer.abort();
+    reader.abort();
     let exit = result.as_ref().map_or_else(exit_of, |_| Exit::Done);
-    let spans = cx.spans().clone();
-    cx.output.summary(&spans, &result, exit);
-    exit
+    // That it was stopped for want of a reader is nothing to tell.
+    if !(only_reads && cx.output.reader_has_left()) {
+        let spans = cx.spans().clone();
+        cx.output.summary(&spans, &result, exit);
+    }
+    cx.output.delivered(exit, only_reads)
 }
 
 fn prepare(shared: Shared, output: Output, command: &Command) -> Result<Cx> {
@@ -138,6 +146,7 @@ async fn dispatch(cx: &Cx, command: Command) -> Result<Summary> {
 
 /// The first signal asks the run to stop; the second does not ask.
 async fn listen(cx: Arc<Cx>) {
+    let mut hang_up = if is_hang_up_ignored() { None } else { signal(SignalKind::hangup()).ok() };
     let (Ok(mut interrupt), Ok(mut terminate)) =
         (signal(SignalKind::interrupt()), signal(SignalKind::terminate()))
     else {
@@ -147,6 +156,7 @@ async fn listen(cx: Arc<Cx>) {
         tokio::select! {
             _ = interrupt.recv() => {}
             _ = terminate.recv() => {}
+            _ = async { hang_up.as_mut()?.recv().await }, if hang_up.is_some() => {}
         }
         if again {
             // The leash sees this process end, and kills every group that is still held.
@@ -154,6 +164,23 @@ async fn listen(cx: Arc<Cx>) {
         }
         cx.output.note("stopping; press Ctrl-C again to kill");
         cx.stop_interrupted();
+    }
+}
+
+/// Whether this process was started to outlive its terminal, as by `nohup`.
+fn is_hang_up_ignored() -> bool {
+    // Only Linux tells without a system call of our own; elsewhere a hang-up always counts.
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    let ignored = ignored.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
+    // Bit 0 is signal 1, SIGHUP.
+    ignored.is_some_and(|mask| mask & 1 == 1)
+}
+
+async fn read(cx: Arc<Cx>, only_reads: bool) {
+    if only_reads {
+        cx.output.reader_leaves().await;
+        cx.stop_failed();
     }
 }
 

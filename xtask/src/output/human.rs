@@ -1,18 +1,22 @@
 //! What a person sees: live lines on a terminal, plain lines elsewhere.
 
 use std::borrow::Cow;
-use std::collections::HashMap;
 use std::fmt::Write as _;
 use std::time::{Duration, Instant};
 
-use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
+use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-use super::style::{only_colour, painted, plain};
+use super::streams::{Terminal, tell};
+use super::style::{only_colour, painted, plain, safe};
 use super::{Event, Kind, State};
 use crate::failure::{Evidence, Exit, Hint, Printed, attached, paragraph};
 
-/// Without a terminal, a wait speaks when it is this old, and then at most this often.
-const PLAIN_WAIT_EVERY: Duration = Duration::from_secs(5);
+/// Without a terminal, a wait is shown when it is this old, and then at most this often.
+const WAIT_EVERY: Duration = Duration::from_secs(5);
+/// Without a terminal, nothing is silent for longer than this.
+const HEARTBEAT: Duration = Duration::from_secs(15);
+/// Live lines are drawn this often a second at most.
+const DRAWS_A_SECOND: u8 = 20;
 /// Width of the name column; the longest name is `ingress-controller`.
 const NAME_WIDTH: usize = 18;
 
@@ -20,63 +24,129 @@ pub(super) struct Human {
     live: Option<MultiProgress>,
     colour: bool,
     verbose: bool,
-    running: HashMap<String, Running>,
+    /// What is under way, in the order in which it began.
+    running: Vec<Running>,
+    /// When the last line was written.
+    spoke: Instant,
 }
 
+/// A step or gate that is under way.
 struct Running {
+    kind: Kind,
+    name: String,
     bar: Option<ProgressBar>,
-    last_wait: Instant,
+    began: Instant,
+    deadline: Option<Instant>,
+    /// What it is at, in its latest words.
+    words: String,
+    /// When it was last shown, or began; and the words.
+    shown: (Instant, String),
+}
+
+impl Running {
+    fn left(&self, now: Instant) -> String {
+        let left = self.deadline.map(|deadline| deadline.saturating_duration_since(now).as_secs_f64());
+        left.map(|seconds| format!(" ({seconds:.0} s left)")).unwrap_or_default()
+    }
+
+    fn line(&self, now: Instant) -> String {
+        let (label, seconds) = (label(self.kind, &self.name), (now - self.began).as_secs_f64());
+        let line = format!("… {label} {seconds:>5.1} s  {}{}", self.words, self.left(now));
+        line.trim_end().to_owned()
+    }
 }
 
 impl Human {
     pub(super) fn new(live: bool, colour: bool, verbose: bool) -> Human {
-        Human { live: live.then(MultiProgress::new), colour, verbose, running: HashMap::new() }
+        let live = live.then(|| {
+            let terminal = Box::new(Terminal(console::Term::buffered_stderr()));
+            MultiProgress::with_draw_target(ProgressDrawTarget::term_like_with_hz(terminal, DRAWS_A_SECOND))
+        });
+        Human { live, colour, verbose, running: Vec::new(), spoke: Instant::now() }
     }
 
     pub(super) fn event(&mut self, event: &Event) {
         match (event.kind, event.state) {
             (Kind::Warning, _) => self.note(&format!("warning: {}: {}", event.name, event.detail)),
             (Kind::Progress, _) => self.progress(event),
-            (Kind::Step | Kind::Gate, State::Start) => self.start(event),
-            (_, State::Wait) => self.wait(event),
+            (Kind::Step | Kind::Gate, State::Start) => self.start(event, Instant::now()),
+            (_, State::Wait) => self.wait(event, Instant::now()),
             (_, State::Done | State::Already | State::Failed) => self.end(event),
         }
     }
 
-    fn start(&mut self, event: &Event) {
+    fn start(&mut self, event: &Event, now: Instant) {
         let bar = self.live.as_ref().map(|live| {
             let bar = live.add(ProgressBar::new_spinner());
             bar.set_style(
                 ProgressStyle::with_template("{spinner} {prefix} {elapsed:>5}  {wide_msg}")
                     .unwrap_or_else(|_| ProgressStyle::default_spinner()),
             );
-            bar.set_prefix(label(event));
+            bar.set_prefix(label(event.kind, &event.name));
             bar.enable_steady_tick(Duration::from_millis(100));
             bar
         });
-        self.running.insert(event.name.clone(), Running { bar, last_wait: Instant::now() });
+        self.running.push(Running {
+            kind: event.kind,
+            name: event.name.clone(),
+            bar,
+            began: now,
+            deadline: None,
+            words: String::new(),
+            shown: (now, String::new()),
+        });
     }
 
-    fn wait(&mut self, event: &Event) {
-        let left = event.left_seconds.map(|s| format!(" ({s:.0} s left)")).unwrap_or_default();
-        let Some(running) = self.running.get_mut(&event.name) else { return };
-        if let Some(bar) = &running.bar {
-            bar.set_message(format!("{}{left}", event.detail));
-        } else if running.last_wait.elapsed() >= PLAIN_WAIT_EVERY {
-            running.last_wait = Instant::now();
-            self.note(&format!("… {} {:>5.1} s  {}{left}", label(event), event.seconds, event.detail));
+    /// The newest of that name: a step and its gate may share it.
+    fn find(&mut self, event: &Event) -> Option<&mut Running> {
+        self.running.iter_mut().rev().find(|running| running.name == event.name)
+    }
+
+    fn wait(&mut self, event: &Event, now: Instant) {
+        let Some(running) = self.find(event) else { return };
+        running.words = safe(&event.detail).into_owned();
+        running.deadline =
+            event.left_seconds.and_then(|left| now.checked_add(Duration::try_from_secs_f64(left).ok()?));
+        self.tick(now);
+    }
+
+    /// Shows what has lasted, with the time that is left by now.
+    pub(super) fn tick(&mut self, now: Instant) {
+        let is_silent = now.saturating_duration_since(self.spoke) >= HEARTBEAT;
+        let mut lines = Vec::new();
+        for running in &mut self.running {
+            if let Some(bar) = &running.bar {
+                bar.set_message(format!("{}{}", running.words, running.left(now)));
+                continue;
+            }
+            let (at, words) = &running.shown;
+            let is_due = *words != running.words && now.saturating_duration_since(*at) >= WAIT_EVERY;
+            if is_due || is_silent {
+                running.shown = (now, running.words.clone());
+                lines.push(running.line(now));
+            }
+        }
+        for line in lines {
+            self.note(&line);
         }
     }
 
-    fn progress(&self, event: &Event) {
-        match self.running.get(&event.name).and_then(|running| running.bar.as_ref()) {
-            Some(bar) => bar.set_message(event.detail.clone()),
-            None => self.note(&event.detail),
+    fn progress(&mut self, event: &Event) {
+        let Some(running) = self.find(event) else { return self.note(&event.detail) };
+        running.words = safe(&event.detail).into_owned();
+        match &running.bar {
+            Some(bar) => bar.set_message(running.words.clone()),
+            None => {
+                running.shown = (Instant::now(), running.words.clone());
+                self.note(&event.detail);
+            }
         }
     }
 
     fn end(&mut self, event: &Event) {
-        if let Some(bar) = self.running.remove(&event.name).and_then(|running| running.bar) {
+        if let Some(at) = self.running.iter().rposition(|running| running.name == event.name)
+            && let Some(bar) = self.running.remove(at).bar
+        {
             bar.finish_and_clear();
         }
         let mark = match event.state {
@@ -89,15 +159,18 @@ impl Human {
         } else {
             ""
         };
-        self.note(&format!("{mark} {} {:>5.1} s  {already}{}", label(event), event.seconds, event.detail));
+        let label = label(event.kind, &event.name);
+        self.note(&format!("{mark} {label} {:>5.1} s  {already}{}", event.seconds, event.detail));
     }
 
-    pub(super) fn note(&self, text: &str) {
-        let text = if self.colour { Cow::Owned(painted(text)) } else { Cow::Borrowed(text) };
-        self.suspend(|| eprintln!("{text}"));
+    pub(super) fn note(&mut self, text: &str) {
+        let text = safe(text);
+        let text = if self.colour { Cow::Owned(painted(&text)) } else { text };
+        self.spoke = Instant::now();
+        self.suspend(|| tell(&format!("{text}\n")));
     }
 
-    pub(super) fn trace(&self, text: &str) {
+    pub(super) fn trace(&mut self, text: &str) {
         if self.verbose {
             self.note(text);
         }
@@ -112,15 +185,15 @@ impl Human {
     }
 
     pub(super) fn finish(&mut self) {
-        for bar in self.running.drain().filter_map(|(_, running)| running.bar) {
+        for bar in self.running.drain(..).filter_map(|running| running.bar) {
             bar.finish_and_clear();
         }
     }
 }
 
 /// A gate is drawn as what it is to a step: a door behind it.
-fn label(event: &Event) -> String {
-    let name = if event.kind == Kind::Gate { format!("└ {}", event.name) } else { event.name.clone() };
+fn label(kind: Kind, name: &str) -> String {
+    let name = if kind == Kind::Gate { format!("└ {name}") } else { name.to_owned() };
     format!("{name:<width$}", width = NAME_WIDTH + 2)
 }
 
@@ -129,9 +202,9 @@ pub(super) fn failure(error: &anyhow::Error, exit: Exit, colour: bool) -> String
     let mut text = String::new();
     if let Some(Evidence(parts)) = attached(error) {
         for (heading, lines) in parts.iter().filter(|(_, lines)| !lines.is_empty()) {
-            let _ = writeln!(text, "  {heading}");
+            let _ = writeln!(text, "  {}", safe(heading));
             for line in lines {
-                let _ = writeln!(text, "    {line}");
+                let _ = writeln!(text, "    {}", safe(line));
             }
         }
     } else if let Some(printed) = attached::<Printed>(error) {
@@ -141,9 +214,79 @@ pub(super) fn failure(error: &anyhow::Error, exit: Exit, colour: bool) -> String
         }
     }
     let word = if exit == Exit::Interrupted { "interrupted" } else { "error" };
-    let _ = writeln!(text, "{word}: {}", paragraph(error));
+    let _ = writeln!(text, "{word}: {}", safe(&paragraph(error)));
     if let Some(Hint(hint)) = attached(error) {
-        let _ = writeln!(text, "hint: {hint}");
+        let _ = writeln!(text, "hint: {}", safe(hint));
     }
     if colour { painted(&text) } else { text }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn human() -> Human {
+        Human::new(false, false, false)
+    }
+
+    fn event(state: State, detail: &str, left_seconds: Option<f64>) -> Event {
+        Event {
+            kind: Kind::Gate,
+            name: "rollout".to_owned(),
+            state,
+            detail: detail.to_owned(),
+            at_seconds: 0.0,
+            seconds: 0.0,
+            left_seconds,
+        }
+    }
+
+    /// What each tick would show, at so many seconds.
+    fn shown(human: &mut Human, began: Instant, seconds: u64) -> Option<String> {
+        let now = began + Duration::from_secs(seconds);
+        human.tick(now);
+        let running = human.running.first()?;
+        (running.shown.0 == now).then(|| running.line(now))
+    }
+
+    #[test]
+    fn a_steady_wait_is_shown_after_five_seconds_with_its_latest_words() {
+        let (mut human, began) = (human(), Instant::now());
+        human.start(&event(State::Start, "", None), began);
+        human.wait(&event(State::Wait, "0 of 3 updated pods Ready", Some(600.0)), began);
+        human.wait(&event(State::Wait, "2 of 3 updated pods Ready", Some(600.0)), began);
+        assert_eq!(shown(&mut human, began, 4), None);
+        let line = shown(&mut human, began, 5).expect("the wait");
+        assert_eq!(line, "… └ rollout              5.0 s  2 of 3 updated pods Ready (595 s left)");
+        human.spoke = began + Duration::from_secs(5);
+        // The same words again are no news, until all has been silent for a while.
+        assert_eq!(shown(&mut human, began, 19), None);
+        let line = shown(&mut human, began, 20).expect("a heartbeat");
+        assert!(line.ends_with("20.0 s  2 of 3 updated pods Ready (580 s left)"), "{line}");
+    }
+
+    /// Whatever a pod, a log or a server wrote.
+    #[test]
+    fn a_failure_says_nothing_to_the_terminal_itself() {
+        use crate::failure::Attach as _;
+        let hostile = "\x1b[2J\x1b]0;owned\x07\u{9b}1A\u{202e}";
+        let evidence = Evidence(vec![(format!("log of {hostile}"), vec![hostile.to_owned()])]);
+        let error = anyhow::anyhow!("gate rollout: {hostile}").attach(evidence).hint(hostile);
+        for colour in [false, true] {
+            let text = failure(&error, Exit::GateDoomed, colour);
+            let own = if colour { text.matches("\x1b[").count() } else { 0 };
+            assert_eq!(text.matches('\x1b').count(), own, "{text:?}");
+            assert!(!text.contains(['\x07', '\u{9b}', '\u{202e}']), "{text:?}");
+            assert_eq!(text.matches(r"\u001b[2J\u001b]0;owned\u0007\u009b1A\u202e").count(), 4, "{text}");
+        }
+    }
+
+    #[test]
+    fn what_says_nothing_has_a_heartbeat_too() {
+        let (mut human, began) = (human(), Instant::now());
+        human.start(&event(State::Start, "", None), began);
+        human.spoke = began;
+        assert_eq!(shown(&mut human, began, 14), None);
+        assert_eq!(shown(&mut human, began, 15).as_deref(), Some("… └ rollout             15.0 s"));
+    }
 }

@@ -1,17 +1,19 @@
 //! All that is printed goes through here. Steps and gates emit [`Event`]s; this module alone decides what a
 //! person or a program sees of them: data on stdout, everything else on stderr.
-#![allow(clippy::print_stdout, clippy::print_stderr)]
 
 mod human;
+mod streams;
 mod style;
 mod timing;
 
 use std::fs::File;
 use std::io::{IsTerminal as _, Write as _};
 use std::path::Path;
-use std::sync::{Mutex, PoisonError};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, anyhow};
+use parking_lot::Mutex;
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
@@ -82,7 +84,24 @@ pub struct Output {
     format: Format,
     command: &'static str,
     log: Mutex<Option<File>>,
-    human: Mutex<human::Human>,
+    human: Arc<Mutex<human::Human>>,
+    delivery: streams::Delivery,
+}
+
+/// How often it is looked whether a wait has become old enough to be shown.
+const TICK: Duration = Duration::from_millis(250);
+
+/// Shows what lasts, without an event; ends with the output.
+fn tick(human: &Arc<Mutex<human::Human>>) {
+    let human = Arc::downgrade(human);
+    // A thread of its own: what lasts may be what keeps the runtime busy. Without it, waits are shown by events alone.
+    let _ = std::thread::Builder::new().name("output".to_owned()).spawn(move || {
+        while let Some(human) = human.upgrade() {
+            human.lock().tick(Instant::now());
+            drop(human);
+            std::thread::sleep(TICK);
+        }
+    });
 }
 
 impl Output {
@@ -92,7 +111,12 @@ impl Output {
         // A terminal that can't move its cursor is written to line by line.
         let live = format == Format::Human && stderr.is_terminal() && anstyle_query::term_supports_color();
         let human = human::Human::new(live, style::is_wanted(&stderr), verbose);
-        Output { format, command: "", log: Mutex::new(None), human: Mutex::new(human) }
+        let human = Arc::new(Mutex::new(human));
+        if format == Format::Human {
+            tick(&human);
+        }
+        let delivery = streams::Delivery::default();
+        Output { format, command: "", log: Mutex::new(None), human, delivery }
     }
 
     /// The command whose run this reports, as its summary names it.
@@ -109,7 +133,7 @@ impl Output {
     /// From now on every event is also kept in `path`, one JSON object a line.
     pub fn log_to(&self, path: &Path) -> Result<()> {
         let file = File::create(path).with_context(|| format!("creating {}", path.display()))?;
-        *lock(&self.log) = Some(file);
+        *self.log.lock() = Some(file);
         Ok(())
     }
 
@@ -118,37 +142,54 @@ impl Output {
         let line = serde_json::to_string(event).unwrap_or_default();
         self.json_line(&line);
         if self.format == Format::Human {
-            lock(&self.human).event(event);
+            self.human.lock().event(event);
         }
     }
 
     /// A line for a person that belongs to no step.
     pub fn note(&self, text: &str) {
         match self.format {
-            Format::Human => lock(&self.human).note(text),
-            Format::Json => eprintln!("{text}"),
+            Format::Human => self.human.lock().note(text),
+            Format::Json => streams::tell(&format!("{}\n", style::safe(text))),
         }
     }
 
     /// A line that only `-v` shows: a command about to run, a line that it printed.
     pub fn trace(&self, text: &str) {
         if self.format == Format::Human {
-            lock(&self.human).trace(text);
+            self.human.lock().trace(text);
         }
     }
 
-    /// A command's data, the one thing for stdout.
+    /// A command's data, the one thing for stdout: as it is to a file or a pipe, and fit for it to a terminal.
     pub fn data(&self, text: &str) {
-        lock(&self.human).suspend(|| {
-            let mut stdout = std::io::stdout().lock();
-            // A reader that left (`| head`) is no failure of ours.
-            let _ = writeln!(stdout, "{text}").and_then(|()| stdout.flush());
-        });
+        let text = if std::io::stdout().is_terminal() { style::safe(text) } else { text.into() };
+        self.human.lock().suspend(|| self.delivery.give(&format!("{text}\n")));
+    }
+
+    /// Ends when whoever reads stdout leaves.
+    pub async fn reader_leaves(&self) {
+        self.delivery.reader_leaves().await;
+    }
+
+    /// Whether whoever read stdout has left.
+    pub fn reader_has_left(&self) -> bool {
+        self.delivery.reader_has_left()
+    }
+
+    /// How the process ends, whose work ended with `exit`: data that could not be written is a failure, and what only
+    /// reads has come to nothing without a reader.
+    pub fn delivered(&self, exit: Exit, only_reads: bool) -> Exit {
+        match self.delivery.failure() {
+            None if only_reads && self.reader_has_left() => Exit::ReaderLeft,
+            Some(error) if exit == Exit::Done => report(&anyhow!("writing to stdout: {error}")),
+            _ => exit,
+        }
     }
 
     /// The last thing of a run: the timing table, the failure with its evidence, the JSON summary.
     pub fn summary(&self, spans: &[Span], result: &Result<Map<String, Value>>, exit: Exit) {
-        lock(&self.human).finish();
+        self.human.lock().finish();
         let mut summary = Map::new();
         summary.insert("event".into(), "summary".into());
         summary.insert("schema".into(), SCHEMA.into());
@@ -178,16 +219,16 @@ impl Output {
         self.json_line(&Value::Object(summary).to_string());
         if self.format == Format::Human {
             if spans.len() > 1 && spans.iter().any(|span| span.seconds() >= WORTH_A_TABLE) {
-                eprint!("\n{}", table(spans));
+                streams::tell(&format!("\n{}", table(spans)));
             }
             if let Err(error) = result {
-                eprint!("{}", human::failure(error, exit, self.colour()));
+                streams::tell(&human::failure(error, exit, self.colour()));
             }
         }
     }
 
     fn json_line(&self, line: &str) {
-        if let Some(file) = lock(&self.log).as_mut() {
+        if let Some(file) = self.log.lock().as_mut() {
             let _ = writeln!(file, "{line}");
         }
         if self.format == Format::Json {
@@ -199,10 +240,16 @@ impl Output {
 /// The failure of a command that has no run, such as bad input before anything began.
 pub fn report(error: &anyhow::Error) -> Exit {
     let exit = exit_of(error);
-    eprint!("{}", human::failure(error, exit, style::is_wanted(&std::io::stderr())));
+    streams::tell(&human::failure(error, exit, style::is_wanted(&std::io::stderr())));
     exit
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+/// What the command line's reader has to say, help and version on stdout or a mistake on stderr; ends with `exit`.
+pub fn usage(said: &clap::Error, exit: Exit) -> Exit {
+    match said.print().and_then(|()| std::io::stdout().flush()) {
+        Ok(()) => exit,
+        Err(_) if said.use_stderr() => exit,
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Exit::ReaderLeft,
+        Err(error) => report(&anyhow!("writing to stdout: {error}")),
+    }
 }

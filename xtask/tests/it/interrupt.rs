@@ -57,6 +57,15 @@ fn ctrl_c_during_each_step_leaves_nothing_behind_and_the_next_up_goes_on() {
     world.run_ok(&["up"]);
 }
 
+/// As when the terminal is closed.
+#[test]
+fn a_hang_up_is_a_polite_end() {
+    let world = World::sandbox();
+    let (code, took) = stop_at(&world, &["up"], "rollout", "-HUP").expect("the rollout never started");
+    assert_eq!(code, Some(130));
+    assert!(took < Duration::from_secs(3), "{took:?}");
+}
+
 #[test]
 fn a_killed_up_leaves_nothing_behind_and_the_next_one_recovers() {
     let world = World::sandbox();

@@ -14,4 +14,5 @@ mod load_without;
 mod minikube;
 mod minikube_profile;
 mod sandbox;
+mod streams;
 mod world;
