@@ -12,6 +12,7 @@ use crate::commands::Commands;
 use crate::failure::{Attach as _, Cancelled, Exit};
 use crate::options::Shared;
 use crate::output::{Output, Span, State};
+use crate::proc;
 
 /// One run of one command.
 pub struct Cx {
@@ -55,12 +56,12 @@ struct Stop {
 
 impl Cx {
     /// For the workspace around the current folder.
+    ///
+    /// # Errors
+    /// Outside of a workspace, or when Cargo can't say where its target folder is; exit code 10.
     pub fn new(shared: Shared, output: Output, leash: leash::Leash) -> Result<Cx> {
         let root = workspace_root()?;
-        let target = match std::env::var_os("CARGO_TARGET_DIR") {
-            Some(dir) => root.join(dir),
-            None => root.join("target"),
-        };
+        let target = target_folder(&root)?;
         Ok(Cx {
             root,
             target,
@@ -219,4 +220,24 @@ fn workspace_root() -> Result<PathBuf> {
     }
     let lost = || -> Result<PathBuf> { bail!("no Cargo workspace at or above {}", here.display()) };
     lost().hint("run this inside a clone of the repository").exit(Exit::Preflight)
+}
+
+/// Where Cargo builds, by its own word: a variable, any of its configuration files, or its default may decide.
+fn target_folder(root: &Path) -> Result<PathBuf> {
+    #[derive(serde::Deserialize)]
+    struct Metadata {
+        target_directory: PathBuf,
+    }
+    let sh = proc::shell()?;
+    let cargo = proc::cargo();
+    let command = xshell::cmd!(sh, "{cargo} metadata --no-deps --offline --format-version=1");
+    let command = proc::Command::from(command).current_dir(root);
+    let ask = || -> Result<Metadata> {
+        serde_json::from_str(&proc::output(command)?).context("reading what `cargo metadata` printed")
+    };
+    let metadata = ask()
+        .context("asking Cargo for its target folder")
+        .hint("`cargo metadata --no-deps` in this folder says what is wrong")
+        .exit(Exit::Preflight)?;
+    Ok(metadata.target_directory)
 }

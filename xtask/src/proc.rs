@@ -4,7 +4,7 @@
 use std::ffi::OsStr;
 use std::fmt;
 use std::os::unix::process::CommandExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
@@ -236,6 +236,26 @@ impl<R: tokio::io::AsyncRead + Unpin> Lines<R> {
         self.line.clear();
         Ok(Some(line))
     }
+}
+
+/// Cargo: itself it runs this tool and says by which path; without it, the one on PATH.
+#[must_use]
+pub fn cargo() -> PathBuf {
+    std::env::var_os("CARGO").map_or_else(|| PathBuf::from("cargo"), PathBuf::from)
+}
+
+/// What a command prints that is over in a moment, before there is a run that could be stopped.
+///
+/// # Errors
+/// When it can't be spawned, or ends badly (quoting what it said).
+pub fn output(command: Command) -> Result<String> {
+    let shown = command.to_string();
+    let mut command = command.inner;
+    let output = command.stdin(Stdio::null()).output().with_context(|| format!("starting `{shown}`"))?;
+    if !output.status.success() {
+        bail!("`{shown}` {}: {}", ending(output.status), String::from_utf8_lossy(&output.stderr).trim());
+    }
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
 /// Runs a command whose output is data, or only its success is of interest, outside any step.

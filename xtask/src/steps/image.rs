@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, anyhow};
 use sandbox::images::ImageLayout;
+use serde::Deserialize;
 use sha2::{Digest as _, Sha256};
 use xshell::cmd;
 
@@ -23,6 +24,8 @@ pub const REPOSITORY: &str = "simple-model-api";
 const PACKAGE: &str = "simple-model-api";
 /// Where the app's sources are, in the workspace.
 const APP: &str = "app";
+/// Files that decide how the app is compiled, where they are there.
+const SETTINGS: [&str; 4] = [".cargo/config.toml", ".cargo/config", "rust-toolchain.toml", "rust-toolchain"];
 /// Folders of the app that do not end up in the image.
 const NOT_IN_IMAGE: [&str; 4] = ["tests", "benches", "fuzz", "target"];
 
@@ -72,6 +75,8 @@ pub async fn run(
 fn recipe(cx: &Cx, weights: &Weights) -> Result<Recipe> {
     let mut hash = Sha256::new();
     let mut inputs = vec![cx.root.join("Cargo.toml"), cx.root.join("Cargo.lock")];
+    let settings = SETTINGS.iter().map(|name| cx.root.join(name));
+    inputs.extend(settings.filter(|path| path.is_file()));
     sources(&cx.root.join(APP), &mut inputs)?;
     for path in inputs {
         let name = path.strip_prefix(&cx.root).unwrap_or(&path).to_string_lossy().into_owned();
@@ -123,10 +128,13 @@ pub enum Linkage {
 /// When there is no current folder.
 pub fn compile_command(linkage: Linkage) -> Result<Command> {
     let sh = proc::shell()?;
-    // Cargo itself runs this tool and says by which path; without it, the one on PATH.
-    let cargo = std::env::var_os("CARGO").map_or_else(|| PathBuf::from("cargo"), PathBuf::from);
-    // `rustc`, since its last arguments reach the binary alone: all below it is compiled once for both linkages.
-    let build = cmd!(sh, "{cargo} rustc --release --locked --package {PACKAGE} --bin {PACKAGE}");
+    let cargo = proc::cargo();
+    // `rustc`, since its last arguments reach the binary alone: all below it is compiled once for both linkages. The
+    // messages say where the binary went, which is up to Cargo's configuration.
+    let build = cmd!(
+        sh,
+        "{cargo} rustc --release --locked --package {PACKAGE} --bin {PACKAGE} --message-format=json-render-diagnostics"
+    );
     Ok(match linkage {
         Linkage::Host => build,
         Linkage::Static => build.args(["--", "-Ctarget-feature=+crt-static"]),
@@ -134,20 +142,41 @@ pub fn compile_command(linkage: Linkage) -> Result<Command> {
     .into())
 }
 
-/// Compiles the app on this machine. Returns the binary.
+/// Compiles the app on this machine. Returns the binary that Cargo says it made.
 ///
 /// # Errors
 /// When the build fails.
 pub async fn compile(cx: &Cx, step: &Running<'_>, linkage: Linkage) -> Result<PathBuf> {
     step.at("compiling the app");
     let command = compile_command(linkage)?.current_dir(&cx.root);
-    proc::run(cx, step, command)
+    let words = |line: &str| (!line.starts_with('{')).then(|| line.trim().to_owned());
+    let messages = proc::run_with(cx, step, command, words)
         .await
         .context("compiling the app")
         .hint("the compiler's own words are above")?;
-    let binary = cx.target.join("release").join(PACKAGE);
-    ensure!(binary.is_file(), "the build succeeded, but there is no {}", binary.display());
-    Ok(binary)
+    executable(&messages)
+        .ok_or_else(|| anyhow!("the build succeeded, but Cargo names no executable of {PACKAGE}"))
+        .hint("a `build.rustc-wrapper` or an alias may keep Cargo's messages back; see `cargo config get build`")
+}
+
+/// The app's binary, from Cargo's messages: one JSON object a line.
+fn executable(messages: &str) -> Option<PathBuf> {
+    #[derive(Deserialize)]
+    struct Message {
+        reason: String,
+        target: Option<Target>,
+        executable: Option<PathBuf>,
+    }
+    #[derive(Deserialize)]
+    struct Target {
+        name: String,
+    }
+    let messages = messages.lines().filter_map(|line| serde_json::from_str::<Message>(line).ok());
+    messages
+        .filter(|message| message.reason == "compiler-artifact")
+        .filter(|message| message.target.as_ref().is_some_and(|target| target.name == PACKAGE))
+        .filter_map(|message| message.executable)
+        .next_back()
 }
 
 /// What the sandbox's image consists of.
@@ -218,4 +247,22 @@ pub async fn stage(cx: &Cx, step: &Running<'_>, recipe: &Recipe, folder: &Path) 
         Ok(())
     };
     tokio::task::block_in_place(fresh)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_binary_is_the_one_that_cargo_names() {
+        let messages = r#"{"reason":"compiler-artifact","target":{"name":"rten"},"executable":null,"fresh":true}
+{"reason":"build-script-executed","package_id":"ort","out_dir":"/out"}
+a wrapper's own words
+{"reason":"compiler-artifact","target":{"name":"simple_model_api"},"executable":null}
+{"reason":"compiler-artifact","target":{"name":"simple-model-api"},"executable":"/else/x86_64/release/simple-model-api"}
+{"reason":"build-finished","success":true}"#;
+        let binary = executable(messages);
+        assert_eq!(binary.as_deref(), Some(Path::new("/else/x86_64/release/simple-model-api")));
+        assert_eq!(executable(r#"{"reason":"build-finished","success":true}"#), None);
+    }
 }

@@ -2,6 +2,7 @@
 
 mod arguments;
 mod bad_input;
+mod declared;
 mod doctor;
 mod faults;
 mod interrupt;

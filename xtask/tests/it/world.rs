@@ -14,6 +14,8 @@ pub(crate) struct World {
     pub(crate) profile: String,
     pub(crate) root: PathBuf,
     env: BTreeMap<String, String>,
+    /// Variables of the test's own environment that the tool must not see.
+    unset: Vec<String>,
     scratch: tempfile::TempDir,
 }
 
@@ -38,7 +40,7 @@ impl World {
         ];
         let env = env.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
         let scratch = tempfile::tempdir().expect("a scratch folder");
-        World { profile, root: workspace(), env, scratch }
+        World { profile, root: workspace(), env, unset: Vec::new(), scratch }
     }
 
     /// Stand-ins for minikube and docker on PATH, a sandbox behind them.
@@ -57,6 +59,11 @@ impl World {
         self.env.insert(name.to_owned(), value.to_string());
     }
 
+    pub(crate) fn unset(&mut self, name: &str) {
+        self.env.remove(name);
+        self.unset.push(name.to_owned());
+    }
+
     /// A folder that goes with the test.
     pub(crate) fn scratch(&self) -> &Path {
         self.scratch.path()
@@ -70,26 +77,45 @@ impl World {
     /// Replaces the workspace by a copy of its outside, whose manifests may be changed: the app is the real one.
     pub(crate) fn own_workspace(&mut self) -> PathBuf {
         let root = self.scratch().join("workspace");
-        std::fs::create_dir_all(root.join("kubernetes")).expect("making the workspace");
+        std::fs::create_dir_all(&root).expect("making the workspace");
         for name in ["Cargo.toml", "Cargo.lock"] {
             std::fs::copy(self.root.join(name), root.join(name)).expect("copying");
         }
         for name in ["app", "sandbox", "xtask"] {
             std::os::unix::fs::symlink(self.root.join(name), root.join(name)).expect("linking");
         }
-        for entry in std::fs::read_dir(self.root.join("kubernetes")).expect("listing") {
-            let entry = entry.expect("listing");
-            std::fs::copy(entry.path(), root.join("kubernetes").join(entry.file_name())).expect("copying");
-        }
+        self.copy_manifests(&root);
         self.set("CARGO_TARGET_DIR", target().display());
         self.root.clone_from(&root);
         root
+    }
+
+    /// Copies the shipped `kubernetes/` into a folder.
+    pub(crate) fn copy_manifests(&self, into: &Path) {
+        let to = into.join("kubernetes");
+        std::fs::create_dir_all(&to).expect("making the folder");
+        for entry in std::fs::read_dir(self.root.join("kubernetes")).expect("listing") {
+            let entry = entry.expect("listing");
+            std::fs::copy(entry.path(), to.join(entry.file_name())).expect("copying");
+        }
+    }
+
+    /// Applies an edit, written as git writes it, to the copy of `kubernetes/` in a folder.
+    pub(crate) fn patch(&self, folder: &Path, patch: &Path) {
+        let mut git = Command::new("git");
+        // No repository around the folder shall say which files are its.
+        git.arg("apply").arg(patch).current_dir(folder).env("GIT_CEILING_DIRECTORIES", self.scratch());
+        let ran = Ran::of(&mut git);
+        assert_eq!(ran.code, 0, "{}: {}", patch.display(), ran.stderr);
     }
 
     /// The tool's command line, ready to be started.
     pub(crate) fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_xtask"));
         command.args(args).current_dir(&self.root).envs(&self.env).stdin(Stdio::null());
+        for name in &self.unset {
+            command.env_remove(name);
+        }
         // What the developer's shell has set must not decide how a test goes.
         for name in ["KUBECONFIG", "DOCKER_HOST"] {
             if !self.env.contains_key(name) {
@@ -163,15 +189,9 @@ impl World {
     /// kubectl, pinned to this cluster.
     pub(crate) fn kubectl(&self, args: &[&str]) -> Ran {
         let kubeconfig = self.run_ok(&["kubeconfig"]).stdout;
-        let began = Instant::now();
-        let output = Command::new("kubectl")
-            .args(["--kubeconfig", kubeconfig.trim()])
-            .args(args)
-            .env("HOME", self.scratch())
-            .stdin(Stdio::null())
-            .output()
-            .expect("kubectl must be on PATH; the README's test section says how to install it");
-        Ran::from(&output, began.elapsed())
+        let mut command = Command::new("kubectl");
+        command.args(["--kubeconfig", kubeconfig.trim()]).args(args);
+        Ran::of(command.env("HOME", self.scratch()))
     }
 
     /// Processes that carry this test's profile or scratch folder in their command line or environment.
@@ -226,6 +246,15 @@ impl Drop for World {
 }
 
 impl Ran {
+    /// Runs a program to its end.
+    pub(crate) fn of(command: &mut Command) -> Ran {
+        let began = Instant::now();
+        let output = command.stdin(Stdio::null()).output();
+        let program = command.get_program().to_string_lossy();
+        let missing = "must be on PATH; the README's test section says how to install it";
+        Ran::from(&output.unwrap_or_else(|error| panic!("{program} {missing}: {error}")), began.elapsed())
+    }
+
     fn from(output: &Output, took: Duration) -> Ran {
         Ran {
             code: output.status.code().unwrap_or(-1),
