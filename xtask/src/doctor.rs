@@ -96,7 +96,7 @@ async fn look(cx: &Cx, choice: &Choice) -> Result<Vec<Finding>> {
         Ok(running) => (running, None),
         Err(why) => (None, Some(why)),
     };
-    let manifests = manifests::read(&cx.root.join("kubernetes"));
+    let manifests = manifests::read(&cx.root.join("kubernetes"), &cx.shared.namespace);
     let mut findings = tools::look(cx, choice).await?;
     let problems = choice.kind.problems(cx).await?;
     findings.extend(cluster(&cx.commands, choice, running.as_ref(), trouble, problems));

@@ -31,7 +31,7 @@ pub async fn run(branch: &mut Branch<'_>, delete: bool) -> Result<Summary> {
     let whole_cluster_goes = delete || matches!(choice.kind, Kind::Sandbox(_));
     // Objects of a cluster that goes as a whole go with it.
     if !whole_cluster_goes && let Some(cluster) = choice.kind.find(cx).await? {
-        let manifests = crate::manifests::read(&cx.root.join("kubernetes"))?;
+        let manifests = crate::manifests::read(&cx.root.join("kubernetes"), &cx.shared.namespace)?;
         remove(branch, &cluster, &manifests).await?;
     }
     step(branch, "stop", async |step| choice.kind.stop(cx, step, delete).await).await?;

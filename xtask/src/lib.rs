@@ -18,6 +18,7 @@ pub mod logs;
 pub mod manifests;
 pub mod options;
 pub mod output;
+pub mod owned;
 pub mod pipeline;
 pub mod plan;
 pub mod proc;

@@ -4,13 +4,13 @@ use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, anyhow};
+use anyhow::{Result, anyhow};
 use clap::Args;
 use futures::AsyncBufReadExt as _;
 use futures::stream::{FuturesUnordered, StreamExt as _};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{ContainerStatus, Pod};
-use kube::api::{ListParams, LogParams};
+use kube::api::LogParams;
 use kube::runtime::{WatchStreamExt as _, watcher};
 use kube::{Api, ResourceExt};
 use serde_json::json;
@@ -20,6 +20,7 @@ use crate::cx::Cx;
 use crate::failure::{Attach as _, Exit};
 use crate::gates::watch::reason;
 use crate::options::{Format, duration};
+use crate::owned::Owner;
 use crate::summary::Summary;
 
 /// A stream that breaks while its container runs is taken up again after this.
@@ -53,12 +54,13 @@ type Run = (String, String, String, i32);
 /// When no cluster runs (exit code 10), no pod has that name, or the API refuses.
 pub async fn run(cx: &Cx, args: &LogsArgs) -> Result<Summary> {
     let cluster = clusters::choose(cx).await?.kind.expect(cx).await?;
-    let manifests = crate::manifests::read(&cx.root.join("kubernetes"))?;
+    let manifests = crate::manifests::read(&cx.root.join("kubernetes"), &cx.shared.namespace)?;
     let api: Api<Pod> = Api::namespaced(cluster.client.clone(), &cx.shared.namespace);
-    let logs = Logs { cx, args, api, current: RefCell::default() };
-    let selector = manifests.pod_selector();
+    let name = manifests.deployment_name();
     cx.unless_stopped(async {
-        if args.follow { logs.follow(&selector).await } else { logs.show(&selector).await }
+        let owner = Owner::of(&cluster.client, &cx.shared.namespace, name).await?;
+        let logs = Logs { cx, args, api, owner, current: RefCell::default() };
+        if args.follow { logs.follow().await } else { logs.show(name).await }
     })
     .await?;
     Ok(Summary::new())
@@ -68,20 +70,17 @@ struct Logs<'l> {
     cx: &'l Cx,
     args: &'l LogsArgs,
     api: Api<Pod>,
+    /// Other pods may have the app's labels: whose a pod is, its owner says.
+    owner: Owner,
     /// The containers that run, as the watch last saw them.
     current: RefCell<BTreeSet<Run>>,
 }
 
 impl Logs<'_> {
     /// Each container's log as it is now.
-    async fn show(&self, selector: &str) -> Result<()> {
+    async fn show(&self, deployment: &str) -> Result<()> {
         let namespace = &self.cx.shared.namespace;
-        let mut pods = self
-            .api
-            .list(&ListParams::default().labels(selector))
-            .await
-            .context("listing the app's pods")?
-            .items;
+        let mut pods = self.owner.pods().await?;
         if let Some(wanted) = &self.args.pod {
             let names: Vec<String> = pods.iter().map(ResourceExt::name_any).collect();
             pods.retain(|pod| pod.name_any() == *wanted);
@@ -95,7 +94,7 @@ impl Logs<'_> {
             }
         }
         if pods.is_empty() {
-            self.cx.output.note(&format!("no pod with {selector} in namespace {namespace}"));
+            self.cx.output.note(&format!("deployment/{deployment} has no pod in namespace {namespace}"));
         }
         for pod in &pods {
             for (pod, _, container, _) in begun(pod) {
@@ -110,11 +109,12 @@ impl Logs<'_> {
     }
 
     /// Each container's log as it grows, a restarted container's and a new pod's too.
-    async fn follow(&self, selector: &str) -> Result<()> {
-        let config = watcher::Config::default().labels(selector);
+    async fn follow(&self) -> Result<()> {
+        let config = watcher::Config::default().labels(&self.owner.selector);
         let mut events = watcher(self.api.clone(), config).default_backoff().boxed();
         let mut followers = FuturesUnordered::new();
         let mut followed = BTreeMap::new();
+        let mut own = BTreeSet::new();
         loop {
             let event = tokio::select! {
                 event = events.next() => event,
@@ -126,6 +126,12 @@ impl Logs<'_> {
                         continue;
                     }
                     let uid = pod.uid().unwrap_or_default();
+                    if !own.contains(&uid) {
+                        if !self.owner.owns(&pod).await? {
+                            continue;
+                        }
+                        own.insert(uid.clone());
+                    }
                     {
                         let mut current = self.current.borrow_mut();
                         current.retain(|run| run.1 != uid);

@@ -10,10 +10,9 @@ use crate::clusters::{self, Kind};
 use crate::cx::Cx;
 use crate::gates::{self, Gate};
 use crate::load::args::LoadArgs;
-use crate::manifests::Manifests;
+use crate::manifests::{Manifests, REPOSITORY};
 use crate::options::Format;
 use crate::steps::apply::FIELD_MANAGER;
-use crate::steps::image::REPOSITORY;
 use crate::steps::smoke::PICTURE;
 use crate::summary::Summary;
 
@@ -41,7 +40,7 @@ impl Planned {
 /// When the manifests can't be read.
 pub async fn run(cx: &Cx, command: &Command) -> Result<Summary> {
     let choice = clusters::choose(cx).await?;
-    let manifests = crate::manifests::read(&cx.root.join("kubernetes"))?;
+    let manifests = crate::manifests::read(&cx.root.join("kubernetes"), &cx.shared.namespace)?;
     let plan = match command {
         Command::Up => up(cx, &choice.kind, &manifests).await?,
         Command::Redeploy => redeploy(cx, &choice.kind, &manifests).await?,

@@ -15,7 +15,7 @@ pub async fn run(branch: &mut Branch<'_>) -> Result<Summary> {
     let cx = branch.cx;
     let choice = clusters::choose(cx).await?;
     let cluster = choice.kind.expect(cx).await?;
-    let manifests = crate::manifests::read(&cx.root.join("kubernetes"))?;
+    let manifests = crate::manifests::read(&cx.root.join("kubernetes"), &cx.shared.namespace)?;
     steps::smoke::run(branch, &cluster, &manifests).await?;
     Ok(entry(&cluster, &manifests))
 }

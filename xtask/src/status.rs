@@ -34,7 +34,7 @@ struct Row {
 /// When the manifests can't be read, or the run is told to stop; a closed gate is an answer, not an error.
 pub async fn run(cx: &Cx) -> Result<Summary> {
     let choice = clusters::choose(cx).await?;
-    let manifests = crate::manifests::read(&cx.root.join("kubernetes"))?;
+    let manifests = crate::manifests::read(&cx.root.join("kubernetes"), &cx.shared.namespace)?;
     let found = cx.unless_stopped(choice.kind.find(cx)).await?;
     let (rows, mut summary) = match &found {
         None => {
@@ -133,9 +133,11 @@ mod tests {
             row("rollout", async { Ok(Verdict::Closed("2 of 3 updated pods Ready".into())) }).await,
             row("route", async { Ok(Verdict::Doomed("nothing listens".into(), "".into())) }).await,
         ];
-        let manifests =
-            crate::manifests::read(&std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../kubernetes"))
-                .expect("the shipped manifests");
+        let manifests = crate::manifests::read(
+            &std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../kubernetes"),
+            "default",
+        )
+        .expect("the shipped manifests");
         insta::assert_snapshot!(table(&rows, None, &manifests), @r"
         ✓ cluster            open    API ready, node sandbox Ready
         … rollout            closed  2 of 3 updated pods Ready

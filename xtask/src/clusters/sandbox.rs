@@ -12,6 +12,7 @@ use crate::cli::SandboxProcess;
 use crate::cx::Cx;
 use crate::failure::{Attach as _, Cancelled, Printed};
 use crate::image::Digests;
+use crate::manifests::REPOSITORY;
 use crate::pipeline::{Outcome, Running};
 use crate::proc;
 use crate::proc::excerpt::Excerpt;
@@ -264,7 +265,7 @@ pub async fn process(command: SandboxProcess) -> Result<Option<String>> {
             return Ok(Some(client.request_text(request).await.context("asking the sandbox for a fault")?));
         }
         SandboxProcess::Import { home, tag, id, folder } => {
-            let layout = image::layout(&folder.join(image::REPOSITORY), &folder.join("model"));
+            let layout = image::layout(&folder.join(REPOSITORY), &folder.join("model"));
             let store = Home::new(home).images()?;
             let id = match id {
                 Some(id) => store.import_as(&tag, &layout, &id)?,

@@ -40,7 +40,7 @@ pub(super) async fn look(
     manifests: &Manifests,
 ) -> Result<Vec<Finding>> {
     let asked = match running {
-        Some(cluster) => of_cluster(cluster, &manifests.pod_selector()).await,
+        Some(cluster) => of_cluster(cluster, manifests.pod_selector()).await,
         None => choice.kind.size(cx).await.map(|size| {
             let free = BTreeMap::from([("memory", size.memory_bytes as f64), ("cpu", f64::from(size.cpus))]);
             vec![Room { name: size.of, free }]

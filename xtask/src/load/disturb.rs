@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
 use k8s_openapi::api::core::v1::Pod;
-use kube::api::{DeleteParams, ListParams, Patch, PatchParams};
+use kube::api::{DeleteParams, Patch, PatchParams, Preconditions};
 use kube::{Api, Client, ResourceExt as _};
 use serde_json::json;
 
@@ -16,6 +16,7 @@ use crate::gates;
 use crate::gates::ingress_lease::NAMESPACE as INGRESS_NAMESPACE;
 use crate::gates::rollout::Rollout;
 use crate::manifests::Manifests;
+use crate::owned::Owner;
 use crate::pipeline::Branch;
 use crate::steps::apply::FIELD_MANAGER;
 use crate::steps::restart::annotate;
@@ -155,13 +156,16 @@ impl<'p> Prepared<'p> {
 
     async fn delete(&self, params: &DeleteParams, how: &str) -> Result<String> {
         let pods: Api<Pod> = Api::namespaced(self.client.clone(), self.namespace);
-        let selector = self.manifests.pod_selector();
-        let all =
-            pods.list(&ListParams::default().labels(&selector)).await.context("listing the app's pods")?;
+        let deployment = self.manifests.deployment_name();
+        let own = Owner::of(self.client, self.namespace, deployment).await?.pods().await?;
         let is_well = |pod: &&Pod| gates::pod::is_ready(pod) && pod.metadata.deletion_timestamp.is_none();
-        let pod = all.items.iter().find(is_well).ok_or_else(|| anyhow!("no pod with {selector} is Ready"))?;
+        let pod =
+            own.iter().find(is_well).ok_or_else(|| anyhow!("no pod of deployment/{deployment} is Ready"))?;
         let name = pod.name_any();
-        pods.delete(&name, params).await.with_context(|| format!("deleting {name}"))?;
+        // Another pod that has come to that name is not the one that was looked at.
+        let this = Preconditions { uid: pod.uid(), resource_version: None };
+        let params = DeleteParams { preconditions: Some(this), ..params.clone() };
+        pods.delete(&name, &params).await.with_context(|| format!("deleting {name}"))?;
         Ok(format!("pod {name} {how}"))
     }
 }

@@ -17,10 +17,9 @@ use crate::failure::{Attach as _, Exit};
 use crate::gates;
 use crate::gates::ingress_lease::{CONTROLLER_PODS, NAMESPACE as INGRESS_NAMESPACE};
 use crate::gates::rollout::Rollout;
-use crate::manifests::Manifests;
+use crate::manifests::{Manifests, REPOSITORY};
 use crate::pipeline::{Branch, Outcome, step};
 use crate::steps::apply::FIELD_MANAGER;
-use crate::steps::image::REPOSITORY;
 
 /// The ConfigMap by which the sandbox's ingress controller is told its pace.
 const PROXY_CONFIG: &str = "sandbox-faults";

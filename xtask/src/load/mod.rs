@@ -68,7 +68,7 @@ pub async fn run(branch: &mut Branch<'_>, args: &LoadArgs) -> Result<Summary> {
     let choice = clusters::choose(cx).await?;
     cx.output.note(&format!("{}: {}", choice.kind.name(), choice.why));
     let cluster = choice.kind.expect(cx).await?;
-    let manifests = crate::manifests::read(&cx.root.join("kubernetes"))?;
+    let manifests = crate::manifests::read(&cx.root.join("kubernetes"), &cx.shared.namespace)?;
 
     let mut experiment = match args.without {
         Some(protection) => Some(Experiment::new(cx, protection, &cluster, &manifests)?),
@@ -131,7 +131,7 @@ impl Scene<'_> {
         let dir = cx.run_dir.clone().context("the run has no folder")?;
         let target = target(cx, cluster, manifests, self.args.get.as_deref()).await?;
         let selector = manifests.pod_selector();
-        let witness = Witness::start(&cluster.client, &cx.shared.namespace, &selector, &dir).await?;
+        let witness = Witness::start(&cluster.client, &cx.shared.namespace, selector, &dir).await?;
         let canary = Target::get(&cluster.entry, manifests.host(), "/health").await?;
         if gated {
             ready::canary(branch, &witness, &canary).await?;

@@ -14,12 +14,11 @@ use crate::cx::Cx;
 use crate::failure::Attach as _;
 use crate::gates;
 use crate::image::Digests;
+use crate::manifests::REPOSITORY;
 use crate::pipeline::{Branch, Done, Running, step};
-use crate::proc::{self, Command};
+use crate::proc::{self, Command, Heard};
 use crate::steps::weights::Weights;
 
-/// The image's name, without the tag; the manifests use it.
-pub const REPOSITORY: &str = "simple-model-api";
 /// The Cargo package and the binary that it makes.
 const PACKAGE: &str = "simple-model-api";
 /// Where the app's sources are, in the workspace.
@@ -149,7 +148,10 @@ pub fn compile_command(linkage: Linkage) -> Result<Command> {
 pub async fn compile(cx: &Cx, step: &Running<'_>, linkage: Linkage) -> Result<PathBuf> {
     step.at("compiling the app");
     let command = compile_command(linkage)?.current_dir(&cx.root);
-    let words = |line: &str| (!line.starts_with('{')).then(|| line.trim().to_owned());
+    let words = |line: &str| {
+        let is_message = line.starts_with('{');
+        Heard { live: (!is_message).then(|| line.trim().to_owned()), quote: !is_message }
+    };
     let messages = proc::run_with(cx, step, command, words)
         .await
         .context("compiling the app")

@@ -21,8 +21,8 @@ pub struct Checked {
 /// Exit code 10, with every problem and its cure.
 pub async fn run(branch: &mut Branch<'_>, choice: &Choice) -> Result<Done<Checked>> {
     let cx = branch.cx;
-    step(branch, "preflight", async |_| {
-        let manifests = manifests::read(&cx.root.join("kubernetes"));
+    step(branch, "preflight", async |step| {
+        let manifests = manifests::read(&cx.root.join("kubernetes"), &cx.shared.namespace);
         let mut problems = cx.unless_stopped(choice.kind.problems(cx)).await?;
         let manifests = match manifests {
             Ok(manifests) => Some(manifests),
@@ -34,6 +34,7 @@ pub async fn run(branch: &mut Branch<'_>, choice: &Choice) -> Result<Done<Checke
         };
         match manifests {
             Some(manifests) if problems.is_empty() => {
+                manifests.warnings.iter().for_each(|warning| step.warn(warning.as_str()));
                 let detail = format!("{}, {} objects to apply", choice.kind.name(), manifests.objects.len());
                 Ok(Outcome::Already(Checked { manifests }, detail))
             }

@@ -9,7 +9,6 @@ use bytes::Bytes;
 use http_body_util::{BodyExt as _, Full};
 use hyper_util::rt::TokioIo;
 use k8s_openapi::api::core::v1::Pod;
-use kube::api::ListParams;
 use kube::{Api, ResourceExt as _};
 use serde::Deserialize;
 
@@ -17,6 +16,7 @@ use crate::clusters::Cluster;
 use crate::cx::Cx;
 use crate::failure::{Attach as _, Exit};
 use crate::manifests::Manifests;
+use crate::owned::Owner;
 use crate::pipeline::{Branch, Done, Outcome, step};
 
 /// The contract of `GET /health`, which existing clients compare byte for byte.
@@ -115,9 +115,9 @@ async fn ask(
     picture: Bytes,
 ) -> Result<(String, Prediction)> {
     let api: Api<Pod> = Api::namespaced(cluster.client.clone(), &cx.shared.namespace);
-    let selector = manifests.pod_selector();
-    let pods = api.list(&ListParams::default().labels(&selector)).await.context("listing the app's pods")?;
-    let pod = newest_ready(pods.items).ok_or_else(|| anyhow!("no pod with {selector} is Ready"))?;
+    let deployment = manifests.deployment_name();
+    let own = Owner::of(&cluster.client, &cx.shared.namespace, deployment).await?.pods().await?;
+    let pod = newest_ready(own).ok_or_else(|| anyhow!("no pod of deployment/{deployment} is Ready"))?;
 
     let tunnel = async {
         let mut forward = api.portforward(&pod, &[PORT]).await?;

@@ -3,6 +3,7 @@
 mod arguments;
 mod bad_input;
 mod declared;
+mod declared_reading;
 mod doctor;
 mod faults;
 mod interrupt;

@@ -11,6 +11,7 @@ use super::{DOCKER, Minikube, words};
 use crate::cx::Cx;
 use crate::failure::{Attach as _, Exit};
 use crate::image::{self, Digests, archive, canonical};
+use crate::manifests::REPOSITORY;
 use crate::pipeline::{Outcome, Running};
 use crate::proc::{self, Command};
 use crate::steps::image::{self as recipe, ImageRef, Linkage, Recipe};
@@ -176,8 +177,7 @@ impl Minikube {
         let mut plan = vec![show(&DOCKER_ENV)?];
         plan.extend(recipe::stage_plan()?);
         plan.push(format!(
-            "docker build --tag {}:TAG …, with docker-env and BUILDX_BUILDER=default",
-            recipe::REPOSITORY
+            "docker build --tag {REPOSITORY}:TAG …, with docker-env and BUILDX_BUILDER=default"
         ));
         Ok(plan)
     }

@@ -11,6 +11,7 @@ use super::super::condition::{self, Condition};
 use super::super::pod::{self, Sign};
 use super::{Rollout, Snapshot};
 use crate::image::short_id;
+use crate::owned::controller;
 
 const REVISION: &str = "deployment.kubernetes.io/revision";
 /// The label by which the controller tells its ReplicaSets apart; not part of the template proper.
@@ -96,8 +97,7 @@ impl<'s> View<'s> {
 }
 
 fn owner(metadata: &ObjectMeta) -> Option<&str> {
-    let mut owners = metadata.owner_references.iter().flatten();
-    owners.find(|owner| owner.controller == Some(true)).map(|owner| owner.uid.as_str())
+    controller(metadata).map(|owner| owner.uid.as_str())
 }
 
 fn selects(selector: &LabelSelector, pod: &Pod) -> bool {

@@ -1,0 +1,88 @@
+//! Which pods are the app's. Labels alone don't say: another team's pods may carry them too. The app's are those whose
+//! ReplicaSet belongs to the Deployment, by uid.
+
+use anyhow::{Context as _, Result, anyhow};
+use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
+use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
+use kube::api::ListParams;
+use kube::core::Selector;
+use kube::{Api, Client};
+
+use crate::failure::Attach as _;
+
+/// A Deployment as the owner of pods.
+pub struct Owner {
+    replica_sets: Api<ReplicaSet>,
+    pods: Api<Pod>,
+    uid: String,
+    /// The Deployment's own selector: its pods are among what this selects.
+    pub selector: String,
+}
+
+/// The controller that an object belongs to.
+pub fn controller(metadata: &ObjectMeta) -> Option<&OwnerReference> {
+    metadata.owner_references.iter().flatten().find(|owner| owner.controller == Some(true))
+}
+
+impl Owner {
+    /// Looks at the Deployment.
+    ///
+    /// # Errors
+    /// When it is not there, or its selector can't be computed.
+    pub async fn of(client: &Client, namespace: &str, name: &str) -> Result<Owner> {
+        let api: Api<Deployment> = Api::namespaced(client.clone(), namespace);
+        let found = api.get_opt(name).await.with_context(|| format!("looking for deployment/{name}"))?;
+        let deployment = found
+            .ok_or_else(|| anyhow!("there is no deployment/{name} in namespace {namespace}"))
+            .hint("`cargo xtask up` makes it")?;
+        let selector = deployment.spec.map(|spec| spec.selector).unwrap_or_default();
+        let selector = Selector::try_from(selector)
+            .with_context(|| format!("reading the selector of deployment/{name}"))?;
+        if selector.selects_all() {
+            return Err(anyhow!(
+                "the selector of deployment/{name} is empty: whose its pods are can't be told"
+            ));
+        }
+        Ok(Owner {
+            replica_sets: Api::namespaced(client.clone(), namespace),
+            pods: Api::namespaced(client.clone(), namespace),
+            uid: deployment.metadata.uid.context("the Deployment has no uid")?,
+            selector: selector.to_string(),
+        })
+    }
+
+    /// All its pods.
+    ///
+    /// # Errors
+    /// When the API refuses.
+    pub async fn pods(&self) -> Result<Vec<Pod>> {
+        let selected = ListParams::default().labels(&self.selector);
+        let sets = self.replica_sets.list(&selected).await.context("listing the app's ReplicaSets")?.items;
+        let sets: Vec<_> = sets.iter().filter(|set| self.is_controller(&set.metadata)).collect();
+        let mut pods = self.pods.list(&selected).await.context("listing the app's pods")?.items;
+        pods.retain(|pod| {
+            let set = controller(&pod.metadata).map(|owner| owner.uid.as_str());
+            set.is_some() && sets.iter().any(|known| known.metadata.uid.as_deref() == set)
+        });
+        Ok(pods)
+    }
+
+    /// Whether a pod is one of its.
+    ///
+    /// # Errors
+    /// When the API refuses.
+    pub async fn owns(&self, pod: &Pod) -> Result<bool> {
+        let Some(owner) = controller(&pod.metadata).filter(|owner| owner.kind == "ReplicaSet") else {
+            return Ok(false);
+        };
+        let set = self.replica_sets.get_opt(&owner.name).await.context("looking for the pod's ReplicaSet")?;
+        Ok(set.is_some_and(|set| {
+            set.metadata.uid.as_deref() == Some(&owner.uid) && self.is_controller(&set.metadata)
+        }))
+    }
+
+    fn is_controller(&self, metadata: &ObjectMeta) -> bool {
+        controller(metadata).is_some_and(|owner| owner.uid == self.uid)
+    }
+}
