@@ -9,10 +9,11 @@ use anyhow::{Context as _, Result, anyhow, bail};
 use tokio_util::sync::CancellationToken;
 
 use crate::commands::Commands;
-use crate::failure::{Attach as _, Cancelled, Exit};
+use crate::failure::{Attach as _, Cancelled, Exit, attached};
 use crate::options::Shared;
 use crate::output::{Output, Span, State};
 use crate::proc;
+use crate::summary::Summary;
 
 /// One run of one command.
 pub struct Cx {
@@ -157,8 +158,11 @@ impl Cx {
             Err(error) if crate::failure::is_echo(&error) => error,
             other => return other,
         };
+        // What a command has to tell is told, whyever it ends.
+        let told = attached::<Summary>(&error).cloned().unwrap_or_default();
         match self.stop.reason.load(Ordering::SeqCst) {
             r if r == Reason::Interrupted as u8 => Err(anyhow!("stopped by a signal; what is up stays up"))
+                .attach(told)
                 .hint("run the same command again to go on from here")
                 .exit(Exit::Interrupted),
             r if r == Reason::Timeout as u8 => {

@@ -5,40 +5,66 @@ use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, anyhow};
-use serde_json::json;
+use serde_json::{Value, json};
+use xtask_load::record::Outcome;
 use xtask_load::tally::error_code;
 
 use crate::cx::Cx;
 use crate::failure::{Attach as _, Exit};
-use crate::load::{RECORDS, meta};
 use crate::options::Format;
+use crate::record::RECORDS;
+use crate::record::case::Case;
+use crate::record::meta::{self, Meta};
+use crate::record::timeline::Timeline;
 use crate::summary::Summary;
 
-pub mod access;
-pub mod case;
 mod judge;
 pub mod mechanism;
 mod proxy;
-pub mod timeline;
 mod upstream;
 
-use case::Case;
 pub use judge::{Verdict, judge};
 use mechanism::Mechanism;
 
+/// Verdicts that are spelled out in a JSON summary.
+const MOST_IN_JSON: usize = 1000;
 /// Requests of a group that are named; the JSON has all.
 const MOST_NAMED: usize = 5;
+
+/// A run and why its requests went as they did.
+#[derive(Clone, Debug)]
+pub struct Explained {
+    /// The run.
+    pub meta: Meta,
+    /// Why each failure failed.
+    pub failures: Vec<Verdict>,
+    /// Why answers came only at a later try.
+    pub late: Vec<Verdict>,
+    /// What the cluster did meanwhile.
+    pub timeline: Timeline,
+    /// What of the run's records is not there, so that this is not all.
+    pub missing: Vec<String>,
+}
 
 /// Explains a run's failures, or one of them.
 ///
 /// # Errors
-/// When there is no such run or request; exit code 2.
+/// When there is no such run or request (exit code 2), or the run's records are not whole.
 pub fn run(cx: &Cx, run: Option<&str>, request: Option<&str>) -> Result<Summary> {
-    let dir = find(&cx.home().join("runs"), run)?;
-    let mut verdicts = explain_run(&dir)?;
+    let runs = cx.home().join("runs");
+    let (dir, request) = match (find(&runs, run), run, request) {
+        (Ok(dir), _, request) => (dir, request),
+        // One word may be a request of the newest run.
+        (Err(_), Some(word), None) if is_id(word) => (find(&runs, None)?, Some(word)),
+        (Err(error), ..) => return Err(error),
+    };
+    let mut explained = explain_run(&dir)
+        .hint("a run that is damaged like this tells nothing; `cargo xtask load` makes another")?;
     if let Some(request) = request {
-        verdicts.retain(|verdict| verdict.record.id.starts_with(request));
-        if verdicts.is_empty() {
+        let all = [&mut explained.failures, &mut explained.late];
+        all.into_iter()
+            .for_each(|verdicts| verdicts.retain(|verdict| verdict.record.id.starts_with(request)));
+        if explained.failures.is_empty() && explained.late.is_empty() {
             return Err(anyhow!("no failed request of {} has an id that begins with `{request}`", dir.display()))
                 .hint("`cargo xtask explain` without it lists the failures; a request that is not among them was answered well")
                 .exit(Exit::Usage);
@@ -46,52 +72,83 @@ pub fn run(cx: &Cx, run: Option<&str>, request: Option<&str>) -> Result<Summary>
     }
     if cx.shared.output == Format::Human {
         cx.output.note(&format!("run {}", cx.short(&dir)));
-        let said = match request {
-            _ if verdicts.is_empty() => "no request failed".to_owned(),
-            Some(_) => verdicts.iter().map(|verdict| group_text(&[verdict])).collect::<Vec<_>>().join("\n"),
-            None => text(&verdicts),
-        };
-        cx.output.data(said.trim_end());
+        let text = if request.is_some() { requests_text(&explained) } else { text(&explained) };
+        cx.output.data(text.trim_end());
     }
-    let unexplained = verdicts.iter().filter(|verdict| verdict.is_unexplained()).count();
-    let groups: Vec<_> = groups(&verdicts)
-        .into_iter()
-        .map(|group| {
-            json!({
-                "mechanism": group[0].mechanism.name(),
-                "pod": group[0].pod,
-                "count": group.len(),
-                "fix": group[0].mechanism.fix(),
-            })
-        })
-        .collect();
-    let fields = [
-        ("run", json!(dir)),
-        ("failures", verdicts.iter().map(Verdict::json).collect()),
-        ("groups", json!(groups)),
-        ("unexplained", json!(unexplained)),
-    ];
-    Ok(fields.into_iter().map(|(name, value)| (name.to_owned(), value)).collect())
+    let mut summary = explained.json();
+    summary.insert("run".into(), json!(dir));
+    if explained.missing.is_empty() {
+        return Ok(summary);
+    }
+    Err(anyhow!("the records of this run are not whole; missing: {}", explained.missing.join("; ")))
+        .attach(summary)
+        .hint("what is said above is from what is left of them")
 }
 
-/// The verdict on each failure of the run in that folder.
+/// Whether a word may be how a request's id begins.
+fn is_id(word: &str) -> bool {
+    !word.is_empty() && word.bytes().all(|byte| byte.is_ascii_hexdigit())
+}
+
+/// The run in that folder, explained.
 ///
 /// # Errors
-/// When the folder holds no load run.
-pub fn explain_run(dir: &Path) -> Result<Vec<Verdict>> {
-    let case = Case::read(dir).with_context(|| format!("reading the run {}", dir.display()))?;
-    Ok(explain(&case))
+/// When the folder does not say what run it is.
+pub fn explain_run(dir: &Path) -> Result<Explained> {
+    Case::read(dir).map(explain).with_context(|| format!("reading the run {}", dir.display()))
 }
 
-/// The verdict on each failure of a case.
-pub fn explain(case: &Case) -> Vec<Verdict> {
-    case.failures.iter().map(|record| judge(case, record)).collect()
+/// The verdict on each failure of a case, and on each answer that came only at a later try.
+pub fn explain(case: Case) -> Explained {
+    let failures = case.failures.iter().map(|record| judge(&case, record)).collect();
+    let is_late =
+        |id: &str| case.access.get(id).and_then(|lines| lines.last()).is_some_and(|a| a.attempts.len() > 1);
+    let late =
+        case.slow.iter().filter(|record| is_late(&record.id)).map(|record| judge(&case, record)).collect();
+    Explained { failures, late, missing: case.missing, timeline: case.timeline, meta: case.meta }
+}
+
+impl Explained {
+    /// Failures whose cause was not found.
+    pub fn unexplained(&self) -> usize {
+        self.failures.iter().filter(|verdict| verdict.is_unexplained()).count()
+    }
+
+    /// As it is in the JSON summaries of `explain` and `load`.
+    pub fn json(&self) -> Summary {
+        let list =
+            |verdicts: &[Verdict]| verdicts.iter().take(MOST_IN_JSON).map(Verdict::json).collect::<Value>();
+        let groups: Vec<_> = groups(&self.failures)
+            .into_iter()
+            .map(|group| {
+                json!({
+                    "mechanism": group[0].mechanism.name(),
+                    "pods": pods(&group),
+                    "count": group.len(),
+                    "fix": group[0].mechanism.fix(),
+                })
+            })
+            .collect();
+        let end = self.meta.end.as_ref();
+        let fields = [
+            ("verdict", json!(end.map(|end| end.verdict().word()))),
+            ("thresholds", json!(end.map(|end| &end.thresholds))),
+            ("failures", list(&self.failures)),
+            ("late", list(&self.late)),
+            ("groups", json!(groups)),
+            ("unexplained", json!(self.unexplained())),
+            ("missing", json!(self.missing)),
+        ];
+        fields.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
+    }
 }
 
 /// The folder of a run: by path, by name, or the newest that has records.
 fn find(runs: &Path, name: Option<&str>) -> Result<PathBuf> {
-    let is_load = |dir: &Path| dir.join(RECORDS).is_file() && dir.join(meta::FILE).is_file();
-    if let Some(name) = name {
+    // One whose records are lost is a load run all the same.
+    let is_load = |dir: &Path| [meta::FILE, RECORDS].iter().any(|file| dir.join(file).is_file());
+    let latest = runs.join("latest");
+    if let Some(name) = name.filter(|name| *name != "latest" || is_load(&latest)) {
         let dir = [runs.join(name), PathBuf::from(name)].into_iter().find(|dir| is_load(dir));
         return dir
             .ok_or_else(|| anyhow!("there is no load run `{name}`"))
@@ -102,34 +159,74 @@ fn find(runs: &Path, name: Option<&str>) -> Result<PathBuf> {
     let newest = entries
         .map(|entry| entry.path())
         .filter(|path| !path.is_symlink() && is_load(path))
-        .max_by_key(|path| path.join(RECORDS).metadata().and_then(|file| file.modified()).ok());
+        // Their names begin with the time.
+        .max();
     newest
         .ok_or_else(|| anyhow!("there is no load run in {}", runs.display()))
         .hint("`cargo xtask load` makes one")
         .exit(Exit::Usage)
 }
 
-/// Failures of one mechanism at one pod, the largest group first.
+/// Requests of one mechanism, the largest group first.
 pub(crate) fn groups(verdicts: &[Verdict]) -> Vec<Vec<&Verdict>> {
-    let mut groups: BTreeMap<(Mechanism, Option<&str>), Vec<&Verdict>> = BTreeMap::new();
+    let mut groups: BTreeMap<Mechanism, Vec<&Verdict>> = BTreeMap::new();
     for verdict in verdicts {
-        groups.entry((verdict.mechanism, verdict.pod.as_deref())).or_default().push(verdict);
+        groups.entry(verdict.mechanism).or_default().push(verdict);
     }
     let mut groups: Vec<_> = groups.into_values().collect();
     groups.sort_by_key(|group| std::cmp::Reverse(group.len()));
     groups
 }
 
-/// The failures for a person: each group with the evidence of its first.
-pub fn text(verdicts: &[Verdict]) -> String {
-    groups(verdicts).iter().map(|group| group_text(group)).collect::<Vec<_>>().join("\n")
+/// The pods that a group met, each with how often.
+pub(crate) fn pods<'v>(group: &[&'v Verdict]) -> BTreeMap<&'v str, usize> {
+    let mut pods = BTreeMap::new();
+    for pod in group.iter().filter_map(|verdict| verdict.pod.as_deref()) {
+        *pods.entry(pod).or_default() += 1;
+    }
+    pods
+}
+
+/// A run for a person: what it came to, and each group of requests with the evidence of its first.
+pub fn text(explained: &Explained) -> String {
+    let Explained { meta, failures, late, missing, .. } = explained;
+    let mut text = String::new();
+    if let Some(end) = &meta.end {
+        let _ = writeln!(text, "{}", end.headline());
+        for judged in &end.thresholds {
+            let _ = writeln!(text, "  {} {:<24} {}", judged.mark(), judged.threshold, judged.measured());
+        }
+    }
+    if failures.is_empty() && missing.is_empty() {
+        text.push_str("no request failed\n");
+    }
+    text + &causes(failures, late)
+}
+
+/// Why requests failed or were late, group by group; each after an empty line.
+pub fn causes(failures: &[Verdict], late: &[Verdict]) -> String {
+    groups(failures)
+        .iter()
+        .chain(&groups(late))
+        .fold(String::new(), |text, group| text + "\n" + &group_text(group))
+}
+
+/// Each request for itself.
+fn requests_text(explained: &Explained) -> String {
+    let all = explained.failures.iter().chain(&explained.late);
+    all.map(|verdict| group_text(&[verdict])).collect::<Vec<_>>().join("\n")
 }
 
 /// How often a group's requests failed in which way.
 pub(crate) fn codes(group: &[&Verdict]) -> String {
     let mut codes: BTreeMap<String, usize> = BTreeMap::new();
     for verdict in group {
-        *codes.entry(error_code(&verdict.record)).or_default() += 1;
+        let record = &verdict.record;
+        let code = match record.outcome {
+            Outcome::Ok => format!("{} at a later try", record.status.unwrap_or_default()),
+            _ => error_code(record),
+        };
+        *codes.entry(code).or_default() += 1;
     }
     let codes: Vec<_> = codes.into_iter().map(|(code, count)| format!("{count} × {code}")).collect();
     codes.join(", ")
@@ -137,8 +234,7 @@ pub(crate) fn codes(group: &[&Verdict]) -> String {
 
 fn group_text(group: &[&Verdict]) -> String {
     let first = group[0];
-    let pod = first.pod.as_ref().map(|pod| format!(", {pod}")).unwrap_or_default();
-    let mut text = format!("{}: {}{pod}\n", codes(group), first.mechanism.title());
+    let mut text = format!("{}: {}\n", codes(group), first.mechanism.title());
     let mut part = |label: &str, lines: &[String]| {
         for (index, line) in lines.iter().enumerate() {
             let _ = writeln!(text, "  {:<9} {line}", if index == 0 { label } else { "" });
@@ -148,6 +244,8 @@ fn group_text(group: &[&Verdict]) -> String {
     let more = group.len().saturating_sub(MOST_NAMED);
     let more = if more > 0 { format!(" and {more} more") } else { String::new() };
     part("requests", &[format!("{}{more}", ids.join(" "))]);
+    let pods: Vec<_> = pods(group).into_iter().map(|(pod, count)| format!("{count} × {pod}")).collect();
+    part("pods", &pods);
     part("evidence", &first.evidence);
     let rejected: Vec<_> =
         first.rejected.iter().map(|(mechanism, why)| format!("{}: {why}", mechanism.name())).collect();

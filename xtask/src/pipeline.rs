@@ -168,6 +168,8 @@ pub enum Outcome<T> {
     Did(T, String),
     /// It was so before, for this reason.
     Already(T, String),
+    /// It did this, and what came of it is bad: marked as failed, while the run goes on to say why.
+    Bad(T, String),
 }
 
 /// A step or gate while it runs; it says through this what it is at.
@@ -289,6 +291,7 @@ async fn span<T>(
     let (state, detail) = match &result {
         Ok(Outcome::Did(_, detail)) => (State::Done, detail.clone()),
         Ok(Outcome::Already(_, reason)) => (State::Already, reason.clone()),
+        Ok(Outcome::Bad(_, detail)) => (State::Failed, detail.clone()),
         Err(error) => (State::Failed, crate::failure::paragraph(error)),
     };
     {
@@ -299,7 +302,7 @@ async fn span<T>(
     }
     running.emit(state, detail);
     match result {
-        Ok(Outcome::Did(value, _) | Outcome::Already(value, _)) => Ok(Done(value)),
+        Ok(Outcome::Did(value, _) | Outcome::Already(value, _) | Outcome::Bad(value, _)) => Ok(Done(value)),
         Err(error) => or_stop(cx, Err(error)),
     }
 }

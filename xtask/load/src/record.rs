@@ -1,5 +1,6 @@
 //! What a run keeps of each request: one JSON object a line of `records.jsonl`.
 
+use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
 /// How a scheduled request ended. Exactly one of these, for each.
@@ -51,5 +52,14 @@ impl Record {
     /// Whether it was anything but a success.
     pub fn is_failure(&self) -> bool {
         self.outcome != Outcome::Ok
+    }
+
+    /// Whether the generator's own machine was out of open files, ports or memory: that says nothing about the server.
+    pub fn is_own_limit(&self) -> bool {
+        let own = [Errno::MFILE, Errno::NFILE, Errno::ADDRNOTAVAIL, Errno::NOBUFS, Errno::NOMEM];
+        // The system's own word: `Too many open files (os error 24)`.
+        let code = self.error.as_deref().and_then(|error| error.rsplit_once("(os error "));
+        let code = code.and_then(|(_, code)| code.strip_suffix(')')?.parse().ok());
+        self.outcome == Outcome::SocketError && own.iter().any(|own| Some(own.raw_os_error()) == code)
     }
 }

@@ -18,6 +18,8 @@ use crate::tally::Book;
 
 /// After a stop, requests that are under way get this long.
 const LAST_ANSWERS: Duration = Duration::from_secs(2);
+/// What the record of one says that did not get its answer by then.
+pub const GIVEN_UP: &str = "given up: the run was stopped";
 
 /// What is to be sent, and how.
 #[derive(Clone, Debug)]
@@ -54,14 +56,18 @@ impl Plan {
 }
 
 /// How a run went, beside its books.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Debug)]
 pub struct Finished {
-    /// Requests that the books must hold.
+    /// Requests that the books must hold. Where the run was stopped, those that were due by then.
     pub scheduled: u64,
     /// From the first moment to the last answer.
     pub took: Duration,
     /// The share of their time that the senders' threads computed, 0 to 1: at 1 the generator was the slowest part.
     pub own_cpu: f64,
+    /// Whether it was stopped before its end.
+    pub stopped: bool,
+    /// What kept records from being written to disk.
+    pub unwritten: Option<std::io::Error>,
 }
 
 /// What all senders share.
@@ -72,6 +78,8 @@ struct Run {
     stop: CancellationToken,
     began: Instant,
     next: AtomicU64,
+    /// Requests that were taken by a sender, and not due when the run was stopped.
+    not_due: AtomicU64,
 }
 
 /// Runs the plan to its end, or until `stop`; all times count from `began`, which is now.
@@ -89,7 +97,15 @@ pub async fn run(
     // The threads end too when nobody waits for them any more.
     let _stops_them = stop.clone().drop_guard();
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    let run = Arc::new(Run { target, plan, book, stop, began, next: AtomicU64::new(0) });
+    let run = Arc::new(Run {
+        target,
+        plan,
+        book,
+        stop,
+        began,
+        next: AtomicU64::new(0),
+        not_due: AtomicU64::new(0),
+    });
     // One core is left to the server, which is on this machine too: threads that wait for each other's core get less done.
     let threads = cores.saturating_sub(1).clamp(1, run.plan.concurrency.max(1));
     let threads: Vec<_> = (0..threads)
@@ -99,21 +115,39 @@ pub async fn run(
             tokio::task::spawn_blocking(move || send_on_this_thread(&run, senders))
         })
         .collect();
-    let (mut computed, mut available) = (Duration::ZERO, Duration::ZERO);
-    for thread in threads {
-        let (cpu, lived) = thread.await.context("running a thread of senders")??;
-        computed += cpu;
-        available += lived;
-    }
+    let mut sending = pin!(async {
+        let (mut computed, mut available) = (Duration::ZERO, Duration::ZERO);
+        for thread in threads {
+            let (cpu, lived) = thread.await.context("running a thread of senders")??;
+            computed += cpu;
+            available += lived;
+        }
+        anyhow::Ok((computed, available))
+    });
+    let mut stopped_at = None;
+    let (computed, available) = loop {
+        tokio::select! {
+            () = run.stop.cancelled(), if stopped_at.is_none() => stopped_at = Some(run.began.elapsed()),
+            sent = &mut sending => break sent?,
+        }
+    };
     let took = run.began.elapsed();
     let own_cpu = computed.as_secs_f64() / available.as_secs_f64().max(f64::EPSILON);
     let taken = run.next.load(Ordering::SeqCst);
-    let scheduled = run.plan.schedule.total().unwrap_or(taken);
-    for n in taken.min(scheduled)..scheduled {
-        run.give_up(n, Outcome::Unsent);
+    let total = run.plan.schedule.total().unwrap_or(taken);
+    let mut scheduled = taken.min(total);
+    let is_due = |n: u64| match (stopped_at, run.plan.schedule.due(n)) {
+        (None, _) => true,
+        (Some(stopped), Due::At(at)) => at <= stopped,
+        (Some(_), Due::Now | Due::Never) => false,
+    };
+    while scheduled < total && is_due(scheduled) {
+        run.give_up(scheduled, Outcome::Unsent);
+        scheduled += 1;
     }
-    run.book.close(scheduled)?;
-    Ok(Finished { scheduled, took, own_cpu })
+    scheduled -= run.not_due.load(Ordering::SeqCst);
+    let unwritten = run.book.close(scheduled)?;
+    Ok(Finished { scheduled, took, own_cpu, stopped: stopped_at.is_some(), unwritten })
 }
 
 /// Senders on a runtime of their thread's own: no answer waits for another thread to be woken. The CPU time that they
@@ -164,7 +198,11 @@ async fn send_all(run: Arc<Run>, client: Arc<Client>) {
         // One that never waited is sent at the moment its sender was free.
         let sent = if due > free { Instant::now() } else { free };
         if run.stop.is_cancelled() {
-            run.give_up(n, Outcome::Unsent);
+            if due < sent {
+                run.give_up(n, Outcome::Unsent);
+            } else {
+                run.not_due.fetch_add(1, Ordering::SeqCst);
+            }
         } else if sent.saturating_duration_since(due) >= run.plan.request_timeout {
             run.give_up(n, Outcome::Dropped);
         } else if due < free && is_over() {
@@ -176,7 +214,7 @@ async fn send_all(run: Arc<Run>, client: Arc<Client>) {
                 tokio::select! {
                     biased;
                     () = until(timer.as_mut(), sent + run.plan.request_timeout) => None,
-                    () = stopped.as_mut() => Some(Err("given up: the run was stopped".to_owned())),
+                    () = stopped.as_mut() => Some(Err(GIVEN_UP.to_owned())),
                 }
             });
             run.send(&client, n, due, free, sent, over).await;

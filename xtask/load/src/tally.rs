@@ -49,7 +49,8 @@ impl Buckets {
         self.http_error + self.socket_error + self.timeout + self.dropped + self.unsent
     }
 
-    fn count(&mut self, outcome: Outcome) {
+    /// Counts one more.
+    pub fn count(&mut self, outcome: Outcome) {
         *match outcome {
             Outcome::Ok => &mut self.ok,
             Outcome::HttpError => &mut self.http_error,
@@ -91,6 +92,8 @@ pub struct Tally {
     pub errors: BTreeMap<String, u64>,
     /// The first failures, whole.
     pub failures: Vec<Record>,
+    /// Requests that the generator's own machine could not send; see [`Record::is_own_limit`].
+    pub own_limit: u64,
     due: Histogram<u64>,
     sent: Histogram<u64>,
     lag: Histogram<u64>,
@@ -103,6 +106,7 @@ impl Tally {
             buckets: Buckets::default(),
             errors: BTreeMap::new(),
             failures: Vec::new(),
+            own_limit: 0,
             due: histogram()?,
             sent: histogram()?,
             lag: histogram()?,
@@ -110,18 +114,25 @@ impl Tally {
     }
 
     /// From the moment a request was due; successes and, with the time waited, timeouts. Quick errors would flatter.
-    pub fn from_due(&self) -> Latency {
+    /// Nothing where there was none.
+    pub fn from_due(&self) -> Option<Latency> {
         latency(&self.due)
     }
 
-    /// From the moment it was sent.
-    pub fn from_sent(&self) -> Latency {
+    /// From the moment it was sent; nothing where there was none.
+    pub fn from_sent(&self) -> Option<Latency> {
         latency(&self.sent)
     }
 
     /// How much later requests were sent than they could have been.
     pub fn lag(&self) -> Latency {
-        latency(&self.lag)
+        latency(&self.lag).unwrap_or_default()
+    }
+
+    /// p50 and p99 of [`Tally::from_due`], in milliseconds: quick to have while the run goes on.
+    pub fn so_far(&self) -> Option<(f64, f64)> {
+        let at = |quantile| ms(self.due.value_at_quantile(quantile) as f64);
+        (!self.due.is_empty()).then(|| (at(0.5), at(0.99)))
     }
 
     fn take(&mut self, record: &Record) {
@@ -132,6 +143,7 @@ impl Tally {
         }
         if record.is_failure() {
             *self.errors.entry(error_code(record)).or_default() += 1;
+            self.own_limit += u64::from(record.is_own_limit());
             if self.failures.len() < MOST_FAILURES {
                 self.failures.push(record.clone());
             }
@@ -152,14 +164,17 @@ pub fn error_code(record: &Record) -> String {
     }
 }
 
-fn latency(histogram: &Histogram<u64>) -> Latency {
+/// Milliseconds; less than a tenth is noise.
+fn ms(us: f64) -> f64 {
+    (us / 100.0).round() / 10.0
+}
+
+fn latency(histogram: &Histogram<u64>) -> Option<Latency> {
     if histogram.is_empty() {
-        return Latency::default();
+        return None;
     }
-    // A tenth of a microsecond is noise.
-    let ms = |us: f64| (us / 100.0).round() / 10.0;
     let at = |quantile| ms(histogram.value_at_quantile(quantile) as f64);
-    Latency {
+    Some(Latency {
         min: ms(histogram.min() as f64),
         mean: ms(histogram.mean()),
         p50: at(0.5),
@@ -168,7 +183,7 @@ fn latency(histogram: &Histogram<u64>) -> Latency {
         p99: at(0.99),
         p999: at(0.999),
         max: ms(histogram.max() as f64),
-    }
+    })
 }
 
 /// Takes every request's end: into the tally, and to disk.
@@ -219,21 +234,22 @@ impl Book {
         lock(&self.tally)
     }
 
-    /// Closes the books: what was written is on disk, and each of the `scheduled` requests is in one bucket.
+    /// Closes the books: each of the `scheduled` requests is in one bucket. What kept records from being written to disk,
+    /// such as a full one, takes nothing from the figures, and is given back.
     ///
     /// # Errors
-    /// When the file could not be written, or the sum is wrong, which would be a fault of this tool.
-    pub fn close(&self, scheduled: u64) -> Result<()> {
-        if let Some(records) = &self.records {
+    /// When the sum is wrong, which would be a fault of this tool.
+    pub fn close(&self, scheduled: u64) -> Result<Option<std::io::Error>> {
+        let unwritten = self.records.as_ref().and_then(|records| {
             let Records { file, broken } = &mut *lock(records);
             let flushed = file.flush();
-            broken.take().map_or(flushed, Err).context("writing the records")?;
-        }
+            broken.take().or(flushed.err())
+        });
         let buckets = self.tally().buckets;
         if buckets.sum() != scheduled {
             bail!("the books do not balance: {scheduled} scheduled, {} accounted for", json!(buckets));
         }
-        Ok(())
+        Ok(unwritten)
     }
 }
 
@@ -300,7 +316,40 @@ mod tests {
         book.take(&record(0, Outcome::Ok), None);
         book.take(&Record { end_us: 1001, ..record(1, Outcome::HttpError) }, None);
         let tally = book.tally();
-        let (due, sent) = (tally.from_due(), tally.from_sent());
+        let (due, sent) = (tally.from_due().expect("some"), tally.from_sent().expect("some"));
+        assert_eq!(tally.so_far(), Some((due.p50, due.p99)));
         assert!((due.min - 5.0).abs() < 0.01 && (sent.min - 4.0).abs() < 0.01, "{due:?} {sent:?}");
+    }
+
+    #[test]
+    fn a_disk_that_is_full_takes_nothing_from_the_figures() {
+        let book = Book::open(Some(Path::new("/dev/full"))).unwrap();
+        book.take(&record(0, Outcome::Ok), None);
+        let unwritten = book.close(1).unwrap().expect("nothing could be written");
+        assert_eq!(unwritten.kind(), std::io::ErrorKind::StorageFull);
+        assert_eq!(book.tally().buckets.ok, 1);
+    }
+
+    #[test]
+    fn nothing_measured_is_nothing_and_not_zero() {
+        let book = Book::open(None).unwrap();
+        book.take(&record(0, Outcome::HttpError), None);
+        let tally = book.tally();
+        assert_eq!((tally.from_due(), tally.so_far()), (None, None));
+    }
+
+    #[test]
+    fn the_generators_own_limits_are_told_from_the_servers_refusals() {
+        let book = Book::open(None).unwrap();
+        let errors = [
+            ("Too many open files (os error 24)", 1),
+            ("Connection refused (os error 111)", 1),
+            ("reset", 1),
+        ];
+        for (error, ended) in errors {
+            let record = Record { error: Some(error.into()), ..record(ended, Outcome::SocketError) };
+            book.take(&record, None);
+        }
+        assert_eq!(book.tally().own_limit, 1);
     }
 }

@@ -8,10 +8,10 @@ use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 use xtask_load::record::{Outcome, Record};
 
-use super::access::Access;
-use super::case::{AppLine, Case};
 use super::mechanism::Mechanism;
 use super::{proxy, upstream};
+use crate::record::access::Access;
+use crate::record::case::{AppLine, Case};
 
 /// Why a request failed.
 #[derive(Clone, Debug, PartialEq)]
@@ -102,8 +102,17 @@ pub fn judge(case: &Case, record: &Record) -> Verdict {
                 record.end_us.saturating_sub(record.due_us) as f64 / 1e3
             ),
         ),
-        Outcome::Unsent | Outcome::Ok => failure
+        // In an open loop each has its time, whether or not a sender is free.
+        Outcome::Unsent if record.due_us < record.end_us => failure.plain(
+            Mechanism::SendersBusy,
+            format!(
+                "due {:.1} ms before the run ended, and no sender was free until then",
+                record.end_us.saturating_sub(record.due_us) as f64 / 1e3
+            ),
+        ),
+        Outcome::Unsent => failure
             .plain(Mechanism::RunEnded, "it was scheduled, and the run ended before its turn".to_owned()),
+        Outcome::Ok => upstream::later_try(&failure),
         Outcome::SocketError => proxy::socket_error(&failure),
         Outcome::Timeout => proxy::timeout(&failure),
         Outcome::HttpError => http_error(&failure),
@@ -251,7 +260,7 @@ impl Failure<'_> {
         if let Some(sent) = self.record.sent_us {
             let took = ms(self.record.end_us.saturating_sub(sent));
             let what = match (self.record.outcome, self.record.status) {
-                (Outcome::HttpError, Some(status)) => format!("answered {status}"),
+                (Outcome::HttpError | Outcome::Ok, Some(status)) => format!("answered {status}"),
                 _ => self.record.error.clone().unwrap_or_else(|| "no answer".to_owned()),
             };
             seen.push(format!("client: sent {}, {what} after {took:.1} ms", clock(self.sent)));

@@ -50,6 +50,10 @@ pub enum Mechanism {
     SendersBusy,
     /// The run ended before.
     RunEnded,
+    /// The run was stopped in the middle of it.
+    RunStopped,
+    /// The generator's own machine was out of something.
+    GeneratorLimit,
     /// No evidence decides it.
     Unexplained,
 }
@@ -88,7 +92,9 @@ impl Mechanism {
             Mechanism::ApplicationError => "the application failed, by its own word",
             Mechanism::RequestRefused => "the application refused the request as wrong",
             Mechanism::SendersBusy => "not sent in time: every sender was busy",
-            Mechanism::RunEnded => "not sent: the run ended before",
+            Mechanism::RunEnded => "not sent: the run ended first",
+            Mechanism::RunStopped => "not answered: the run was stopped first",
+            Mechanism::GeneratorLimit => "not sent: the generator ran out of open files or ports",
             Mechanism::Unexplained => "UNEXPLAINED",
         }
     }
@@ -155,8 +161,15 @@ impl Mechanism {
             }
             Mechanism::ApplicationError => "mend the app; its own words are quoted",
             Mechanism::RequestRefused => "mend the request; the app's own words are quoted",
-            Mechanism::SendersBusy => "a higher --concurrency, or a server that answers sooner",
+            Mechanism::SendersBusy => {
+                "a lower --rate, or more replicas (kubernetes/40-hpa.yaml); a higher --concurrency only where the server has \
+                 room for more at a time"
+            }
             Mechanism::RunEnded => "a longer --duration, or fewer --requests",
+            Mechanism::RunStopped => "let the run go on to its end",
+            Mechanism::GeneratorLimit => {
+                "raise the limit of open files (`ulimit -n`), or lower --concurrency; it says nothing about the server"
+            }
             Mechanism::Unexplained => "collect what is named as missing, and run again",
         }
     }

@@ -1,12 +1,13 @@
 //! Failures before any pod was asked: the connection, the proxy, the service without endpoints.
 
 use jiff::{SignedDuration, Timestamp};
+use xtask_load::run::GIVEN_UP;
 
-use super::access::Access;
 use super::judge::{Failure, Test, Verdict, clock, test};
 use super::mechanism::Mechanism;
-use super::timeline::PodStory;
 use crate::gates::ingress_lease::NAMESPACE as INGRESS_NAMESPACE;
+use crate::record::access::Access;
+use crate::record::timeline::PodStory;
 
 /// How much later than the broken connection the end of the proxy may be told.
 const TOLD_LATER: SignedDuration = SignedDuration::from_secs(2);
@@ -17,6 +18,13 @@ const SYNC_LAG: SignedDuration = SignedDuration::from_secs(5);
 /// The client has no answer, or half of one.
 pub(super) fn socket_error(failure: &Failure<'_>) -> Verdict {
     let error = failure.record.error.as_deref().unwrap_or("no answer");
+    if failure.record.is_own_limit() {
+        return failure
+            .plain(Mechanism::GeneratorLimit, format!("this machine refused the connection: {error}"));
+    }
+    if error == GIVEN_UP {
+        return failure.plain(Mechanism::RunStopped, "it was under way when the run was stopped".to_owned());
+    }
     let controllers = controllers(failure);
     let ended = controller_that_ended(failure);
     let refused = error.to_ascii_lowercase().contains("refused");

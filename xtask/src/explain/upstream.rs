@@ -2,10 +2,11 @@
 
 use jiff::{SignedDuration, Timestamp};
 
-use super::access::{Access, Attempt};
 use super::judge::{CUT_OFF, Failure, Test, Verdict, clock, test};
 use super::mechanism::Mechanism;
-use super::timeline::{EventSeen, Exit, PodStory};
+use crate::record::access::{Access, Attempt};
+use crate::record::case::Message;
+use crate::record::timeline::{EventSeen, Exit, PodStory};
 
 /// Tries that ingress-nginx makes (`proxy-next-upstream-tries`).
 const TRIES: usize = 3;
@@ -102,6 +103,37 @@ fn dropped(failure: &Failure<'_>, attempt: &Attempt, pod: &PodStory, how: &str) 
         (Mechanism::KeepAliveRace, keep_alive(failure, attempt, &with)),
     ];
     failure.first(tests, missing(pod, at))
+}
+
+/// Answered well, but only by a later pod: what became of the try that took longest.
+pub(super) fn later_try(failure: &Failure<'_>) -> Verdict {
+    let unknown = || failure.unexplained(Vec::new(), vec!["a try that came to nothing".to_owned()]);
+    let Some((access, (_, lost))) = failure.access.and_then(|a| Some((a, a.attempts.split_last()?))) else {
+        return unknown();
+    };
+    let took = |attempt: &Attempt| attempt.seconds.unwrap_or_default();
+    let Some(longest) = (0..lost.len()).max_by(|a, b| took(&lost[*a]).total_cmp(&took(&lost[*b]))) else {
+        return unknown();
+    };
+    let attempt = &lost[longest];
+    let seconds = |seconds: f64| SignedDuration::try_from_secs_f64(seconds).unwrap_or_default();
+    let before: f64 = lost[..longest].iter().map(took).sum();
+    let began = failure.sent + seconds(before);
+    let ended = began + seconds(took(attempt));
+    let near =
+        |complaint: &&Message| complaint.at.duration_since(ended).abs() <= SignedDuration::from_secs(1);
+    let complaint = failure.case.complaints.get(&attempt.address).and_then(|all| all.iter().find(near));
+    let how = match complaint {
+        Some(complaint) => format!("proxy: {}", complaint.line),
+        None => format!("try {} of {}, at {}", longest + 1, access.attempts.len(), attempt.address),
+    };
+    let how = format!("{how}: {:.1} s lost, then another pod answered", took(attempt));
+    let Some(pod) = failure.case.timeline.pod_at(&attempt.address, began) else {
+        return failure.unexplained(Vec::new(), vec![format!("which pod had {}", attempt.address)]);
+    };
+    let mut verdict = refused(&Failure { end: began, ..*failure }, attempt, pod, &how);
+    verdict.pod = Some(pod.name.clone());
+    verdict
 }
 
 /// 504: a pod was silent.

@@ -10,7 +10,6 @@ use kube::api::{DeleteParams, Patch, PatchParams, Preconditions};
 use kube::{Api, Client, ResourceExt as _};
 use serde_json::json;
 
-use super::meta::Mark;
 use crate::failure::Attach as _;
 use crate::gates;
 use crate::gates::ingress_lease::NAMESPACE as INGRESS_NAMESPACE;
@@ -18,6 +17,7 @@ use crate::gates::rollout::Rollout;
 use crate::manifests::Manifests;
 use crate::owned::Owner;
 use crate::pipeline::Branch;
+use crate::record::meta::Mark;
 use crate::steps::apply::FIELD_MANAGER;
 use crate::steps::restart::annotate;
 

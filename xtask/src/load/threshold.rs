@@ -5,6 +5,8 @@ use std::str::FromStr;
 
 use xtask_load::tally::{Buckets, Latency};
 
+use crate::record::meta::Judged;
+
 /// One condition.
 #[derive(Clone, Debug)]
 pub struct Threshold {
@@ -23,6 +25,8 @@ enum Metric {
     Sent(fn(&Latency) -> f64),
     /// Requests.
     Count(fn(&Figures) -> u64),
+    /// Failures whose cause was not found: known only when all are explained.
+    Unexplained,
     /// Percent of the scheduled requests.
     SuccessRate,
     /// Answers a second, successes only.
@@ -44,44 +48,54 @@ enum Op {
 pub struct Figures {
     /// How the requests ended.
     pub buckets: Buckets,
-    /// From the moment each was due.
-    pub due: Latency,
-    /// From the moment each was sent.
-    pub sent: Latency,
+    /// From the moment each was due; nothing where none was answered.
+    pub due: Option<Latency>,
+    /// From the moment each was sent; nothing where none was answered.
+    pub sent: Option<Latency>,
     /// Successes a second.
     pub throughput: f64,
-    /// Failures whose cause was not found.
-    pub unexplained: u64,
+    /// Failures whose cause was not found, once that is known.
+    pub unexplained: Option<u64>,
 }
 
 impl Threshold {
     /// What was measured, and whether that is within the limit.
-    pub fn judge(&self, figures: &Figures) -> (f64, bool) {
+    pub fn judge(&self, figures: &Figures) -> Judged {
+        let sum = figures.buckets.sum();
         let value = match self.metric {
-            Metric::Due(pick) => pick(&figures.due),
-            Metric::Sent(pick) => pick(&figures.sent),
-            Metric::Count(pick) => pick(figures) as f64,
-            Metric::SuccessRate => figures.buckets.ok as f64 * 100.0 / figures.buckets.sum().max(1) as f64,
-            Metric::Throughput => figures.throughput,
+            Metric::Due(pick) => figures.due.as_ref().map(pick),
+            Metric::Sent(pick) => figures.sent.as_ref().map(pick),
+            Metric::Count(pick) => Some(pick(figures) as f64),
+            Metric::Unexplained => figures.unexplained.map(|count| count as f64),
+            Metric::SuccessRate => (sum > 0).then(|| figures.buckets.ok as f64 * 100.0 / sum as f64),
+            Metric::Throughput => Some(figures.throughput),
         };
-        let met = match self.op {
+        // Where there is nothing to measure, nothing is met.
+        let met = value.is_some_and(|value| self.is_met_by(value));
+        Judged { threshold: self.text.clone(), value, unit: self.unit().to_owned(), met }
+    }
+
+    fn is_met_by(&self, value: f64) -> bool {
+        match self.op {
             Op::Less => value < self.limit,
             Op::AtMost => value <= self.limit,
             Op::More => value > self.limit,
             Op::AtLeast => value >= self.limit,
             Op::Equal => (value - self.limit).abs() < 1e-9,
             Op::Unequal => (value - self.limit).abs() >= 1e-9,
-        };
-        // Without one answer there is no latency to praise.
-        let nothing = matches!(self.metric, Metric::Due(_) | Metric::Sent(_)) && figures.due.max == 0.0;
-        (value, met && !nothing)
+        }
+    }
+
+    /// Whether it can be judged only when every failure is explained.
+    pub fn needs_causes(&self) -> bool {
+        matches!(self.metric, Metric::Unexplained)
     }
 
     /// The unit of what is measured.
-    pub fn unit(&self) -> &'static str {
+    fn unit(&self) -> &'static str {
         match self.metric {
             Metric::Due(_) | Metric::Sent(_) => " ms",
-            Metric::Count(_) => "",
+            Metric::Count(_) | Metric::Unexplained => "",
             Metric::SuccessRate => " %",
             Metric::Throughput => "/s",
         }
@@ -136,7 +150,7 @@ fn metric(name: &str) -> Option<Metric> {
         "timeout" => count(|f| f.buckets.timeout),
         "dropped" => count(|f| f.buckets.dropped),
         "unsent" => count(|f| f.buckets.unsent),
-        "unexplained" => count(|f| f.unexplained),
+        "unexplained" => Some(Metric::Unexplained),
         "success_rate" => Some(Metric::SuccessRate),
         "throughput" => Some(Metric::Throughput),
         _ => match name.strip_prefix("sent.") {
@@ -172,9 +186,9 @@ fn limit(text: &str, metric: Metric) -> Result<f64, String> {
         (Metric::Due(_) | Metric::Sent(_), "ms") => Ok(number),
         (Metric::Due(_) | Metric::Sent(_), "s") => Ok(number * 1000.0),
         (Metric::Due(_) | Metric::Sent(_), _) => Err("a latency needs its unit: us, ms or s".to_owned()),
-        (Metric::SuccessRate, "" | "%") | (Metric::Throughput, "" | "/s") | (Metric::Count(_), "") => {
-            Ok(number)
-        }
+        (Metric::SuccessRate, "" | "%")
+        | (Metric::Throughput, "" | "/s")
+        | (Metric::Count(_) | Metric::Unexplained, "") => Ok(number),
         (_, unit) => Err(format!("`{unit}` is no unit of it")),
     }
 }
@@ -187,12 +201,12 @@ mod tests {
         let due = Latency { p99: 799.9, max: 2000.0, ..Latency::default() };
         let sent = Latency { p99: 20.0, max: 30.0, ..Latency::default() };
         let buckets = Buckets { ok: 999, http_error: 1, ..Buckets::default() };
-        Figures { buckets, due, sent, throughput: 50.0, unexplained: 0 }
+        Figures { buckets, due: Some(due), sent: Some(sent), throughput: 50.0, unexplained: Some(0) }
     }
 
     #[test]
     fn conditions_are_met_or_not() {
-        let met = |text: &str| text.parse::<Threshold>().expect(text).judge(&figures()).1;
+        let met = |text: &str| text.parse::<Threshold>().expect(text).judge(&figures()).met;
         for text in [
             "p99<800ms",
             "p99 <= 0.8s",
@@ -214,7 +228,9 @@ mod tests {
     #[test]
     fn a_latency_without_answers_meets_nothing() {
         let threshold: Threshold = "p99<800ms".parse().unwrap();
-        assert!(!threshold.judge(&Figures::default()).1);
+        let judged = threshold.judge(&Figures::default());
+        assert_eq!((judged.met, judged.measured().as_str()), (false, "–"));
+        assert_eq!(judged.to_string(), "p99<800ms (measured –)");
     }
 
     #[test]

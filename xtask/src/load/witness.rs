@@ -22,18 +22,16 @@ use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::api::LogParams;
 use kube::runtime::{WatchStreamExt as _, watcher};
 use kube::{Api, Client, Resource, ResourceExt as _};
+use serde::Serialize;
 use serde::de::DeserializeOwned;
-use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 
-use crate::explain::access;
 use crate::gates::ingress_lease::{CONTROLLER_PODS, NAMESPACE as INGRESS_NAMESPACE};
 use crate::gates::watch::reason;
+use crate::record::{APP_LOGS, INGRESS_LOGS, Seen, TIMELINE, access};
 
-/// The file of the cluster's changes in the run's folder.
-pub const TIMELINE: &str = "timeline.jsonl";
 /// The first lists must be there by then.
 const SYNC_DEADLINE: Duration = Duration::from_secs(10);
 /// A log stream that ended while its container runs is taken up again after this.
@@ -44,20 +42,6 @@ const NO_LOG: &str = "unable to retrieve container logs for ";
 /// What was in the logs shortly before the run gives the first lines a context.
 const SECONDS_BEFORE: i64 = 10;
 
-/// One line of the timeline: an object as it was seen.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct Seen {
-    /// When we saw it, by this machine's clock.
-    pub at: Timestamp,
-    /// Its kind.
-    pub kind: String,
-    /// Whether it was gone then; the object is as it was last.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub gone: bool,
-    /// The object.
-    pub object: Value,
-}
-
 /// Watches while it lives.
 pub struct Witness {
     shared: Arc<Shared>,
@@ -66,7 +50,7 @@ pub struct Witness {
 
 struct Shared {
     client: Client,
-    logs: PathBuf,
+    dir: PathBuf,
     timeline: Mutex<File>,
     /// Runs of containers: each is followed once, and for as long as it is among those that run.
     followed: Mutex<BTreeSet<String>>,
@@ -84,15 +68,14 @@ impl Witness {
     /// # Errors
     /// When the folder can't be written, or the API does not answer.
     pub async fn start(client: &Client, namespace: &str, selector: &str, dir: &Path) -> Result<Witness> {
-        let logs = dir.join("logs");
-        for role in ["ingress", "app"] {
-            let folder = logs.join(role);
+        for role in [INGRESS_LOGS, APP_LOGS] {
+            let folder = dir.join(role);
             std::fs::create_dir_all(&folder).with_context(|| format!("making {}", folder.display()))?;
         }
         let timeline = dir.join(TIMELINE);
         let shared = Arc::new(Shared {
             client: client.clone(),
-            logs,
+            dir: dir.to_owned(),
             timeline: Mutex::new(
                 File::create(&timeline).with_context(|| format!("creating {}", timeline.display()))?,
             ),
@@ -111,11 +94,11 @@ impl Witness {
         };
         let app = || Api::<Pod>::namespaced(client.clone(), namespace);
         add(watch(&shared, app(), all().labels(selector), |shared, pod, is_first| {
-            follow(shared, "app", pod, is_first);
+            follow(shared, APP_LOGS, pod, is_first);
         }));
         let controllers = Api::<Pod>::namespaced(client.clone(), INGRESS_NAMESPACE);
         add(watch(&shared, controllers, all().labels(CONTROLLER_PODS), |shared, pod, is_first| {
-            follow(shared, "ingress", pod, is_first);
+            follow(shared, INGRESS_LOGS, pod, is_first);
         }));
         let nothing_more = |_: &Arc<Shared>, _: &_, _| {};
         add(watch(&shared, Api::<ReplicaSet>::namespaced(client.clone(), namespace), all(), |_, _, _| {}));
@@ -250,8 +233,8 @@ fn follow(shared: &Arc<Shared>, role: &'static str, pod: &Pod, is_first: bool) {
             let follower = Follower {
                 shared: Arc::clone(shared),
                 api: Api::namespaced(shared.client.clone(), &pod.namespace().unwrap_or_default()),
-                file: shared.logs.join(role).join(format!("{}.log", pod.name_any())),
-                is_access_log: role == "ingress",
+                file: shared.dir.join(role).join(format!("{}.log", pod.name_any())),
+                is_access_log: role == INGRESS_LOGS,
                 pod: pod.name_any(),
                 uid: uid.clone(),
                 container: status.name.clone(),

@@ -5,7 +5,7 @@ use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 use xtask::explain::mechanism::Mechanism;
 use xtask::explain::{Verdict, explain_run};
-use xtask::load::meta::{self, Meta};
+use xtask::record::meta::{self, Meta};
 use xtask_load::record::{Outcome, Record};
 
 const ID: &str = "0123456789abcdef0123456789abcdef";
@@ -254,7 +254,7 @@ impl Run {
         write("logs/ingress/controller-1.log", lines(&self.ingress));
         write(&format!("logs/app/{POD}.log"), lines(&self.app));
         write("timeline.jsonl", self.timeline.iter().map(|(_, seen)| seen.to_string()).collect());
-        let verdicts = explain_run(dir.path()).expect("a run");
+        let verdicts = explain_run(dir.path()).expect("a run").failures;
         verdicts.into_iter().find(|verdict| verdict.record.id == ID).expect("a verdict")
     }
 }
@@ -371,9 +371,16 @@ fn runs() -> Vec<(Mechanism, Run, Vec<&'static str>)> {
         ),
         (
             Mechanism::RunEnded,
+            Run::of(Record { sent_us: None, end_us: 10_000_000, ..record(ID, Outcome::Unsent, None, None) }),
+            vec![],
+        ),
+        (
+            Mechanism::SendersBusy,
             Run::of(Record { sent_us: None, ..record(ID, Outcome::Unsent, None, None) }),
             vec![],
         ),
+        (Mechanism::GeneratorLimit, socket("Too many open files (os error 24)"), vec![]),
+        (Mechanism::RunStopped, socket(xtask_load::run::GIVEN_UP), vec![]),
     ]
 }
 

@@ -6,23 +6,93 @@ use std::path::{Path, PathBuf};
 use xtask::explain::mechanism::Mechanism;
 use xtask::explain::{explain_run, text};
 
+use crate::world::World;
+
 fn run(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/runs").join(name)
 }
 
 #[test]
 fn a_controller_that_has_not_synced_is_not_a_service_without_pods() {
-    let verdicts = explain_run(&run("ingress-restart")).expect("a run");
+    let explained = explain_run(&run("ingress-restart")).expect("a run");
+    let verdicts = &explained.failures;
     let count = |mechanism| verdicts.iter().filter(|verdict| verdict.mechanism == mechanism).count();
     assert_eq!(
         (count(Mechanism::ControllerNotSynced), count(Mechanism::NeverReachedProxy), verdicts.len()),
         (98, 110, 208)
     );
-    insta::assert_snapshot!("ingress_restart", text(&verdicts));
+    insta::assert_snapshot!("ingress_restart", text(&explained));
 }
 
 #[test]
-fn without_a_pre_stop_the_pods_end_is_the_cause() {
-    let verdicts = explain_run(&run("without-pre-stop")).expect("a run");
-    insta::assert_snapshot!("without_pre_stop", text(&verdicts));
+fn without_a_pre_stop_the_pods_end_is_the_cause_of_failures_and_of_late_answers() {
+    let explained = explain_run(&run("without-pre-stop")).expect("a run");
+    assert!(explained.late.iter().all(|verdict| verdict.mechanism == Mechanism::ShutdownRace));
+    assert_eq!((explained.failures.len(), explained.late.len()), (1, 81));
+    insta::assert_snapshot!("without_pre_stop", text(&explained));
+}
+
+#[test]
+fn a_run_whose_records_are_not_whole_is_never_called_clean() {
+    type Damage = fn(&Path);
+    let damages: [(&str, Damage); 5] = [
+        ("records.jsonl holds 0 of 800", |dir| {
+            std::fs::write(dir.join("records.jsonl"), "").expect("writing")
+        }),
+        ("the requests: reading", |dir| std::fs::remove_file(dir.join("records.jsonl")).expect("removing")),
+        ("records.jsonl holds", |dir| {
+            let text = std::fs::read(dir.join("records.jsonl")).expect("reading");
+            std::fs::write(dir.join("records.jsonl"), &text[..text.len() / 2]).expect("writing");
+        }),
+        ("are damaged", |dir| {
+            let text = std::fs::read_to_string(dir.join("records.jsonl")).expect("reading");
+            std::fs::write(dir.join("records.jsonl"), text.replacen("{\"n\":7,", "\0\0\0\0,", 1))
+                .expect("writing");
+        }),
+        ("timeline.jsonl", |dir| std::fs::remove_file(dir.join("timeline.jsonl")).expect("removing")),
+    ];
+    for (missing, damage) in damages {
+        let dir = tempfile::tempdir().expect("a folder");
+        for file in ["load.json", "records.jsonl", "timeline.jsonl"] {
+            std::fs::copy(run("ingress-restart").join(file), dir.path().join(file)).expect("copying");
+        }
+        assert_eq!(explain_run(dir.path()).expect("a run").missing, Vec::<String>::new());
+        damage(dir.path());
+        let explained = explain_run(dir.path()).expect("a run");
+        assert!(
+            explained.missing.iter().any(|what| what.contains(missing)),
+            "{missing}: {:?}",
+            explained.missing
+        );
+        assert!(!text(&explained).contains("no request failed"), "{missing}");
+    }
+}
+
+#[test]
+fn explain_ends_with_an_error_for_a_damaged_run_and_takes_a_request_alone() {
+    let world = World::sandbox();
+    let whole = run("ingress-restart").display().to_string();
+    let ran = world.run_ok(&["explain", &whole]);
+    assert!(ran.stdout.starts_with("✗ failed: 208 of 800 requests"), "{}", ran.stdout);
+    let dir = tempfile::tempdir().expect("a folder");
+    std::fs::copy(run("ingress-restart").join("load.json"), dir.path().join("load.json")).expect("copying");
+    std::fs::write(dir.path().join("records.jsonl"), "").expect("writing");
+    let ran = world.run(&["explain", &dir.path().display().to_string(), "--output", "json"]);
+    assert_eq!(ran.code, 20, "{}", ran.stderr);
+    let summary = ran.summary();
+    assert!(summary["missing"].to_string().contains("holds 0 of 800"), "{summary}");
+
+    // One word is a request of the newest run, where it is no run's name.
+    let target = tempfile::tempdir().expect("a folder");
+    let newest = target.path().join("xtask/runs/20260102-030405-load-1");
+    std::fs::create_dir_all(&newest).expect("a folder");
+    for file in ["load.json", "records.jsonl", "timeline.jsonl"] {
+        std::fs::copy(run("ingress-restart").join(file), newest.join(file)).expect("copying");
+    }
+    let mut world = World::sandbox();
+    world.set("CARGO_TARGET_DIR", target.path().display());
+    let ran = world.run_ok(&["explain", "995336a3"]);
+    assert!(
+        ran.stdout.contains("had not synced yet") && ran.stdout.contains("995336a3c97f46edaf1b4ac72dcf0e91")
+    );
 }

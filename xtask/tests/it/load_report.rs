@@ -5,8 +5,8 @@ use std::path::Path;
 
 use serde_json::json;
 use xtask::explain::explain_run;
-use xtask::load::meta::{self, End, Mark, Meta};
-use xtask::load::page;
+use xtask::record::meta::{self, End, Judged, Mark, Meta};
+use xtask::report;
 use xtask_load::record::{Outcome, Record};
 use xtask_load::tally::{Buckets, Latency};
 
@@ -47,12 +47,21 @@ fn run(dir: &Path, requests: u64) -> (Meta, End) {
     let end = End {
         scheduled: requests,
         buckets: Buckets { ok: requests - failed, socket_error: failed, ..Buckets::default() },
-        latency_ms: latency,
-        sent_latency_ms: latency,
+        latency_ms: Some(latency),
+        sent_latency_ms: Some(latency),
         lag_ms: Latency::default(),
         seconds: requests as f64 / 1000.0,
         own_cpu: 0.1,
         gaps: vec![HOSTILE.to_owned()],
+        thresholds: vec![Judged {
+            threshold: HOSTILE.into(),
+            value: Some(10.0),
+            unit: HOSTILE.into(),
+            met: false,
+        }],
+        invalid: None,
+        interrupted: false,
+        files: [(HOSTILE.to_owned(), 1)].into(),
     };
     let meta = Meta {
         began,
@@ -71,9 +80,9 @@ fn run(dir: &Path, requests: u64) -> (Meta, End) {
 
 fn page(requests: u64) -> String {
     let dir = tempfile::tempdir().expect("a folder");
-    let (meta, end) = run(dir.path(), requests);
-    let verdicts = explain_run(dir.path()).expect("verdicts");
-    let path = page::write(dir.path(), &meta, &end, &verdicts).expect("a page");
+    let (_, end) = run(dir.path(), requests);
+    let explained = explain_run(dir.path()).expect("verdicts");
+    let path = report::write(dir.path(), &end, &explained).expect("a page");
     assert_eq!(path, dir.path().join("report.html"));
     std::fs::read_to_string(path).expect("reading it")
 }
@@ -91,7 +100,9 @@ fn what_others_said_is_text_and_nothing_is_fetched() {
     balanced(&page);
     // What it is for.
     for part in [
+        "✗ failed: ",
         "10 of 1000 requests failed",
+        "Content-Security-Policy",
         "path class=\"p99\"",
         "class=\"ready\"",
         "UNEXPLAINED",

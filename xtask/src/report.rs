@@ -8,19 +8,18 @@ use maud::{DOCTYPE, Markup, PreEscaped, html};
 use serde_json::json;
 use xtask_load::tally::{Buckets, Latency};
 
-use super::RECORDS;
-use super::meta::{End, Mark, Meta};
-use crate::explain::timeline::Timeline;
-use crate::explain::{self, Verdict};
+use crate::explain::{self, Explained, Verdict};
+use crate::record::meta::{self, End, Mark, Meta};
+use crate::record::timeline::Timeline;
+use crate::record::{RECORDS, REPORT};
 use lives::{Life, Phase};
 use series::Series;
 
 mod lives;
 mod plot;
 mod series;
+pub mod text;
 
-/// The file in the run's folder.
-pub const FILE: &str = "report.html";
 /// Groups of failures that are spelled out.
 const MOST_GROUPS: usize = 50;
 /// Groups that are open at first.
@@ -32,12 +31,18 @@ const MOST_QUOTED: usize = 1000;
 ///
 /// # Errors
 /// When the records can't be read, or the page can't be written.
-pub fn write(dir: &Path, meta: &Meta, end: &End, verdicts: &[Verdict]) -> Result<PathBuf> {
+pub fn write(dir: &Path, end: &End, explained: &Explained) -> Result<PathBuf> {
     let series = Series::read(&dir.join(RECORDS), end.seconds, end.scheduled)?;
-    let timeline = Timeline::read(dir)?;
     let name = dir.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-    let page = Page { name: &name, meta, end, series: &series, timeline: &timeline, verdicts };
-    let path = dir.join(FILE);
+    let page = Page {
+        name: &name,
+        meta: &explained.meta,
+        end,
+        series: &series,
+        timeline: &explained.timeline,
+        explained,
+    };
+    let path = dir.join(REPORT);
     std::fs::write(&path, page.html().into_string())
         .with_context(|| format!("writing {}", path.display()))?;
     Ok(path)
@@ -49,20 +54,24 @@ struct Page<'p> {
     end: &'p End,
     series: &'p Series,
     timeline: &'p Timeline,
-    verdicts: &'p [Verdict],
+    explained: &'p Explained,
 }
 
 impl Page<'_> {
     fn html(&self) -> Markup {
+        // What runs is what carries this number, which nobody knew who is quoted on the page.
+        let nonce = uuid::Uuid::new_v4().simple().to_string();
+        let policy = format!("default-src 'none'; style-src 'unsafe-inline'; script-src 'nonce-{nonce}'");
         html! {
             (DOCTYPE)
             html lang="en" {
                 head {
                     meta charset="utf-8";
+                    meta http-equiv="Content-Security-Policy" content=(policy);
                     meta name="viewport" content="width=device-width, initial-scale=1";
                     meta name="color-scheme" content="light dark";
                     title { "Load run " (self.name) }
-                    style { (PreEscaped(include_str!("page/style.css"))) }
+                    style { (PreEscaped(include_str!("report/style.css"))) }
                 }
                 body {
                     main {
@@ -74,7 +83,7 @@ impl Page<'_> {
                         footer { "Said again by " code { "cargo xtask explain " (self.name) } ", from the records beside this page." }
                     }
                     script type="application/json" id="slices" { (PreEscaped(self.slices())) }
-                    script { (PreEscaped(include_str!("page/script.js"))) }
+                    script nonce=(nonce) { (PreEscaped(include_str!("report/script.js"))) }
                 }
             }
         }
@@ -82,37 +91,36 @@ impl Page<'_> {
 
     fn header(&self) -> Markup {
         let Page { meta, end, .. } = self;
-        let (failed, unexplained) = (end.buckets.failed(), self.unexplained());
+        let (failed, unexplained) = (end.buckets.failed(), self.explained.unexplained());
+        let mood = if end.verdict() == meta::Verdict::Passed { "good" } else { "bad" };
         html! {
             header {
                 h1 { "Load run " (self.name) }
-                @if failed == 0 {
-                    p.verdict.good { "Every request was answered well" }
-                } @else {
-                    p.verdict.bad { (failed) " of " (end.scheduled) " requests failed; " (unexplained) " unexplained" }
-                }
-                @if let Some(why) = super::invalid(end) { p.verdict.bad { "Invalid: " (why) } }
+                p.verdict.(mood) { (clip(&end.headline())) }
+                @if failed > 0 { p.facts { (failed) " of " (end.scheduled) " requests failed; " (unexplained) " unexplained" } }
                 p.facts { (meta.request) " to " (meta.host) " at " (meta.entry) ": " (meta.plan) }
                 p.facts {
                     "Began " (meta.began.strftime("%Y-%m-%d %H:%M:%S UTC")) ", namespace " (meta.namespace)
                     @if let Some(without) = &meta.without { "; without " strong { (without) } }
                 }
-                @for gap in &end.gaps { p.facts.bad { "Not seen: " (clip(gap)) } }
+                @for gap in end.gaps.iter().chain(&self.explained.missing) { p.facts.bad { "Missing: " (clip(gap)) } }
             }
         }
     }
 
     fn tiles(&self) -> Markup {
         let End { scheduled, buckets, latency_ms, seconds, .. } = self.end;
-        let rate = buckets.ok as f64 * 100.0 / (*scheduled).max(1) as f64;
+        let rate = self.end.success_rate().map_or_else(|| "–".to_owned(), |rate| format!("{rate:.2} %"));
+        let latency =
+            |pick: fn(&Latency) -> f64| latency_ms.as_ref().map_or_else(|| "–".to_owned(), |l| ms(pick(l)));
         let tiles = [
             ("Scheduled", scheduled.to_string()),
             ("Successes", buckets.ok.to_string()),
             ("Failures", buckets.failed().to_string()),
-            ("Success rate", format!("{rate:.2} %")),
+            ("Success rate", rate),
             ("Successes a second", format!("{:.1}", buckets.ok as f64 / seconds.max(1e-9))),
-            ("p50", ms(latency_ms.p50)),
-            ("p99", ms(latency_ms.p99)),
+            ("p50", latency(|l| l.p50)),
+            ("p99", latency(|l| l.p99)),
             ("Seconds", format!("{seconds:.1}")),
         ];
         html! {
@@ -155,8 +163,8 @@ impl Page<'_> {
         html! {
             ul.legend {
                 @if !self.series.dots.is_empty() { li { i.dot {} "a request" } }
-                li { i.p50 {} "median" }
-                li { i.p99 {} "99 % are below" }
+                li { i.p50 {} "p50" }
+                li { i.p99 {} "p99" }
                 li { i.ok {} "answered well" }
                 li { i.bad {} "failed" }
                 @for phase in [Phase::Starting, Phase::Ready, Phase::Ending] {
@@ -186,17 +194,18 @@ impl Page<'_> {
 
     fn tables(&self) -> Markup {
         let End { latency_ms: due, sent_latency_ms: sent, lag_ms: lag, buckets, own_cpu, .. } = self.end;
-        let row: fn(&Latency) -> [(&'static str, f64); 8] = |l| {
-            [
-                ("min", l.min),
-                ("mean", l.mean),
-                ("p50", l.p50),
-                ("p90", l.p90),
-                ("p95", l.p95),
-                ("p99", l.p99),
-                ("p99.9", l.p999),
-                ("max", l.max),
-            ]
+        let rows: [(&str, fn(&Latency) -> f64); 8] = [
+            ("min", |l| l.min),
+            ("mean", |l| l.mean),
+            ("p50", |l| l.p50),
+            ("p90", |l| l.p90),
+            ("p95", |l| l.p95),
+            ("p99", |l| l.p99),
+            ("p99.9", |l| l.p999),
+            ("max", |l| l.max),
+        ];
+        let cell = |latency: Option<&Latency>, pick: fn(&Latency) -> f64| {
+            latency.map_or_else(|| "–".to_owned(), |latency| format!("{:.1}", pick(latency)))
         };
         let Buckets { ok, http_error, socket_error, timeout, dropped, unsent } = *buckets;
         let ends = [
@@ -209,13 +218,25 @@ impl Page<'_> {
         ];
         html! {
             section.tables {
+                @if !self.end.thresholds.is_empty() {
+                    div {
+                        h2 { "Thresholds" }
+                        table {
+                            tbody {
+                                @for judged in &self.end.thresholds {
+                                    tr { th scope="row" { (judged.mark()) " " (clip(&judged.threshold)) } td { (judged.measured()) } }
+                                }
+                            }
+                        }
+                    }
+                }
                 div {
                     h2 { "Latency, in milliseconds" }
                     table {
                         thead { tr { th {} th scope="col" { "from due" } th scope="col" { "from sent" } th scope="col" { "generator's lag" } } }
                         tbody {
-                            @for ((name, due), ((_, sent), (_, lag))) in row(due).into_iter().zip(row(sent).into_iter().zip(row(lag))) {
-                                tr { th scope="row" { (name) } td { (format!("{due:.1}")) } td { (format!("{sent:.1}")) } td { (format!("{lag:.1}")) } }
+                            @for (name, pick) in rows {
+                                tr { th scope="row" { (name) } @for latency in [due.as_ref(), sent.as_ref(), Some(lag)] { td { (cell(latency, pick)) } } }
                             }
                         }
                     }
@@ -241,15 +262,10 @@ impl Page<'_> {
     }
 
     fn failures(&self) -> Markup {
-        let groups = explain::groups(self.verdicts);
+        let Explained { failures, late, .. } = self.explained;
         html! {
-            @if !groups.is_empty() {
-                section {
-                    h2 { "Why requests failed" }
-                    @for (index, group) in groups.iter().take(MOST_GROUPS).enumerate() { (failure(group, index < OPEN_GROUPS)) }
-                    @if groups.len() > MOST_GROUPS { p.facts { "and " (groups.len() - MOST_GROUPS) " groups more" } }
-                }
-            }
+            (causes("Why requests failed", failures))
+            (causes("Why answers came only at a later try", late))
         }
     }
 
@@ -266,26 +282,38 @@ impl Page<'_> {
     fn since(&self, mark: &Mark) -> f64 {
         mark.at.duration_since(self.meta.began).as_secs_f64()
     }
+}
 
-    fn unexplained(&self) -> usize {
-        self.verdicts.iter().filter(|verdict| verdict.is_unexplained()).count()
+/// Groups of requests, each of one mechanism.
+fn causes(title: &str, verdicts: &[Verdict]) -> Markup {
+    let groups = explain::groups(verdicts);
+    html! {
+            @if !groups.is_empty() {
+                section {
+                    h2 { (title) }
+                    @for (index, group) in groups.iter().take(MOST_GROUPS).enumerate() { (failure(group, index < OPEN_GROUPS)) }
+                    @if groups.len() > MOST_GROUPS { p.facts { "and " (groups.len() - MOST_GROUPS) " groups more" } }
+                }
+            }
     }
 }
 
-/// Failures of one mechanism at one pod, with the evidence of the first.
+/// Requests of one mechanism, with the evidence of the first.
 fn failure(group: &[&Verdict], is_open: bool) -> Markup {
     let first = group[0];
     let ids: Vec<&str> = group.iter().take(5).map(|verdict| verdict.record.id.as_str()).collect();
+    let pods: Vec<String> =
+        explain::pods(group).into_iter().map(|(pod, count)| format!("{count} × {pod}")).collect();
     let rejected: Vec<String> =
         first.rejected.iter().map(|(mechanism, why)| format!("{}: {why}", mechanism.name())).collect();
     html! {
         details open[is_open] {
             summary {
                 (group.len()) " × " (first.mechanism.title())
-                @if let Some(pod) = &first.pod { ", " (pod) }
             }
             dl {
                 dt { "mechanism" } dd { code { (first.mechanism.name()) } ", seen as " (explain::codes(group)) }
+                @if !pods.is_empty() { dt { "pods" } dd { (quoted(&pods)) } }
                 dt { "evidence" } dd { (quoted(&first.evidence)) }
                 @if !rejected.is_empty() { dt { "rejected" } dd { (quoted(&rejected)) } }
                 @if !first.missing.is_empty() { dt { "missing" } dd { (quoted(&first.missing)) } }

@@ -1,16 +1,13 @@
 //! Who was where, when: pods and endpoints of a run, from what the witness saw.
 
 use std::collections::{BTreeMap, HashMap};
-use std::path::Path;
 
-use anyhow::Result;
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::{ContainerStateTerminated, Event, Pod};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 
-use super::case::for_each_line;
+use super::Seen;
 use crate::gates;
-use crate::load::witness::{Seen, TIMELINE};
 
 /// Everything that the witness saw, by pod and by address.
 #[derive(Clone, Debug, Default)]
@@ -154,16 +151,6 @@ impl PodStory {
 }
 
 impl Timeline {
-    /// Reads what the witness left in a run's folder.
-    ///
-    /// # Errors
-    /// When that can't be read.
-    pub fn read(dir: &Path) -> Result<Timeline> {
-        let mut seen = Vec::new();
-        for_each_line(&dir.join(TIMELINE), |line| seen.extend(serde_json::from_str(line)))?;
-        Ok(Timeline::new(seen))
-    }
-
     /// Reads it off what was seen, in order.
     pub fn new(seen: impl IntoIterator<Item = Seen>) -> Timeline {
         let mut timeline = Timeline::default();

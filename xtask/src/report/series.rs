@@ -63,27 +63,24 @@ pub(super) struct Dot {
 }
 
 impl Series {
-    /// Reads `records.jsonl`.
+    /// Reads `records.jsonl`; lines that are no record are passed over.
     ///
     /// # Errors
-    /// When it can't be read, or a line is no record.
+    /// When it can't be read.
     pub(super) fn read(path: &Path, seconds: f64, scheduled: u64) -> Result<Series> {
         let file = File::open(path).with_context(|| format!("reading {}", path.display()))?;
-        let lines = BufReader::with_capacity(256 * 1024, file).lines().map(|line| {
-            let line = line.with_context(|| format!("reading {}", path.display()))?;
-            serde_json::from_str(&line).with_context(|| format!("reading a record of {}", path.display()))
-        });
-        Series::of(lines, seconds, scheduled)
+        let lines = BufReader::with_capacity(256 * 1024, file).lines();
+        let records = lines.map_while(Result::ok).filter_map(|line| serde_json::from_str(&line).ok());
+        Ok(Series::of(records, seconds, scheduled))
     }
 
-    fn of(records: impl Iterator<Item = Result<Record>>, seconds: f64, scheduled: u64) -> Result<Series> {
+    fn of(records: impl Iterator<Item = Record>, seconds: f64, scheduled: u64) -> Series {
         let seconds = seconds.max(1e-3);
         let count = (scheduled / REQUESTS_A_SLICE).clamp(FEWEST_SLICES, MOST_SLICES) as usize;
         let mut series = Series { seconds, slices: vec![Slice::default(); count], ..Series::default() };
         let mut latencies: Vec<Vec<f32>> = vec![Vec::new(); count];
         let mut errors = std::collections::BTreeMap::<String, u64>::new();
         for record in records {
-            let record = record?;
             let dot = Dot {
                 at: record.due_us as f64 / 1e6,
                 ms: record.end_us.saturating_sub(record.due_us) as f64 / 1e3,
@@ -111,7 +108,7 @@ impl Series {
         }
         series.errors = errors.into_iter().collect();
         series.errors.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
-        Ok(series)
+        series
     }
 
     /// A slice's length in seconds.
@@ -135,8 +132,8 @@ impl SliceLatency {
 mod tests {
     use super::*;
 
-    fn record(n: u64, outcome: Outcome) -> Result<Record> {
-        Ok(Record {
+    fn record(n: u64, outcome: Outcome) -> Record {
+        Record {
             n,
             id: String::new(),
             outcome,
@@ -146,14 +143,14 @@ mod tests {
             status: None,
             served_by: None,
             error: None,
-        })
+        }
     }
 
     #[test]
     fn a_million_requests_are_as_many_slices_as_ten_thousand() {
         let records =
             (0..1_000_000).map(|n| record(n, if n % 10 == 0 { Outcome::Timeout } else { Outcome::Ok }));
-        let series = Series::of(records, 1000.0, 1_000_000).unwrap();
+        let series = Series::of(records, 1000.0, 1_000_000);
         assert_eq!(series.slices.len() as u64, MOST_SLICES);
         let sum = |of: fn(&Slice) -> u64| series.slices.iter().map(of).sum::<u64>();
         assert_eq!((sum(|slice| slice.ok), sum(|slice| slice.failed)), (900_000, 100_000));
@@ -165,10 +162,10 @@ mod tests {
     #[test]
     fn each_slice_has_its_own_percentiles() {
         let slow = |n: u64| {
-            let record = record(n, Outcome::Ok)?;
-            Ok(Record { end_us: record.due_us + if n < 40 { 5_000 } else { 80_000 }, ..record })
+            let record = record(n, Outcome::Ok);
+            Record { end_us: record.due_us + if n < 40 { 5_000 } else { 80_000 }, ..record }
         };
-        let series = Series::of((0..80).map(slow), 0.08, 80).unwrap();
+        let series = Series::of((0..80).map(slow), 0.08, 80);
         let p50: Vec<f64> = series.slices.iter().filter_map(|slice| Some(slice.latency?.p50)).collect();
         assert_eq!((p50[0], p50[p50.len() - 1]), (5.0, 80.0));
         assert_eq!(series.dots.len(), 80);

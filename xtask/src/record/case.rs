@@ -3,17 +3,22 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs::File;
 use std::io::{BufRead as _, BufReader};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
 use jiff::{SignedDuration, Timestamp};
 use xtask_load::record::Record;
+use xtask_load::tally::Buckets;
 
 use super::access::{self, Access};
+use super::meta::Meta;
 use super::timeline::Timeline;
-use crate::load::RECORDS;
-use crate::load::meta::Meta;
+use super::{APP_LOGS, INGRESS_LOGS, RECORDS, TIMELINE};
 
+/// An answer that took this long may be one that a first pod did not give.
+const SLOW_US: u64 = 1_000_000;
+/// Slow answers that are looked at.
+const MOST_SLOW: usize = 10_000;
 /// What an ingress controller says when it takes up the routes and endpoints of the cluster.
 const SYNCING: [&str; 3] = ["Initial sync", "backend reload required", "Backend successfully reloaded"];
 
@@ -24,6 +29,8 @@ pub struct Case {
     pub meta: Meta,
     /// The requests that failed.
     pub failures: Vec<Record>,
+    /// Requests that were answered well, but slowly.
+    pub slow: Vec<Record>,
     /// The access log's lines of those, by id.
     pub access: HashMap<String, Vec<Access>>,
     /// The app's lines of those, by id.
@@ -38,6 +45,8 @@ pub struct Case {
     pub timeline: Timeline,
     /// How many access logs were recorded.
     pub access_logs: usize,
+    /// What the run should have left, and is not there.
+    pub missing: Vec<String>,
 }
 
 /// A line of the app's log.
@@ -66,13 +75,18 @@ impl Case {
     /// Reads it from a run's folder.
     ///
     /// # Errors
-    /// When the folder holds no load run.
+    /// When what the run says of itself can't be read.
     pub fn read(dir: &Path) -> Result<Case> {
-        let meta = Meta::read(dir)?;
-        let failures = failures(&dir.join(RECORDS))?;
-        let ids: BTreeSet<&str> = failures.iter().map(|failure| failure.id.as_str()).collect();
+        Ok(Case::of(Meta::read(dir)?, dir, &[]))
+    }
+
+    /// Reads what belongs to a run; what can't be read is named as missing. Where that is true of requests that failed,
+    /// those that are `known` stand in.
+    pub fn of(meta: Meta, dir: &Path, known: &[Record]) -> Case {
         let mut case = Case {
             meta,
+            failures: Vec::new(),
+            slow: Vec::new(),
             access: HashMap::new(),
             app: HashMap::new(),
             complaints: HashMap::new(),
@@ -80,24 +94,95 @@ impl Case {
             uses: HashMap::new(),
             timeline: Timeline::default(),
             access_logs: 0,
-            failures: Vec::new(),
+            missing: Vec::new(),
         };
-        if !ids.is_empty() {
-            for (controller, path) in logs(&dir.join("logs/ingress"))? {
-                case.access_logs += 1;
-                for_each_line(&path, |line| case.take_access(&controller, line, &ids))?;
-            }
-            for (pod, path) in logs(&dir.join("logs/app"))? {
-                for_each_line(&path, |line| case.take_app(&pod, line, &ids))?;
-            }
-            case.timeline = Timeline::read(dir)?;
+        case.compare_files(dir);
+        case.read_records(&dir.join(RECORDS));
+        if case.failures.len() < known.len() {
+            case.failures = known.to_vec();
         }
-        case.failures = failures;
-        Ok(case)
+        case.read_evidence(dir);
+        case
+    }
+
+    /// Each file is there, as long as the run left it.
+    fn compare_files(&mut self, dir: &Path) {
+        let now = super::sizes(dir);
+        let Some(end) = &self.meta.end else {
+            self.missing.push("how the run ended: it was killed, or is still under way".to_owned());
+            return;
+        };
+        let missing = end.files.iter().filter_map(|(name, size)| match now.get(name) {
+            None => Some(format!("{name}, which is gone")),
+            Some(now) if now != size => Some(format!("parts of {name}: it has {now} bytes, and had {size}")),
+            Some(_) => None,
+        });
+        self.missing.extend(missing);
+    }
+
+    /// The failures and the slow answers, counted and compared with what the run counted itself.
+    fn read_records(&mut self, path: &Path) {
+        let (mut buckets, mut damaged) = (Buckets::default(), 0_u64);
+        let (mut failures, mut slow) = (Vec::new(), Vec::new());
+        let read = for_each_line(path, |line| {
+            let Ok(record) = serde_json::from_str::<Record>(line) else {
+                damaged += 1;
+                return;
+            };
+            buckets.count(record.outcome);
+            let took_us = record.end_us.saturating_sub(record.sent_us.unwrap_or(record.end_us));
+            if record.is_failure() {
+                failures.push(record);
+            } else if took_us >= SLOW_US && slow.len() < MOST_SLOW {
+                slow.push(record);
+            }
+        });
+        self.missing.extend(read.err().map(|error| format!("the requests: {error:#}")));
+        if damaged > 0 {
+            self.missing.push(format!("{damaged} requests: their lines of {RECORDS} are damaged"));
+        }
+        if let Some(end) = self.meta.end.as_ref().filter(|end| end.buckets != buckets) {
+            self.missing.push(format!(
+                "requests: {RECORDS} holds {} of {} ({} of {} failures)",
+                buckets.sum(),
+                end.scheduled,
+                buckets.failed(),
+                end.buckets.failed()
+            ));
+        }
+        (self.failures, self.slow) = (failures, slow);
+    }
+
+    /// What was seen of those requests.
+    fn read_evidence(&mut self, dir: &Path) {
+        let requests = self.failures.iter().chain(&self.slow);
+        let ids: BTreeSet<String> = requests.map(|record| record.id.clone()).collect();
+        let mut problems = Vec::new();
+        if !ids.is_empty() {
+            for (controller, path) in logs(&dir.join(INGRESS_LOGS)) {
+                self.access_logs += 1;
+                problems.extend(for_each_line(&path, |line| self.take_access(&controller, line, &ids)).err());
+            }
+            for (pod, path) in logs(&dir.join(APP_LOGS)) {
+                problems.extend(for_each_line(&path, |line| self.take_app(&pod, line, &ids)).err());
+            }
+        }
+        let (mut seen, mut damaged) = (Vec::new(), 0_u64);
+        let read = for_each_line(&dir.join(TIMELINE), |line| match serde_json::from_str(line) {
+            Ok(change) => seen.push(change),
+            Err(_) => damaged += 1,
+        });
+        problems.extend(read.err());
+        self.timeline = Timeline::new(seen);
+        self.missing.extend(problems.iter().map(|error| format!("evidence: {error:#}")));
+        if damaged > 0 {
+            self.missing
+                .push(format!("{damaged} changes of the cluster: their lines of {TIMELINE} are damaged"));
+        }
     }
 
     /// Takes a line of an access log.
-    pub fn take_access(&mut self, controller: &str, line: &str, ids: &BTreeSet<&str>) {
+    pub fn take_access(&mut self, controller: &str, line: &str, ids: &BTreeSet<String>) {
         if let Some(access) = access::parse(controller, line) {
             if let Some(at) = access.at {
                 for attempt in &access.attempts {
@@ -124,14 +209,14 @@ impl Case {
     }
 
     /// Takes a line of a pod's log.
-    pub fn take_app(&mut self, pod: &str, line: &str, ids: &BTreeSet<&str>) {
+    pub fn take_app(&mut self, pod: &str, line: &str, ids: &BTreeSet<String>) {
         let (_, line) = access::stamped(line);
         let fields: BTreeMap<String, serde_json::Value> = serde_json::from_str(line).unwrap_or_default();
         // A line that names its request is about no other, whatever else it quotes.
         let named = fields.get("request_id").and_then(|id| id.as_str());
         let is_inner = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
         let mut words = line.split(|c| !is_inner(c)).filter(|_| named.is_none()).chain(named);
-        let Some(id) = words.find(|word| ids.contains(word)) else { return };
+        let Some(id) = words.find(|word| ids.contains(*word)) else { return };
         let line = AppLine {
             pod: pod.to_owned(),
             line: line.to_owned(),
@@ -151,39 +236,17 @@ impl Case {
     }
 }
 
-fn failures(path: &Path) -> Result<Vec<Record>> {
-    let mut failures = Vec::new();
-    for_each_line(path, |line| {
-        // Almost all lines are successes, and need not be read to the end.
-        if !line.contains("\"outcome\":\"ok\"") {
-            failures.extend(serde_json::from_str::<Record>(line).ok().filter(Record::is_failure));
-        }
-    })?;
-    Ok(failures)
-}
-
 /// The log files of a folder, each with the pod's name; none where the folder is missing.
-fn logs(dir: &Path) -> Result<Vec<(String, std::path::PathBuf)>> {
-    let mut logs = Vec::new();
-    let Ok(entries) = std::fs::read_dir(dir) else { return Ok(logs) };
-    for entry in entries {
-        let path = entry.with_context(|| format!("listing {}", dir.display()))?.path();
-        let name = path.file_stem().map(|name| name.to_string_lossy().into_owned());
-        logs.extend(name.map(|name| (name, path)));
-    }
+fn logs(dir: &Path) -> Vec<(String, PathBuf)> {
+    let entries = std::fs::read_dir(dir).into_iter().flatten().flatten().map(|entry| entry.path());
+    let named = |path: PathBuf| Some((path.file_stem()?.to_string_lossy().into_owned(), path));
+    let mut logs: Vec<_> = entries.filter_map(named).collect();
     logs.sort();
-    Ok(logs)
+    logs
 }
 
-pub(super) fn for_each_line(path: &Path, mut take: impl FnMut(&str)) -> Result<()> {
-    let file = match File::open(path) {
-        Ok(file) => file,
-        // A log that was never written is evidence that is missing, not a fault.
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound && !path.ends_with(RECORDS) => {
-            return Ok(());
-        }
-        Err(error) => return Err(error).with_context(|| format!("reading {}", path.display())),
-    };
+fn for_each_line(path: &Path, mut take: impl FnMut(&str)) -> Result<()> {
+    let file = File::open(path).with_context(|| format!("reading {}", path.display()))?;
     let mut reader = BufReader::with_capacity(256 * 1024, file);
     let mut line = Vec::new();
     loop {

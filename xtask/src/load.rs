@@ -1,7 +1,8 @@
 //! `cargo xtask load`: every gate first, then the load, with a witness who sees what becomes of each request; then the
 //! books, the thresholds, and why what failed did.
 
-use std::path::Path;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -13,40 +14,38 @@ use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 use xtask_load::client::Target;
 use xtask_load::run::{Finished, Plan};
-use xtask_load::tally::Book;
+use xtask_load::tally::{Book, Latency};
 
 use crate::clusters::{self, Cluster};
 use crate::cx::Cx;
-use crate::explain::{self, Verdict};
+use crate::explain::{self, Explained};
 use crate::failure::{Attach as _, Cancelled, Exit};
 use crate::gates;
 use crate::manifests::Manifests;
 use crate::options::Format;
 use crate::pipeline::{Branch, Done, Outcome, Running, step};
+use crate::record::RECORDS;
+use crate::record::case::Case;
+use crate::record::meta::{End, Mark, Meta, Verdict};
+use crate::report::text::{self, Progress};
 use crate::steps::smoke::PICTURE;
 use crate::summary::{Summary, entry};
 
 pub mod args;
 pub mod disturb;
 pub mod experiment;
-pub mod meta;
-pub mod page;
 mod ready;
-pub mod report;
 pub mod threshold;
 pub mod witness;
 
 use args::LoadArgs;
 use disturb::{Disturbance, Prepared};
 use experiment::{Experiment, Protection};
-use meta::{End, Mark, Meta};
 use threshold::Figures;
 use witness::Witness;
 
 pub use ready::ATTRIBUTION;
 
-/// The records' file in the run's folder.
-pub const RECORDS: &str = "records.jsonl";
 /// Senders that were free and let a request wait longer than this are no instrument.
 const MOST_LAG_MS: f64 = 100.0;
 /// The same as a share of the median latency: what is slow itself is not blurred by a slow start.
@@ -55,8 +54,8 @@ const MOST_LAG_SHARE: f64 = 0.1;
 const MOST_OWN_CPU: f64 = 0.9;
 /// The share of the load that is done when the disturbance comes.
 const DISTURB_AT: f64 = 0.2;
-/// Failures that are spelled out in the JSON summary; the run's folder has all.
-const MOST_FAILURES: usize = 1000;
+/// The live line changes this often.
+const LIVE_EVERY: Duration = Duration::from_millis(500);
 
 /// Passes the gates, sends the load, and explains what failed.
 ///
@@ -151,18 +150,29 @@ impl Scene<'_> {
             end: None,
         };
         let book = Arc::new(Book::open(Some(&dir.join(RECORDS)))?);
-        let load = Load { cx, plan, book: &book, dir: &dir, prepared: self.prepared };
+        let open_files = xtask_load::files::allow(plan.concurrency);
+        let load = Load { cx, plan, book: &book, dir: &dir, prepared: self.prepared, args: self.args };
         let finished = load.send(branch, target, &mut meta).await?;
-        self.settle(branch).await?;
-        let gaps = close(cx, witness, &canary, &book).await?;
-        let end = end(&book, &finished, gaps);
+        if !finished.stopped {
+            self.settle(branch).await?;
+        }
+        let mut gaps = close(cx, witness, &canary, &book).await?;
+        gaps.extend(
+            finished.unwritten.as_ref().map(|error| format!("{RECORDS} could not be written: {error}")),
+        );
+        let mut end = end(&book, &finished, open_files, gaps);
+        end.files = crate::record::sizes(&dir);
         meta.end = Some(end.clone());
-        meta.write(&dir)?;
-        let verdicts = explain::explain_run(&dir)?;
-        let page = page::write(&dir, &meta, &end, &verdicts).context("drawing the report")?;
-        let summary = self.report(&meta, &book, &verdicts, &end);
-        show(cx, &page, self.args.report);
-        summary
+        let failures = book.tally().failures.clone();
+        let mut explained = explain::explain(Case::of(meta.clone(), &dir, &failures));
+        let figures = figures(&book, &finished, Some(explained.unexplained() as u64));
+        end.thresholds = self.args.threshold.iter().map(|threshold| threshold.judge(&figures)).collect();
+        explained.meta.end = Some(end.clone());
+        meta.end = Some(end.clone());
+        end.gaps.extend(meta.write(&dir).err().map(|error| format!("{error:#}")));
+        let page = crate::report::write(&dir, &end, &explained).context("drawing the report");
+        let errors = book.tally().errors.clone();
+        self.conclude(&end, &errors, &explained, page)
     }
 
     /// What a disturbance or an experiment began is over before the witness leaves and the next run begins.
@@ -226,6 +236,7 @@ async fn target(cx: &Cx, cluster: &Cluster, manifests: &Manifests, get: Option<&
 /// The load and what happens around it.
 struct Load<'l> {
     cx: &'l Cx,
+    args: &'l LoadArgs,
     plan: &'l Plan,
     book: &'l Arc<Book>,
     dir: &'l Path,
@@ -236,7 +247,6 @@ impl Load<'_> {
     /// Sends the load, says how far it is, and disturbs it where that is asked for.
     async fn send(&self, branch: &mut Branch<'_>, target: Target, meta: &mut Meta) -> Result<Done<Finished>> {
         let Load { cx, plan, book, .. } = *self;
-        let total = plan.schedule.total();
         step(branch, "load", async |step| {
             meta.began = Timestamp::now();
             let began = Instant::now();
@@ -257,18 +267,11 @@ impl Load<'_> {
                         step.warn(mark.what.as_str());
                         meta.marks.push(mark);
                     }
-                    () = tokio::time::sleep(Duration::from_millis(100)) => told.tell(cx, step, book, total),
+                    () = tokio::time::sleep(Duration::from_millis(100)) => told.tell(cx, step, self),
                 }
             };
-            told.tell(cx, step, book, total);
+            told.tell(cx, step, self);
             let buckets = book.tally().buckets;
-            if stop.is_cancelled() {
-                step.warn(format!("stopped; {}", report::progress(buckets, total)));
-                return Err(Cancelled.into());
-            }
-            if !disturbed {
-                step.warn("the load was over before its disturbance: raise --requests or --duration");
-            }
             let how = format!(
                 "{} of {} ok, {:.1} s, {}",
                 buckets.ok,
@@ -276,7 +279,16 @@ impl Load<'_> {
                 finished.took.as_secs_f64(),
                 plan.line()
             );
-            Ok(Outcome::Did(finished, how))
+            if finished.stopped {
+                return Ok(Outcome::Bad(finished, format!("interrupted; {how}")));
+            }
+            if !disturbed {
+                step.warn("the load was over before its disturbance: raise --requests or --duration");
+            }
+            let figures = figures(book, &finished, None);
+            let known = self.args.threshold.iter().filter(|threshold| !threshold.needs_causes());
+            let is_good = buckets.ok > 0 && known.into_iter().all(|threshold| threshold.judge(&figures).met);
+            Ok(if is_good { Outcome::Did(finished, how) } else { Outcome::Bad(finished, how) })
         })
         .await
     }
@@ -302,19 +314,25 @@ impl Load<'_> {
 struct Told {
     tenths: u64,
     seconds: u64,
+    live: Duration,
 }
 
 impl Told {
-    /// A line at each tenth of the requests, or every ten seconds.
-    fn tell(&mut self, cx: &Cx, step: &Running<'_>, book: &Book, total: Option<u64>) {
-        let buckets = book.tally().buckets;
-        let line = report::progress(buckets, total);
+    /// A line at each tenth of the requests, or every ten seconds; between them, the live line.
+    fn tell(&mut self, cx: &Cx, step: &Running<'_>, load: &Load<'_>) {
+        let (total, elapsed) = (load.plan.schedule.total(), step.elapsed());
+        let (buckets, latency) = {
+            let tally = load.book.tally();
+            (tally.buckets, tally.so_far())
+        };
         let tenths = total.map_or(0, |total| buckets.sum() * 10 / total.max(1));
-        let seconds = step.elapsed().as_secs() / 10;
+        let seconds = elapsed.as_secs() / 10;
         if tenths > self.tenths || seconds > self.seconds {
-            step.progress(line);
-        } else if cx.shared.output == Format::Human {
-            step.at(line);
+            step.progress(text::progress(buckets, total));
+        } else if cx.shared.output == Format::Human && elapsed >= self.live + LIVE_EVERY {
+            self.live = elapsed;
+            let end = load.plan.schedule.end();
+            step.at(Progress { buckets, total, elapsed, end, latency }.line());
         }
         (self.tenths, self.seconds) = (tenths, seconds);
     }
@@ -334,14 +352,14 @@ async fn close(cx: &Cx, witness: Witness, canary: &Target, book: &Book) -> Resul
     }
     let mut gaps = witness.finish()?;
     if any_failed && !caught_up {
-        gaps.push("the access log did not catch up within 10 s after the last request".to_owned());
+        gaps.push("the last lines of the access log: it did not catch up after the last request".to_owned());
     }
     Ok(gaps)
 }
 
-fn end(book: &Book, finished: &Finished, gaps: Vec<String>) -> End {
+fn end(book: &Book, finished: &Finished, open_files: u64, gaps: Vec<String>) -> End {
     let tally = book.tally();
-    End {
+    let mut end = End {
         scheduled: finished.scheduled,
         buckets: tally.buckets,
         latency_ms: tally.from_due(),
@@ -350,13 +368,38 @@ fn end(book: &Book, finished: &Finished, gaps: Vec<String>) -> End {
         seconds: finished.took.as_secs_f64(),
         own_cpu: finished.own_cpu,
         gaps,
+        thresholds: Vec::new(),
+        invalid: None,
+        interrupted: finished.stopped,
+        files: BTreeMap::new(),
+    };
+    end.invalid = match tally.own_limit {
+        0 => behind(&end),
+        requests => Some(format!(
+            "the generator ran out of open files or ports: {requests} requests could not be sent (limit of open files: \
+             {open_files})"
+        )),
+    };
+    end
+}
+
+/// What thresholds see.
+fn figures(book: &Book, finished: &Finished, unexplained: Option<u64>) -> Figures {
+    let tally = book.tally();
+    Figures {
+        buckets: tally.buckets,
+        due: tally.from_due(),
+        sent: tally.from_sent(),
+        throughput: tally.buckets.ok as f64 / finished.took.as_secs_f64().max(1e-9),
+        unexplained,
     }
 }
 
-/// Why the run says nothing about the server; none if it does.
-pub fn invalid(end: &End) -> Option<String> {
+/// Why the generator's own lateness is in the figures; none if it is not.
+fn behind(end: &End) -> Option<String> {
     let lag = end.lag_ms.p99;
-    if lag > MOST_LAG_MS && lag > end.sent_latency_ms.p50 * MOST_LAG_SHARE {
+    let median = end.sent_latency_ms.map_or(0.0, |latency| latency.p50);
+    if lag > MOST_LAG_MS && lag > median * MOST_LAG_SHARE {
         return Some(format!(
             "the generator sent requests up to {lag:.0} ms (p99) later than it should have; its own lateness is in the \
              figures"
@@ -371,80 +414,80 @@ pub fn invalid(end: &End) -> Option<String> {
     None
 }
 
+/// Percentiles in JSON; each is null where nothing was measured.
+fn percentiles(latency: Option<Latency>) -> Value {
+    let mut all = json!(latency.unwrap_or_default());
+    if let (None, Some(fields)) = (latency, all.as_object_mut()) {
+        fields.values_mut().for_each(|value| *value = Value::Null);
+    }
+    all
+}
+
 impl Scene<'_> {
-    fn report(&self, meta: &Meta, book: &Book, verdicts: &[Verdict], end: &End) -> Result<Summary> {
-        let Scene { cx, args, plan, cluster, manifests, .. } = *self;
-        let mut summary = entry(cluster, manifests);
-        let errors = book.tally().errors.clone();
+    /// Says what the run came to, everywhere, and ends with its verdict.
+    fn conclude(
+        &self,
+        end: &End,
+        errors: &BTreeMap<String, u64>,
+        explained: &Explained,
+        page: Result<PathBuf>,
+    ) -> Result<Summary> {
+        let Scene { cx, args, cluster, manifests, .. } = *self;
+        let meta = &explained.meta;
         if cx.shared.output == Format::Human {
-            cx.output.data(&report::summary(plan, &meta.request, end, &errors));
-            if !verdicts.is_empty() {
-                cx.output.data(&format!("\n{}", explain::text(verdicts)));
-            }
-            for gap in &end.gaps {
-                cx.output.note(&format!("warning: not seen: {gap}"));
+            cx.output.data(&text::summary(meta, end, errors));
+            let causes = explain::causes(&explained.failures, &explained.late);
+            if !causes.is_empty() {
+                cx.output.data(causes.trim_end());
             }
         }
-        let unexplained = verdicts.iter().filter(|verdict| verdict.is_unexplained()).count() as u64;
-        let throughput = end.buckets.ok as f64 / end.seconds.max(1e-9);
-        let figures = Figures {
-            buckets: end.buckets,
-            due: end.latency_ms,
-            sent: end.sent_latency_ms,
-            throughput,
-            unexplained,
-        };
-        let judged: Vec<_> =
-            args.threshold.iter().map(|threshold| (threshold, threshold.judge(&figures))).collect();
+        for gap in end.gaps.iter().chain(&explained.missing) {
+            cx.output.note(&format!("warning: missing: {gap}"));
+        }
+        match &page {
+            Ok(page) => show(cx, page, args.report),
+            Err(error) => cx.output.note(&format!("warning: there is no report: {error:#}")),
+        }
+        let mut summary = entry(cluster, manifests);
+        summary.extend(explained.json());
         let fields = [
-        ("scheduled", json!(end.scheduled)),
-        ("buckets", json!(end.buckets)),
-        ("latency_ms", json!(end.latency_ms)),
-        ("sent_latency_ms", json!(end.sent_latency_ms)),
-        ("success_rate", json!(end.buckets.ok as f64 * 100.0 / end.scheduled.max(1) as f64)),
-        ("throughput", json!(throughput)),
-        ("errors", json!(errors)),
-        ("seconds", json!(end.seconds)),
-        ("generator", json!({"lag_ms": end.lag_ms, "own_cpu": end.own_cpu, "valid": invalid(end).is_none()})),
-        ("plan", json!(meta.plan)),
-        ("without", json!(meta.without)),
-        ("marks", json!(meta.marks)),
-        ("unexplained", json!(unexplained)),
-        ("failures", verdicts.iter().take(MOST_FAILURES).map(Verdict::json).collect()),
-        (
-            "thresholds",
-            judged
-                .iter()
-                .map(|(threshold, (value, met))| json!({"threshold": threshold.to_string(), "value": value, "met": met}))
-                .collect::<Value>(),
-        ),
-        ("gaps", json!(end.gaps)),
-        ("run", json!(cx.run_dir)),
-        ("report", json!(cx.run_dir.as_ref().map(|dir| dir.join(page::FILE)))),
-    ];
+            ("scheduled", json!(end.scheduled)),
+            ("buckets", json!(end.buckets)),
+            ("latency_ms", percentiles(end.latency_ms)),
+            ("sent_latency_ms", percentiles(end.sent_latency_ms)),
+            ("success_rate", json!(end.success_rate())),
+            ("throughput", json!(end.buckets.ok as f64 / end.seconds.max(1e-9))),
+            ("errors", json!(errors)),
+            ("seconds", json!(end.seconds)),
+            (
+                "generator",
+                json!({"lag_ms": end.lag_ms, "own_cpu": end.own_cpu, "valid": end.invalid.is_none()}),
+            ),
+            ("plan", json!(meta.plan)),
+            ("without", json!(meta.without)),
+            ("marks", json!(meta.marks)),
+            ("interrupted", json!(end.interrupted)),
+            ("gaps", json!(end.gaps)),
+            ("run", json!(cx.run_dir)),
+            ("report", json!(page.ok())),
+        ];
         summary.extend(fields.into_iter().map(|(name, value)| (name.to_owned(), value)));
 
-        if let Some(why) = invalid(end) {
-            return Err(anyhow!("this run is invalid: {why}"))
+        match end.verdict() {
+            Verdict::Passed => Ok(summary),
+            Verdict::Failed(why) => Err(anyhow!("not met: {why}"))
                 .attach(summary)
-                .hint("lower --rate or --concurrency, or run the generator on a machine with cores to spare")
-                .exit(Exit::InvalidRun);
-        }
-        let missed: Vec<String> = judged
-            .iter()
-            .filter(|(_, (_, met))| !met)
-            .map(|(threshold, (value, _))| {
-                format!("{threshold} (measured {}{})", (value * 10.0).round() / 10.0, threshold.unit())
-            })
-            .collect();
-        if !missed.is_empty() {
-            return Err(anyhow!("not met: {}", missed.join(", ")))
+                .hint("`cargo xtask explain` says again why each request failed, from the records of this run")
+                .exit(Exit::Threshold),
+            Verdict::Invalid(why) => Err(anyhow!("this run is invalid: {why}"))
                 .attach(summary)
                 .hint(
-                    "`cargo xtask explain` says again why each request failed, from the records of this run",
+                    "lower --rate or --concurrency, raise the limit of open files (`ulimit -n`), or run the generator on \
+                     a machine with cores to spare",
                 )
-                .exit(Exit::Threshold);
+                .exit(Exit::InvalidRun),
+            // Why it was stopped is said by whoever stopped it.
+            Verdict::Interrupted => Err(Cancelled).attach(summary),
         }
-        Ok(summary)
     }
 }

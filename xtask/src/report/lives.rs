@@ -2,8 +2,8 @@
 
 use jiff::Timestamp;
 
-use crate::explain::timeline::{PodStory, Timeline};
 use crate::gates::ingress_lease::NAMESPACE as INGRESS_NAMESPACE;
+use crate::record::timeline::{PodStory, Timeline};
 
 /// Pods that are drawn.
 const MOST_PODS: usize = 60;
@@ -106,7 +106,7 @@ mod tests {
     use k8s_openapi::api::core::v1::Pod;
 
     use super::*;
-    use crate::explain::timeline::{Exit, PodAt};
+    use crate::record::timeline::{Exit, PodAt};
 
     #[test]
     fn a_life_is_cut_to_the_run() {

@@ -1,0 +1,49 @@
+//! What a load run writes into its folder, and reads back to explain itself: the requests, what the witness saw of the
+//! cluster meanwhile, and what it all came to.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+pub mod access;
+pub mod case;
+pub mod meta;
+pub mod timeline;
+
+/// The requests, one a line.
+pub const RECORDS: &str = "records.jsonl";
+/// The cluster's changes, one object a line.
+pub const TIMELINE: &str = "timeline.jsonl";
+/// Logs of the ingress controller's pods, the access log among them, each line behind the node's timestamp.
+pub const INGRESS_LOGS: &str = "logs/ingress";
+/// The app's logs, likewise.
+pub const APP_LOGS: &str = "logs/app";
+/// The report.
+pub const REPORT: &str = "report.html";
+
+/// One line of the timeline: an object as it was seen.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Seen {
+    /// When we saw it, by this machine's clock.
+    pub at: Timestamp,
+    /// Its kind.
+    pub kind: String,
+    /// Whether it was gone then; the object is as it was last.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub gone: bool,
+    /// The object.
+    pub object: Value,
+}
+
+/// The files of a run's folder that its verdicts are read from, with their sizes in bytes.
+pub fn sizes(dir: &Path) -> BTreeMap<String, u64> {
+    let logs = [INGRESS_LOGS, APP_LOGS].into_iter().flat_map(|folder| {
+        let entries = std::fs::read_dir(dir.join(folder)).into_iter().flatten().flatten();
+        entries.map(move |entry| format!("{folder}/{}", entry.file_name().to_string_lossy()))
+    });
+    let names = [RECORDS, TIMELINE].map(str::to_owned).into_iter().chain(logs);
+    names.filter_map(|name| Some((name.clone(), dir.join(name).metadata().ok()?.len()))).collect()
+}
