@@ -15,6 +15,9 @@ use crate::record::{RECORDS, REPORT};
 use lives::{Life, Phase};
 use series::Series;
 
+/// One figure of a latency's distribution, in milliseconds.
+type Figure = fn(&Latency) -> f64;
+
 mod lives;
 mod plot;
 mod series;
@@ -194,7 +197,7 @@ impl Page<'_> {
 
     fn tables(&self) -> Markup {
         let End { latency_ms: due, sent_latency_ms: sent, lag_ms: lag, buckets, own_cpu, .. } = self.end;
-        let rows: [(&str, fn(&Latency) -> f64); 8] = [
+        let rows: [(&str, Figure); 8] = [
             ("min", |l| l.min),
             ("mean", |l| l.mean),
             ("p50", |l| l.p50),
@@ -204,7 +207,7 @@ impl Page<'_> {
             ("p99.9", |l| l.p999),
             ("max", |l| l.max),
         ];
-        let cell = |latency: Option<&Latency>, pick: fn(&Latency) -> f64| {
+        let cell = |latency: Option<&Latency>, pick: Figure| {
             latency.map_or_else(|| "–".to_owned(), |latency| format!("{:.1}", pick(latency)))
         };
         let Buckets { ok, http_error, socket_error, timeout, dropped, unsent } = *buckets;

@@ -226,7 +226,7 @@ async fn connection(
 }
 
 fn unserved(error: Box<dyn std::error::Error + Send + Sync>) -> anyhow::Error {
-    anyhow::anyhow!("serving the connection failed: {error}")
+    anyhow::Error::from_boxed(error).context("serving the connection")
 }
 
 /// HTTP/1.1 and HTTP/2, with buffers that many clients at once can't fill the memory with.

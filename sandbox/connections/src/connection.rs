@@ -231,7 +231,7 @@ mod tests {
         // Neither leaves twice.
         drop((known, other, another));
         assert!(room.admit().now_or_never().is_some());
-        assert_eq!(room.make_room(), false, "dropped at once");
+        assert!(!room.make_room(), "dropped at once");
     }
 
     #[tokio::test]

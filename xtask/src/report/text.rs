@@ -276,7 +276,28 @@ mod tests {
     #[test]
     fn the_box_fits_sixty_columns_and_says_the_verdict() {
         let errors = [("502".to_owned(), 1)].into();
-        insta::assert_snapshot!(summary(&meta("POST /predict"), &end(), &errors), @"");
+        insta::assert_snapshot!(summary(&meta("POST /predict"), &end(), &errors), @r"
+        ┌─ load ✗ failed ──────────────────────────────────────────┐
+        │ POST /predict: 50 requests, 10 at a time                 │
+        │ 50 scheduled, 2.50 s, 19.6 ok/s                          │
+        │                                                          │
+        │ Successes      49                                        │
+        │ Failures       1                                         │
+        │ Success rate   98.00 %                                   │
+        │ Accounting     49 ok + 1 http + 0 socket + 0 timeout + 0 │
+        │                dropped + 0 unsent = 50                   │
+        │ Errors         1 × 502                                   │
+        │                                                          │
+        │ Latency (ms)     min   p50   p90   p95   p99 p99.9   max │
+        │   from due      40.1   150   210   250 30000  123k  123k │
+        │   from sent     40.1   150   210   250 30000  123k  123k │
+        │ Generator      lag p99 0.4 ms, busy 4 % of the time      │
+        │                                                          │
+        │ Thresholds     ✗ failed<=0: 1                            │
+        │                ✓ success_rate>=95%: 98 %                 │
+        │ ✗ failed: failed<=0 (measured 1)                         │
+        └──────────────────────────────────────────────────────────┘
+        ");
     }
 
     #[test]
@@ -290,6 +311,32 @@ mod tests {
         let long = format!("connection to {} refused", "x".repeat(90));
         let text = summary(&meta(&format!("GET /{}", "y".repeat(120))), &end, &[(long, 50)].into());
         assert!(text.lines().all(|line| line.chars().count() == WIDTH), "{text}");
-        insta::assert_snapshot!(text, @"");
+        insta::assert_snapshot!(text, @r"
+        ┌─ load ✗ failed ──────────────────────────────────────────┐
+        │ GET                                                      │
+        │ /yyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyy │
+        │ yyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyy │
+        │ yyyyyyyyy: 50 requests, 10 at a time                     │
+        │ 50 scheduled, 2.50 s, 0.0 ok/s                           │
+        │                                                          │
+        │ Successes      0                                         │
+        │ Failures       50                                        │
+        │ Success rate   0.00 %                                    │
+        │ Accounting     0 ok + 0 http + 50 socket + 0 timeout + 0 │
+        │                dropped + 0 unsent = 50                   │
+        │ Errors         50 × connection to                        │
+        │                xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx │
+        │                xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx │
+        │                xxxxxxxx refused                          │
+        │                                                          │
+        │ Latency (ms)     min   p50   p90   p95   p99 p99.9   max │
+        │   from due         –     –     –     –     –     –     – │
+        │   from sent        –     –     –     –     –     –     – │
+        │ Generator      lag p99 0.4 ms, busy 4 % of the time      │
+        │                                                          │
+        │ Thresholds     ✗ p99<800ms: –                            │
+        │ ✗ failed: p99<800ms (measured –)                         │
+        └──────────────────────────────────────────────────────────┘
+        ");
     }
 }

@@ -29,7 +29,9 @@ fn without_a_pre_stop_the_pods_end_is_the_cause_of_failures_and_of_late_answers(
     let explained = explain_run(&run("without-pre-stop")).expect("a run");
     assert!(explained.late.iter().all(|verdict| verdict.mechanism == Mechanism::ShutdownRace));
     assert_eq!((explained.failures.len(), explained.late.len()), (1, 81));
-    insta::assert_snapshot!("without_pre_stop", text(&explained));
+    let text = text(&explained);
+    assert!(text.contains("81 × 200 at a later try: shutdown race"), "{text}");
+    assert!(text.contains("upstream timed out (110"), "{text}");
 }
 
 #[test]
@@ -37,7 +39,7 @@ fn a_run_whose_records_are_not_whole_is_never_called_clean() {
     type Damage = fn(&Path);
     let damages: [(&str, Damage); 5] = [
         ("records.jsonl holds 0 of 800", |dir| {
-            std::fs::write(dir.join("records.jsonl"), "").expect("writing")
+            std::fs::write(dir.join("records.jsonl"), "").expect("writing");
         }),
         ("the requests: reading", |dir| std::fs::remove_file(dir.join("records.jsonl")).expect("removing")),
         ("records.jsonl holds", |dir| {

@@ -79,11 +79,7 @@ fn up_runs_the_exact_commands_in_order_and_no_step_before_its_gate() {
     assert_order(&summary);
     assert_eq!(summary["context"], profile.as_str());
 
-    let again = world.run_ok(&["up", "--output", "json"]);
-    for step in again.summary()["steps"].as_array().expect("steps") {
-        // The smoke test looks each time.
-        assert_eq!(step["state"], if step["name"] == "smoke" { "done" } else { "already" }, "{step}");
-    }
+    finds_all_done(&world);
 
     let down = world.run_ok(&["down"]);
     assert!(down.stderr.contains("objects removed"), "{}", down.stderr);
@@ -115,6 +111,16 @@ pub(crate) fn assert_order(summary: &serde_json::Value) {
         let (opened, started) = (at(gate, true).1, at(step, step == "metrics").0);
         // Both are rounded to a millisecond.
         assert!(opened <= started + 0.002, "{step} started at {started}, before {gate} opened at {opened}");
+    }
+}
+
+/// Another `up` has nothing to do.
+#[track_caller]
+fn finds_all_done(world: &World) {
+    let again = world.run_ok(&["up", "--output", "json"]);
+    for step in again.summary()["steps"].as_array().expect("steps") {
+        // The smoke test looks each time.
+        assert_eq!(step["state"], if step["name"] == "smoke" { "done" } else { "already" }, "{step}");
     }
 }
 
@@ -165,10 +171,7 @@ fn by_archive(runtime: &str) {
         "{ids}"
     );
 
-    let again = world.run_ok(&["up", "--output", "json"]);
-    for step in again.summary()["steps"].as_array().expect("steps") {
-        assert_eq!(step["state"], "already", "{step}");
-    }
+    finds_all_done(&world);
     let plan = world.run_ok(&["up", "--dry-run"]).stdout;
     assert!(plan.contains(&format!("{load}\n")) && !plan.contains("docker build"), "{plan}");
 }
