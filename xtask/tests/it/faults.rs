@@ -188,7 +188,7 @@ fn route_and_smoke_do_not_wait_for_metrics() {
         ("smoke", json!(["rollout"])),
         ("settled", json!(["rollout"])),
         ("autoscaler", json!(["rollout", "metrics"])),
-        ("apply", json!(["ingress-lease", "ingress-controller", "image-id"])),
+        ("apply", json!(["cluster", "ingress-lease", "ingress-controller", "image-id"])),
     ] {
         assert_eq!(waited_for(name), wanted, "{name}");
     }
