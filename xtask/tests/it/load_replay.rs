@@ -91,6 +91,7 @@ fn explain_ends_with_an_error_for_a_damaged_run_and_takes_a_request_alone() {
     for file in ["load.json", "records.jsonl", "timeline.jsonl"] {
         std::fs::copy(run("ingress-restart").join(file), newest.join(file)).expect("copying");
     }
+    std::os::unix::fs::symlink(run("ingress-restart").join("logs"), newest.join("logs")).expect("linking");
     let mut world = World::sandbox();
     world.set("CARGO_TARGET_DIR", target.path().display());
     let ran = world.run_ok(&["explain", "995336a3"]);
