@@ -15,6 +15,7 @@ pub(crate) use api::cx;
 
 use super::Verdict;
 use super::clock::Clock;
+use super::rollout::Snapshot;
 
 /// Noon of the day on which all cases play.
 const NOON: &str = "2026-03-01T12:00:00Z";
@@ -59,4 +60,16 @@ fn line<T>(verdict: &Verdict<T>) -> String {
 #[track_caller]
 fn expect<T>(verdict: &Verdict<T>, wanted: &str) {
     assert_eq!(line(verdict), wanted);
+}
+
+/// A change of a complete rollout, and what its judge says then.
+type Case = (&'static str, fn(&mut Snapshot));
+
+fn judge_each<T>(judge: impl Fn(&Snapshot, &Clock) -> Verdict<T>, cases: &[Case]) {
+    for (wanted, change) in cases {
+        let mut world = objects::complete();
+        change(&mut world);
+        world.note(&clock(5));
+        expect(&judge(&world, &clock(5)), wanted);
+    }
 }

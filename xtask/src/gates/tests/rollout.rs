@@ -5,7 +5,7 @@ use serde_json::json;
 use super::objects::{
     ID, IMAGE, OTHER_ID, complete, not_ready, patch, pod, replica_set, starting, template, warning,
 };
-use super::{at, clock, expect, line};
+use super::{Case, at, clock, expect, judge_each};
 use crate::gates::Verdict;
 use crate::gates::rollout::{Snapshot, judge};
 use crate::image::Digests;
@@ -26,7 +26,6 @@ fn opens_when_all_is_new_and_available() {
 /// One thing is not as it should be; the gate is closed and names it.
 #[test]
 fn stays_closed_and_says_why() {
-    type Case = (&'static str, fn(&mut Snapshot));
     let cases: &[Case] = &[
         ("closed: deployment/web does not exist in namespace default", |s| s.deployments.clear()),
         ("closed: the Deployment controller has not taken up generation 3 yet", |s| {
@@ -97,12 +96,7 @@ fn stays_closed_and_says_why() {
             pod.status.as_mut().unwrap().container_statuses.as_mut().unwrap()[0].image_id.clear();
         }),
     ];
-    for (wanted, change) in cases {
-        let mut world = complete();
-        change(&mut world);
-        world.note(&clock(5));
-        assert_eq!(line(&judge(&world, &clock(5))), *wanted);
-    }
+    judge_each(judge, cases);
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use super::objects::{ID, IMAGE, OTHER_ID, complete, patch, pod, starting};
-use super::{at, clock, expect, line};
+use super::{Case, at, clock, expect, judge_each};
 use crate::commands::Advice;
 use crate::gates::Verdict;
 use crate::gates::rollout::Snapshot;
@@ -25,7 +25,6 @@ fn ending(world: &mut Snapshot, name: &str, set: &str) {
 
 #[test]
 fn stays_closed_and_names_what_is_left() {
-    type Case = (&'static str, fn(&mut Snapshot));
     let cases: &[Case] = &[
         // What the rollout lacks comes first.
         ("closed: 2 of 3 updated pods Ready; c: startup probe /health not passed yet, 5 s of 90", |s| {
@@ -49,12 +48,7 @@ fn stays_closed_and_names_what_is_left() {
             patch(s.deployments.get_mut("web").unwrap(), &json!({"status": {"replicas": 4}}));
         }),
     ];
-    for (wanted, change) in cases {
-        let mut world = complete();
-        change(&mut world);
-        world.note(&clock(5));
-        assert_eq!(line(&judge(&world, &clock(5))), *wanted);
-    }
+    judge_each(judge, cases);
 }
 
 #[test]
