@@ -40,7 +40,7 @@ pub struct Options {
     pub home: Home,
     /// Name of the context in its kubeconfig, e.g. `sandbox-minikube`.
     pub context: String,
-    /// Loopback port at which the ingress takes requests; 0 takes any free one.
+    /// Loopback port at which the ingress takes requests; 0 picks a free one.
     pub ingress_port: u16,
     /// Command line that runs [`crate::ingress_process`] with what is appended to it.
     pub ingress_argv: Vec<OsString>,
@@ -188,7 +188,7 @@ async fn entry_address(port: u16, patience: Duration) -> Result<SocketAddr> {
     match lifecycle::free(address, patience).await {
         Ok(address) => Ok(address),
         Err(e) if e.kind() == std::io::ErrorKind::AddrInUse => bail!(
-            "port {port} of 127.0.0.1, at which the ingress is to take requests, is in use; end what listens there, \
+            "port {port} of 127.0.0.1, at which the ingress is to take requests, is in use; stop what listens there, \
              or choose another with --port (0 takes any free one)"
         ),
         Err(e) => Err(e).with_context(|| {

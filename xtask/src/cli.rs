@@ -20,7 +20,7 @@ Exit codes:
    41  the load run is invalid: the generator could not keep its schedule
   130  interrupted";
 
-/// Runs the ResNet-50 API on a Kubernetes cluster of one's own, with readiness gates between the steps.
+/// Runs the ResNet-50 API on a Kubernetes cluster of your own, with a readiness gate after each step.
 #[derive(Debug, Parser)]
 #[command(version, bin_name = "cargo xtask", after_help = EXIT_CODES, max_term_width = 100)]
 pub struct Cli {
@@ -62,24 +62,24 @@ pub fn command() -> clap::Command {
 /// The commands, in the order in which a user meets them.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Do the whole procedure: cluster, ingress, metrics, image, apply, rollout, route, autoscaler, smoke.
+    /// Start the cluster, deploy the app and verify it, with a gate after each step.
     Up,
-    /// Build, apply, restart and verify, on a cluster that `up` made.
+    /// Build, apply, restart and verify, on a cluster that is up.
     Redeploy,
-    /// Ask the newest Ready pod for its health and for a prediction.
+    /// Check the health and one prediction of the newest Ready pod.
     Smoke,
     /// Show what is ready and what is not, gate by gate; changes nothing.
     Status,
     /// Send load once every gate is open, and explain what failed.
     Load(LoadArgs),
-    /// Say why requests of a recorded run failed; needs no cluster.
+    /// Explain why requests of a recorded run failed; needs no cluster.
     Explain {
         /// The run: its name or folder; the newest load run without it.
         run: Option<String>,
-        /// The request: its id, or how that begins.
+        /// The request: its id, or the start of it.
         request: Option<String>,
     },
-    /// Look for all that is wrong on this machine, each with its fix; changes nothing.
+    /// Check this machine: every problem at once, each with its fix; changes nothing.
     Doctor,
     /// Remove what `up` made.
     Down {

@@ -161,10 +161,12 @@ impl Cx {
         // What a command has to tell is told, whyever it ends.
         let told = attached::<Summary>(&error).cloned().unwrap_or_default();
         match self.stop.reason.load(Ordering::SeqCst) {
-            r if r == Reason::Interrupted as u8 => Err(anyhow!("stopped by a signal; what is up stays up"))
-                .attach(told)
-                .hint("run the same command again to go on from here")
-                .exit(Exit::Interrupted),
+            r if r == Reason::Interrupted as u8 => {
+                Err(anyhow!("stopped by a signal; what is running keeps running"))
+                    .attach(told)
+                    .hint("run the same command again to continue from here")
+                    .exit(Exit::Interrupted)
+            }
             r if r == Reason::Timeout as u8 => {
                 let running: Vec<_> = self.unfinished();
                 Err(anyhow!(
@@ -173,7 +175,7 @@ impl Cx {
                     running.join(", ")
                 ))
                 .hint(format!(
-                    "give it more with --timeout; `{}` shows which gate stays closed",
+                    "raise --timeout; `{}` shows which gate stays closed",
                     self.commands.xtask("status")
                 ))
                 .exit(Exit::GateTimeout)

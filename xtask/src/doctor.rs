@@ -1,4 +1,4 @@
-//! `cargo xtask doctor`: everything that is wrong on this machine, all at once, each with what mends it.
+//! `cargo xtask doctor`: everything that is wrong on this machine, all at once, each with its fix.
 //!
 //! What would keep `up` from running is the same list that the preflight refuses by ([`crate::clusters::Problem`]);
 //! the rest are warnings.
@@ -44,22 +44,22 @@ pub struct Finding {
     pub level: Level,
     /// What is so.
     pub what: String,
-    /// What mends it; empty where nothing has to be.
+    /// What fixes it; empty where nothing has to be.
     #[serde(skip_serializing_if = "String::is_empty")]
-    pub cure: String,
+    pub fix: String,
 }
 
 impl Finding {
     fn ok(check: &'static str, what: impl Into<String>) -> Finding {
-        Finding { check, level: Level::Ok, what: what.into(), cure: String::new() }
+        Finding { check, level: Level::Ok, what: what.into(), fix: String::new() }
     }
 
-    fn warning(check: &'static str, what: impl Into<String>, cure: impl Into<String>) -> Finding {
-        Finding { check, level: Level::Warning, what: what.into(), cure: cure.into() }
+    fn warning(check: &'static str, what: impl Into<String>, fix: impl Into<String>) -> Finding {
+        Finding { check, level: Level::Warning, what: what.into(), fix: fix.into() }
     }
 
-    fn fatal(check: &'static str, what: impl Into<String>, cure: impl Into<String>) -> Finding {
-        Finding { check, level: Level::Fatal, what: what.into(), cure: cure.into() }
+    fn fatal(check: &'static str, what: impl Into<String>, fix: impl Into<String>) -> Finding {
+        Finding { check, level: Level::Fatal, what: what.into(), fix: fix.into() }
     }
 }
 
@@ -107,8 +107,8 @@ async fn look(cx: &Cx, choice: &Choice) -> Result<Vec<Finding>> {
             findings.push(Finding::ok("manifests", objects(manifests)));
         }
         Err(error) => {
-            let cure = attached::<Hint>(error).map(|hint| hint.0.clone()).unwrap_or_default();
-            findings.push(Finding::fatal("manifests", paragraph(error), cure));
+            let fix = attached::<Hint>(error).map(|hint| hint.0.clone()).unwrap_or_default();
+            findings.push(Finding::fatal("manifests", paragraph(error), fix));
         }
     }
     findings.push(capacity::disk(cx));
@@ -138,7 +138,7 @@ fn cluster(
     problems: Vec<Problem>,
 ) -> Vec<Finding> {
     let mut findings: Vec<Finding> =
-        problems.into_iter().map(|problem| Finding::fatal("cluster", problem.what, problem.cure)).collect();
+        problems.into_iter().map(|problem| Finding::fatal("cluster", problem.what, problem.fix)).collect();
     let name = choice.kind.name();
     if findings.is_empty() {
         let state = match running {
@@ -148,8 +148,8 @@ fn cluster(
         findings.push(Finding::ok("cluster", format!("{name} ({}): {state}", choice.why)));
     }
     if let Some(why) = trouble {
-        let cure = format!("`{}`, then `{}`", commands.xtask("down"), commands.xtask("up"));
-        findings.push(Finding::warning("cluster", format!("{name} can't be spoken to: {why}"), cure));
+        let fix = format!("`{}`, then `{}`", commands.xtask("down"), commands.xtask("up"));
+        findings.push(Finding::warning("cluster", format!("{name} can't be reached: {why}"), fix));
     }
     findings
 }
@@ -161,7 +161,10 @@ fn objects(manifests: &Manifests) -> String {
 async fn weights(cx: &Cx) -> Finding {
     let dir = crate::steps::weights::dir(cx);
     if !dir.exists() {
-        return Finding::ok("weights", "none yet; `up` fetches them, or makes seeded ones without a network");
+        return Finding::ok(
+            "weights",
+            "none yet; `up` fetches them, or generates seeded ones without a network",
+        );
     }
     match crate::steps::weights::verify(&dir).await {
         Ok(manifest) if manifest.seeded.is_some() => Finding::warning(
@@ -171,25 +174,25 @@ async fn weights(cx: &Cx) -> Finding {
         ),
         Ok(manifest) => Finding::ok("weights", crate::steps::weights::describe(&manifest)),
         Err(error) => {
-            let cure = attached::<Hint>(&error).map(|hint| hint.0.clone()).unwrap_or_default();
+            let fix = attached::<Hint>(&error).map(|hint| hint.0.clone()).unwrap_or_default();
             // The error carries the library's own hint on a line below.
             let what = paragraph(&error).lines().next().unwrap_or_default().to_owned();
-            Finding::fatal("weights", what, cure)
+            Finding::fatal("weights", what, fix)
         }
     }
 }
 
 fn table(findings: &[Finding]) -> String {
     let mut text = String::new();
-    for Finding { check, level, what, cure } in findings {
+    for Finding { check, level, what, fix } in findings {
         let mark = match level {
             Level::Ok => "✓",
             Level::Warning => "!",
             Level::Fatal => "✗",
         };
         let _ = writeln!(text, "{mark} {check:<12} {what}");
-        if !cure.is_empty() {
-            let _ = writeln!(text, "  {:<12} → {cure}", "");
+        if !fix.is_empty() {
+            let _ = writeln!(text, "  {:<12} → {fix}", "");
         }
     }
     let count = |level| findings.iter().filter(|finding| finding.level == level).count();
@@ -234,7 +237,7 @@ mod tests {
         let finding = Finding::warning("memory", "room for 7 of 10 pods", "give the node more");
         insta::assert_snapshot!(
             json!([finding, Finding::ok("rustc", "1.95.0")]),
-            @r#"[{"check":"memory","cure":"give the node more","level":"warning","what":"room for 7 of 10 pods"},{"check":"rustc","level":"ok","what":"1.95.0"}]"#
+            @r#"[{"check":"memory","fix":"give the node more","level":"warning","what":"room for 7 of 10 pods"},{"check":"rustc","level":"ok","what":"1.95.0"}]"#
         );
     }
 }

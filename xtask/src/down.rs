@@ -59,7 +59,7 @@ async fn remove(branch: &mut Branch<'_>, cluster: &Cluster, manifests: &Manifest
         cx.unless_stopped(try_join_all(gone)).await?;
         cx.unless_stopped(remove_namespace(cx, cluster)).await?;
         Ok(match removed {
-            0 => Outcome::Already((), "nothing of the app is in the cluster".to_owned()),
+            0 => Outcome::Already((), "the app is not in the cluster".to_owned()),
             _ => Outcome::Did((), format!("{removed} objects removed")),
         })
     })

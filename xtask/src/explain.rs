@@ -38,7 +38,7 @@ pub struct Explained {
     pub meta: Meta,
     /// Why each failure failed.
     pub failures: Vec<Verdict>,
-    /// Why answers came only at a later try.
+    /// Why some requests succeeded only at a later try.
     pub late: Vec<Verdict>,
     /// What the cluster did meanwhile.
     pub timeline: Timeline,
@@ -59,15 +59,20 @@ pub fn run(cx: &Cx, run: Option<&str>, request: Option<&str>) -> Result<Summary>
         (Err(error), ..) => return Err(error),
     };
     let mut explained = explain_run(&dir)
-        .hint("a run that is damaged like this tells nothing; `cargo xtask load` makes another")?;
+        .hint("a run this damaged can't be explained; `cargo xtask load` makes a new one")?;
     if let Some(request) = request {
         let all = [&mut explained.failures, &mut explained.late];
         all.into_iter()
             .for_each(|verdicts| verdicts.retain(|verdict| verdict.record.id.starts_with(request)));
         if explained.failures.is_empty() && explained.late.is_empty() {
-            return Err(anyhow!("no failed request of {} has an id that begins with `{request}`", dir.display()))
-                .hint("`cargo xtask explain` without it lists the failures; a request that is not among them was answered well")
-                .exit(Exit::Usage);
+            return Err(anyhow!(
+                "no failed request of {} has an id that begins with `{request}`",
+                dir.display()
+            ))
+            .hint(
+                "`cargo xtask explain` without it lists the failures; a request that is not listed succeeded",
+            )
+            .exit(Exit::Usage);
         }
     }
     if cx.shared.output == Format::Human {
@@ -80,9 +85,9 @@ pub fn run(cx: &Cx, run: Option<&str>, request: Option<&str>) -> Result<Summary>
     if explained.missing.is_empty() {
         return Ok(summary);
     }
-    Err(anyhow!("the records of this run are not whole; missing: {}", explained.missing.join("; ")))
+    Err(anyhow!("the records of this run are incomplete; missing: {}", explained.missing.join("; ")))
         .attach(summary)
-        .hint("what is said above is from what is left of them")
+        .hint("the explanations above rest on the records that are left")
 }
 
 /// Whether a word may be how a request's id begins.

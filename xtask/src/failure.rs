@@ -54,7 +54,7 @@ impl Printed {
     /// The line above the quoted ones.
     pub fn heading(&self) -> String {
         let said = if self.lines.is_empty() { "printed nothing" } else { "printed" };
-        let log = self.log.as_ref().map(|log| format!("; its log is {log}")).unwrap_or_default();
+        let log = self.log.as_ref().map(|log| format!("; log: {log}")).unwrap_or_default();
         format!("`{}` {said}{log}", self.by)
     }
 }
@@ -65,7 +65,7 @@ pub struct Cancelled;
 
 impl fmt::Display for Cancelled {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("stopped before it was done")
+        f.write_str("stopped before it finished")
     }
 }
 

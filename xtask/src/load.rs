@@ -283,7 +283,7 @@ impl Load<'_> {
                 return Ok(Outcome::Bad(finished, format!("interrupted; {how}")));
             }
             if !disturbed {
-                step.warn("the load was over before its disturbance: raise --requests or --duration");
+                step.warn("the load ended before its disturbance: raise --requests or --duration");
             }
             let figures = figures(book, &finished, None);
             let known = self.args.threshold.iter().filter(|threshold| !threshold.needs_causes());
@@ -401,13 +401,13 @@ fn behind(end: &End) -> Option<String> {
     let median = end.sent_latency_ms.map_or(0.0, |latency| latency.p50);
     if lag > MOST_LAG_MS && lag > median * MOST_LAG_SHARE {
         return Some(format!(
-            "the generator sent requests up to {lag:.0} ms (p99) later than it should have; its own lateness is in the \
+            "the generator sent requests up to {lag:.0} ms (p99) later than it should have; its own delay is in the \
              figures"
         ));
     }
     if end.own_cpu > MOST_OWN_CPU {
         return Some(format!(
-            "the generator was busy {:.0} % of the time, and measured itself",
+            "the generator was busy {:.0} % of the time: the figures measure it, not the server",
             end.own_cpu * 100.0
         ));
     }
@@ -477,7 +477,7 @@ impl Scene<'_> {
             Verdict::Passed => Ok(summary),
             Verdict::Failed(why) => Err(anyhow!("not met: {why}"))
                 .attach(summary)
-                .hint("`cargo xtask explain` says again why each request failed, from the records of this run")
+                .hint("`cargo xtask explain` shows again why each request failed, from the records of this run")
                 .exit(Exit::Threshold),
             Verdict::Invalid(why) => Err(anyhow!("this run is invalid: {why}"))
                 .attach(summary)

@@ -16,22 +16,22 @@ pub const DEFAULT_PORT: u16 = 8080;
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Shared options")]
 pub struct Shared {
-    /// Which kind of cluster; auto takes minikube where it and a container engine are found, else the sandbox.
+    /// Kind of cluster; auto is minikube where it and a container engine are installed, else the sandbox.
     #[arg(long, global = true, value_enum, default_value = "auto", env = "XTASK_CLUSTER")]
     pub cluster: ClusterChoice,
     /// Name of the minikube profile, or of the sandbox.
     #[arg(long, global = true, default_value = DEFAULT_PROFILE, env = "XTASK_PROFILE", value_parser = name)]
     pub profile: String,
-    /// Namespace that the app lives in; made if it is missing.
+    /// Namespace of the app; created if it is missing.
     #[arg(long, global = true, default_value = DEFAULT_NAMESPACE, env = "XTASK_NAMESPACE", value_parser = name)]
     pub namespace: String,
-    /// Loopback port of the sandbox's ingress; 0 takes any free one.
+    /// Loopback port of the sandbox's ingress; 0 picks a free one.
     #[arg(long, global = true, default_value_t = DEFAULT_PORT, env = "XTASK_PORT")]
     pub port: u16,
-    /// Time for the whole command, such as 90s or 10m.
+    /// Time limit for the whole command, such as 90s or 10m.
     #[arg(long, global = true, value_name = "DURATION", env = "XTASK_TIMEOUT", value_parser = duration)]
     pub timeout: Option<Duration>,
-    /// What is written to stdout: nothing but a command's data, or one JSON object a line.
+    /// What stdout gets: only a command's data, or one JSON object per line.
     #[arg(long, global = true, value_enum, default_value = "human", env = "XTASK_OUTPUT")]
     pub output: Format,
     /// Print the plan and change nothing.

@@ -41,7 +41,7 @@ impl Owner {
             .with_context(|| format!("reading the selector of deployment/{name}"))?;
         if selector.selects_all() {
             return Err(anyhow!(
-                "the selector of deployment/{name} is empty: whose its pods are can't be told"
+                "the selector of deployment/{name} is empty: its pods can't be told from others"
             ));
         }
         Ok(Owner {

@@ -128,7 +128,7 @@ fn weights(cx: &Cx) -> Planned {
         vec![
             format!("verify {} if it is there", cx.short(&dir)),
             format!("else GET {}, sha256 {}", set.url, set.sha256),
-            "else, without a network, make seeded weights".to_owned(),
+            "else, without a network, generate seeded weights".to_owned(),
         ],
     )
 }
@@ -176,7 +176,7 @@ fn smoke() -> Planned {
         "smoke",
         vec![
             "port-forward to the newest Ready pod".to_owned(),
-            "GET /health, byte for byte the contract".to_owned(),
+            "GET /health, byte for byte as in the contract".to_owned(),
             format!("POST /predict with {PICTURE}: 5 ranked predictions"),
         ],
     )
@@ -210,7 +210,9 @@ fn load(cx: &Cx, args: &LoadArgs, manifests: &Manifests) -> Result<Vec<Planned>>
 
 fn down(kind: &Kind, manifests: &Manifests, delete: bool) -> Vec<Planned> {
     match kind {
-        Kind::Sandbox(_) => vec![Planned::new("stop", vec!["end the sandbox, its pods with it".to_owned()])],
+        Kind::Sandbox(_) => {
+            vec![Planned::new("stop", vec!["stop the sandbox, and its pods with it".to_owned()])]
+        }
         Kind::Minikube(_) if delete => vec![Planned::new("stop", vec!["minikube delete".to_owned()])],
         Kind::Minikube(_) => {
             let objects = manifests

@@ -83,7 +83,7 @@ impl Page<'_> {
                         (self.charts())
                         (self.tables())
                         (self.failures())
-                        footer { "Said again by " code { "cargo xtask explain " (self.name) } ", from the records beside this page." }
+                        footer { "Shown again by " code { "cargo xtask explain " (self.name) } ", from the records beside this page." }
                     }
                     script type="application/json" id="slices" { (PreEscaped(self.slices())) }
                     script nonce=(nonce) { (PreEscaped(include_str!("report/script.js"))) }
@@ -121,7 +121,7 @@ impl Page<'_> {
             ("Successes", buckets.ok.to_string()),
             ("Failures", buckets.failed().to_string()),
             ("Success rate", rate),
-            ("Successes a second", format!("{:.1}", buckets.ok as f64 / seconds.max(1e-9))),
+            ("Successes per second", format!("{:.1}", buckets.ok as f64 / seconds.max(1e-9))),
             ("p50", latency(|l| l.p50)),
             ("p99", latency(|l| l.p99)),
             ("Seconds", format!("{seconds:.1}")),
@@ -154,9 +154,9 @@ impl Page<'_> {
                     }
                 }
                 output aria-live="off" {}
-                @if more > 0 { p.facts { "and " (more) " pods more" } }
+                @if more > 0 { p.facts { "and " (more) " more pods" } }
                 @if self.series.more_failures > 0 {
-                    p.facts { (self.series.more_failures) " failures are not drawn one by one, only among the requests a second" }
+                    p.facts { (self.series.more_failures) " failures are not drawn one by one, only counted in the requests per second" }
                 }
             }
         }
@@ -168,7 +168,7 @@ impl Page<'_> {
                 @if !self.series.dots.is_empty() { li { i.dot {} "a request" } }
                 li { i.p50 {} "p50" }
                 li { i.p99 {} "p99" }
-                li { i.ok {} "answered well" }
+                li { i.ok {} "succeeded" }
                 li { i.bad {} "failed" }
                 @for phase in [Phase::Starting, Phase::Ready, Phase::Ending] {
                     li { i class=(phase.name()) {} "pod " (phase.name()) }
@@ -268,7 +268,7 @@ impl Page<'_> {
         let Explained { failures, late, .. } = self.explained;
         html! {
             (causes("Why requests failed", failures))
-            (causes("Why answers came only at a later try", late))
+            (causes("Why some requests succeeded only at a later try", late))
         }
     }
 
@@ -295,7 +295,7 @@ fn causes(title: &str, verdicts: &[Verdict]) -> Markup {
                 section {
                     h2 { (title) }
                     @for (index, group) in groups.iter().take(MOST_GROUPS).enumerate() { (failure(group, index < OPEN_GROUPS)) }
-                    @if groups.len() > MOST_GROUPS { p.facts { "and " (groups.len() - MOST_GROUPS) " groups more" } }
+                    @if groups.len() > MOST_GROUPS { p.facts { "and " (groups.len() - MOST_GROUPS) " more groups" } }
                 }
             }
     }

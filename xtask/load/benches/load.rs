@@ -91,11 +91,11 @@ fn ours(url: &str, requests: u64) -> Result<f64> {
         run::run(target, plan, Arc::clone(&book), CancellationToken::new(), Instant::now()).await
     })?;
     let ok = book.tally().buckets.ok;
-    ensure!(ok == requests, "{ok} of {requests} were answered well");
+    ensure!(ok == requests, "{ok} of {requests} succeeded");
     Ok(ok as f64 / finished.took.as_secs_f64())
 }
 
-/// Requests a second by oha's own word; none where it is not installed.
+/// Requests per second by oha's own word; none where it is not installed.
 fn oha(url: &str, requests: u64) -> Result<Option<f64>> {
     let Ok(oha) = which::which("oha") else { return Ok(None) };
     let output = Command::new(oha)

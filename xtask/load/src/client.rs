@@ -45,7 +45,7 @@ impl Target {
     pub async fn get(entry: &str, host: &str, path: &str) -> Result<Target> {
         let base: Uri = entry.parse().with_context(|| format!("reading the entry `{entry}` as a URL"))?;
         if base.scheme_str() != Some("http") {
-            bail!("the entry `{entry}` is no http:// URL, and the load generator speaks nothing else");
+            bail!("the entry `{entry}` is not an http:// URL, and the load generator speaks nothing else");
         }
         let name = base.host().unwrap_or_default().trim_matches(['[', ']']);
         let address = tokio::net::lookup_host((name, base.port_u16().unwrap_or(80)))
@@ -53,7 +53,7 @@ impl Target {
             .with_context(|| format!("resolving the entry `{entry}`"))?
             .next()
             .ok_or_else(|| anyhow!("the entry `{entry}` has no address"))?;
-        let host = HeaderValue::from_str(host).with_context(|| format!("`{host}` is no host"))?;
+        let host = HeaderValue::from_str(host).with_context(|| format!("`{host}` is not a host name"))?;
         // The id has its place already: a map that grows costs each request three allocations.
         let headers = [
             (HOST, host),
@@ -63,7 +63,7 @@ impl Target {
         Ok(Target {
             address,
             method: Method::GET,
-            uri: path.parse().with_context(|| format!("`{path}` is no path"))?,
+            uri: path.parse().with_context(|| format!("`{path}` is not a path"))?,
             headers: headers.into_iter().collect(),
             body: Bytes::new(),
         })

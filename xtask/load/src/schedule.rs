@@ -9,7 +9,7 @@ pub enum Pace {
     Closed,
     /// Requests are due at moments of their own, whatever the server does.
     Open {
-        /// Requests a second at the plateau.
+        /// Requests per second at the plateau.
         rate: f64,
         /// The rate climbs from nothing in this time.
         ramp_up: Duration,

@@ -48,9 +48,9 @@ pub(super) async fn missing(cx: &Cx) -> Result<Option<String>> {
         return Ok(Some("no minikube on PATH".to_owned()));
     }
     if which::which("docker").is_err() {
-        return Ok(Some("minikube is here, but no docker on PATH".to_owned()));
+        return Ok(Some("minikube is installed, but no docker on PATH".to_owned()));
     }
-    Ok(engine_problem(cx).await?.map(|problem| format!("minikube is here, but {problem}")))
+    Ok(engine_problem(cx).await?.map(|problem| format!("minikube is installed, but {problem}")))
 }
 
 /// Why the host's container engine, in which minikube's node lives, can't be used; none if it can.
@@ -59,13 +59,13 @@ async fn engine_problem(cx: &Cx) -> Result<Option<String>> {
     let server_version = "{{.Server.Version}}";
     let version = cmd!(sh, "docker version --format {server_version}").into();
     Ok(match tokio::time::timeout(ENGINE_DEADLINE, proc::ask(cx, version)).await {
-        Err(_) => Some(format!("docker's daemon does not answer within {} s", ENGINE_DEADLINE.as_secs())),
+        Err(_) => Some(format!("the Docker daemon does not answer within {} s", ENGINE_DEADLINE.as_secs())),
         Ok(Err(error)) if crate::failure::is_echo(&error) => return Err(error),
         Ok(Err(error)) => Some(crate::failure::paragraph(&error)),
         Ok(Ok(answer)) if answer.status.success() => None,
         Ok(Ok(answer)) => {
-            let said = answer.stderr.lines().last().unwrap_or("it says nothing").trim().to_owned();
-            Some(format!("docker's daemon can't be used: {said}"))
+            let said = answer.stderr.lines().last().unwrap_or("no message").trim().to_owned();
+            Some(format!("the Docker daemon can't be used: {said}"))
         }
     })
 }
@@ -123,20 +123,20 @@ impl Minikube {
 
     pub(super) async fn problems(&self, cx: &Cx) -> Result<Vec<Problem>> {
         let mut problems = Vec::new();
-        for (tool, cure) in [
+        for (tool, fix) in [
             ("minikube", "install it: https://minikube.sigs.k8s.io/docs/start, or use --cluster sandbox"),
             ("docker", "install Docker Engine or Docker Desktop, or use --cluster sandbox"),
         ] {
             if which::which(tool).is_err() {
-                problems.push(Problem { what: format!("no `{tool}` on PATH"), cure: cure.to_owned() });
+                problems.push(Problem { what: format!("no `{tool}` on PATH"), fix: fix.to_owned() });
             }
         }
         if !problems.is_empty() {
             return Ok(problems);
         }
         if let Some(what) = engine_problem(cx).await? {
-            let cure = "start it (`sudo systemctl start docker`), or use --cluster sandbox".to_owned();
-            problems.push(Problem { what, cure });
+            let fix = "start it (`sudo systemctl start docker`), or use --cluster sandbox".to_owned();
+            problems.push(Problem { what, fix });
         }
         if let Some(profile) = self.profile(cx).await? {
             problems.extend(self.other_controller(&profile));
@@ -149,7 +149,7 @@ impl Minikube {
     fn no_delivery(&self, profile: &Profile) -> Option<Problem> {
         let (name, runtime, nodes) = (&self.profile, profile.runtime(), profile.config.nodes.len());
         let another = "use another profile with --profile".to_owned();
-        let problem = |what: String, cure: String| Some(Problem { what, cure });
+        let problem = |what: String, fix: String| Some(Problem { what, fix });
         if runtime == DOCKER {
             let what = format!("the minikube profile `{name}` has {nodes} nodes; docker-env works with one");
             return if nodes > 1 { problem(what, another) } else { None };
@@ -213,7 +213,7 @@ impl Minikube {
         };
         let mut heard = words::Heard::default();
         let otherwise = format!(
-            "`minikube delete --profile {name}` and run again to begin from nothing; {}",
+            "`minikube delete --profile {name}` and run again to start from scratch; {}",
             self.look_further()
         );
         proc::run_with(cx, step, self.start_command(is_new)?, |line| heard.line(line))
@@ -221,7 +221,7 @@ impl Minikube {
             .map_err(|error| heard.explain(error, &otherwise))
             .with_context(|| format!("starting the minikube profile {name}"))?;
         let cluster = self.connect(cx, runtime).await?;
-        let how = if is_new { "made and started" } else { "started" };
+        let how = if is_new { "created and started" } else { "started" };
         let how = format!("profile {name} {how}, entry {}", cluster.entry);
         Ok(Outcome::Did(cluster, how))
     }
@@ -267,7 +267,7 @@ impl Minikube {
         if !delete {
             return Ok(Outcome::Already(
                 (),
-                format!("profile {} goes on, with its addons; --delete deletes it", self.profile),
+                format!("profile {} keeps running, with its addons; --delete deletes it", self.profile),
             ));
         }
         let _turn = self.turn(cx, step).await?;
@@ -285,7 +285,7 @@ impl Minikube {
         });
         cluster.push(show(&["ip"])?);
         let enable = |addon: &str| -> Result<Vec<String>> {
-            let already = "if the profile and the cluster say that it is on: nothing".to_owned();
+            let already = "nothing, if the profile and the cluster have it enabled".to_owned();
             Ok(vec![already, show(&["addons", "enable", addon])?])
         };
         let runtime = found.as_ref().map_or(DOCKER, Profile::runtime);

@@ -63,7 +63,9 @@ pub async fn choose(cx: &Cx) -> Result<Choice> {
         ClusterChoice::Sandbox => Choice { kind: sandbox(), why: "asked for".to_owned() },
         ClusterChoice::Minikube => Choice { kind: minikube(), why: "asked for".to_owned() },
         ClusterChoice::Auto => match minikube::missing(cx).await? {
-            None => Choice { kind: minikube(), why: "minikube and a container engine are here".to_owned() },
+            None => {
+                Choice { kind: minikube(), why: "minikube and a container engine are installed".to_owned() }
+            }
             Some(why) => Choice { kind: sandbox(), why },
         },
     })
@@ -78,7 +80,7 @@ impl Kind {
         }
     }
 
-    /// The problems that would keep it from running, each with its cure; empty is well.
+    /// The problems that would keep it from running, each with its fix; empty is well.
     ///
     /// # Errors
     /// When the run is told to stop.
@@ -265,13 +267,13 @@ pub struct Size {
     pub cpus: u32,
 }
 
-/// Something that is wrong on this machine, and the command or change that mends it.
+/// Something that is wrong on this machine, and the command or change that fixes it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problem {
     /// What is wrong.
     pub what: String,
-    /// What mends it.
-    pub cure: String,
+    /// What fixes it.
+    pub fix: String,
 }
 
 /// How a request is tried again that the API server is too busy for (429, 503, 504): the first and the longest pause,

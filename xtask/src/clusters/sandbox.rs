@@ -55,8 +55,8 @@ impl Sandbox {
             Ok(_) => Vec::new(),
             Err(error) => vec![Problem {
                 what: format!("port {} of 127.0.0.1, for the ingress, is not free: {error}", self.port),
-                cure: format!(
-                    "end what listens there (`ss -ltnp 'sport = :{}'`), or choose another with --port",
+                fix: format!(
+                    "stop what listens there (`ss -ltnp 'sport = :{}'`), or choose another with --port",
                     self.port
                 ),
             }],
@@ -69,7 +69,7 @@ impl Sandbox {
         (info.build_id != sandbox::build_id().ok()?).then(|| {
             let (down, up) = (cx.commands.xtask("down"), cx.commands.xtask("up"));
             format!(
-                "the sandbox that runs is of another build than this tool; `{down}`, then `{up}`, replaces it"
+                "the running sandbox was started by another build of this tool; `{down}`, then `{up}`, replaces it"
             )
         })
     }
@@ -80,13 +80,13 @@ impl Sandbox {
             if let Some(why) = self.outdated(cx) {
                 step.warn(why);
             }
-            return Ok(Outcome::Already(cluster, format!("the sandbox runs, entry {entry}")));
+            return Ok(Outcome::Already(cluster, format!("the sandbox is running, entry {entry}")));
         }
         let home = self.home();
         let recovered = match sandbox::state(&home)? {
             State::Stale => {
-                sandbox::stop(&home, STOP_DEADLINE).await.context("clearing what a killed sandbox left")?;
-                ", after clearing what a killed one had left"
+                sandbox::stop(&home, STOP_DEADLINE).await.context("cleaning up after a killed sandbox")?;
+                ", after cleaning up after a killed one"
             }
             _ => "",
         };
@@ -99,13 +99,13 @@ impl Sandbox {
                 let how = format!("sandbox started, entry {}{recovered}", cluster.entry);
                 return Ok(Outcome::Did(cluster, how));
             }
-            if let Some(status) = daemon.try_wait().context("looking after the sandbox")? {
-                return Err(self.failed(&format!("the sandbox ended at once ({status})"), log_before));
+            if let Some(status) = daemon.try_wait().context("watching the sandbox's process")? {
+                return Err(self.failed(&format!("the sandbox exited at once ({status})"), log_before));
             }
             if tokio::time::Instant::now() > deadline {
                 return Err(self.failed("the sandbox started but its API does not answer", log_before));
             }
-            step.at("the sandbox starts: waiting for its API");
+            step.at("waiting for the sandbox's API");
             tokio::select! {
                 () = tokio::time::sleep(Duration::from_millis(10)) => {}
                 () = cx.stopped() => return Err(Cancelled.into()),
@@ -161,7 +161,7 @@ impl Sandbox {
         let store = self.home().images()?;
         let reference = recipe.reference();
         if let Some(image) = store.resolve(&reference)? {
-            let already = format!("{reference} is built from these very inputs");
+            let already = format!("{reference} is up to date: its inputs are unchanged");
             return Ok(Outcome::Already(
                 ImageRef { reference, digests: Digests::new([image.id.as_str()]) },
                 already,
@@ -187,12 +187,12 @@ impl Sandbox {
     pub(super) async fn stop(&self) -> Result<Outcome<()>> {
         let home = self.home();
         if matches!(sandbox::state(&home)?, State::Absent) {
-            return Ok(Outcome::Already((), "no sandbox runs".to_owned()));
+            return Ok(Outcome::Already((), "no sandbox is running".to_owned()));
         }
         if !sandbox::stop(&home, STOP_DEADLINE).await? {
-            bail!("the sandbox did not end within {} s", STOP_DEADLINE.as_secs());
+            bail!("the sandbox did not stop within {} s", STOP_DEADLINE.as_secs());
         }
-        Ok(Outcome::Did((), "sandbox ended, its pods with it".to_owned()))
+        Ok(Outcome::Did((), "sandbox stopped, and its pods with it".to_owned()))
     }
 
     pub(super) fn plan(&self) -> Result<Plan> {
@@ -241,7 +241,7 @@ pub async fn process(command: SandboxProcess) -> Result<Option<String>> {
         }
         SandboxProcess::Enable { home, addon } => {
             let State::Running(info) = sandbox::state(&Home::new(home))? else {
-                bail!("no sandbox runs there")
+                bail!("no sandbox is running there")
             };
             let client = super::client(&info.kubeconfig, &info.context).await?;
             match addon.as_str() {
@@ -252,7 +252,7 @@ pub async fn process(command: SandboxProcess) -> Result<Option<String>> {
         }
         SandboxProcess::Fault { home, fault } => {
             let State::Running(info) = sandbox::state(&Home::new(home))? else {
-                bail!("no sandbox runs there")
+                bail!("no sandbox is running there")
             };
             let client = super::client(&info.kubeconfig, &info.context).await?;
             let (method, body) = match fault.as_str() {

@@ -49,7 +49,7 @@ pub(super) async fn look(
     let rooms = match asked {
         Ok(rooms) => rooms,
         Err(error) => {
-            let what = format!("can't be known: {}", crate::failure::paragraph(&error));
+            let what = format!("unknown: {}", crate::failure::paragraph(&error));
             return Ok(vec![Finding::warning(
                 "memory",
                 what,
@@ -66,7 +66,7 @@ pub(super) async fn look(
         min: count(manifests.min_replicas().unwrap_or(replicas)),
         max: count(spec.map_or(replicas, |spec| spec.max_replicas)),
     };
-    let cure = match &choice.kind {
+    let fix = match &choice.kind {
         Kind::Minikube(_) => format!(
             "`minikube delete --profile {0}`, then `minikube start --profile {0} --container-runtime=docker` with a larger --memory and --cpus",
             cx.shared.profile
@@ -75,7 +75,7 @@ pub(super) async fn look(
     };
     Ok(["memory", "cpu"]
         .into_iter()
-        .filter_map(|resource| judge(resource, &need, pods, &rooms, &cure))
+        .filter_map(|resource| judge(resource, &need, pods, &rooms, &fix))
         .collect())
 }
 
@@ -119,7 +119,7 @@ fn judge(
     need: &BTreeMap<String, f64>,
     pods: Pods,
     rooms: &[Room],
-    cure: &str,
+    fix: &str,
 ) -> Option<Finding> {
     let each = need.get(resource).copied().filter(|each| *each > 0.0)?;
     let fits = |room: &Room| (room.free.get(resource).copied().unwrap_or_default() / each).floor();
@@ -131,16 +131,15 @@ fn judge(
     let each = amount(resource, each);
     let finding = if fit < f64::from(min) {
         let what = format!("{min} pods of {each} don't fit: {place}, room for {fit}");
-        Finding::fatal(resource, what, cure)
+        Finding::fatal(resource, what, fix)
     } else if fit < f64::from(min) + 1.0 {
-        let what =
-            format!("{min} pods of {each} fit, and not the one more that a rollout needs meanwhile: {place}");
-        Finding::warning(resource, what, cure)
+        let what = format!("{min} pods of {each} fit, but not the extra one that a rollout needs: {place}");
+        Finding::warning(resource, what, fix)
     } else if fit < f64::from(max) {
         let what = format!(
             "room for {fit} of the {max} pods of {each} that the autoscaler may ask for: {place}; the rest would stay Pending"
         );
-        Finding::warning(resource, what, cure)
+        Finding::warning(resource, what, fix)
     } else {
         Finding::ok(resource, format!("{min} to {max} pods of {each} fit: {place}"))
     };
@@ -175,7 +174,7 @@ pub(super) fn disk(cx: &Cx) -> Finding {
             judge_disk((about.f_bavail as f64) * (about.f_frsize as f64), &cx.short(there).to_string())
         }
         Err(error) => {
-            Finding::warning("disk", format!("{} can't be looked at: {error}", there.display()), "`df -h`")
+            Finding::warning("disk", format!("{} can't be inspected: {error}", there.display()), "`df -h`")
         }
     }
 }
@@ -183,15 +182,15 @@ pub(super) fn disk(cx: &Cx) -> Finding {
 fn judge_disk(free: f64, place: &str) -> Finding {
     let place = if place.is_empty() { "this folder" } else { place };
     let what = format!("{} free at {place}", amount("memory", free));
-    let cure =
+    let fix =
         "free some (`cargo clean` in workspaces you don't use), or set CARGO_TARGET_DIR to another disk";
     if free < LEAST_BYTES {
-        Finding::fatal("disk", what, cure)
+        Finding::fatal("disk", what, fix)
     } else if free < BUILD_BYTES {
         Finding::warning(
             "disk",
-            format!("{what}; a build from nothing takes up to {}", amount("memory", BUILD_BYTES)),
-            cure,
+            format!("{what}; a build from scratch takes up to {}", amount("memory", BUILD_BYTES)),
+            fix,
         )
     } else {
         Finding::ok("disk", what)
@@ -222,7 +221,7 @@ mod tests {
             .collect();
         insta::assert_snapshot!(lines.join("\n"), @"
         Fatal: 3 pods of 1.0 GiB don't fit: node n0 has 2.5 GiB free, room for 2
-        Warning: 3 pods of 1.0 GiB fit, and not the one more that a rollout needs meanwhile: node n0 has 3.5 GiB free
+        Warning: 3 pods of 1.0 GiB fit, but not the extra one that a rollout needs: node n0 has 3.5 GiB free
         Warning: room for 7 of the 10 pods of 1.0 GiB that the autoscaler may ask for: node n0 has 7.2 GiB free; the rest would stay Pending
         Ok: 3 to 10 pods of 1.0 GiB fit: node n0 has 16.0 GiB free
         ");

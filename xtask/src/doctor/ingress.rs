@@ -49,10 +49,10 @@ fn judge(kubernetes: &str, controller: Option<&str>) -> Option<Finding> {
     Some(if (oldest..=newest).contains(&version) {
         Finding::ok("ingress", format!("{tested}; this is {kubernetes}"))
     } else {
-        let cure = format!(
-            "nothing has to be done while the ingress gates open; else a profile with `minikube start --kubernetes-version=v1.{newest}.0`"
+        let fix = format!(
+            "nothing to do while the ingress gates open; otherwise make a profile with `minikube start --kubernetes-version=v1.{newest}.0`"
         );
-        Finding::warning("ingress", format!("{tested}, never with {kubernetes}"), cure)
+        Finding::warning("ingress", format!("{tested}, never with {kubernetes}"), fix)
     })
 }
 

@@ -34,23 +34,24 @@ fn sandbox_of(home: &Path, build: &str) -> Option<Finding> {
     let (up, down) = (commands.xtask("up"), commands.xtask("down"));
     match sandbox::state(&Home::new(home)) {
         Ok(State::Absent) => None,
-        Ok(State::Starting) => Some(Finding::ok("sandbox", format!("`{profile}` is starting or ending"))),
-        Ok(State::Running(info)) if info.build_id == build => {
-            Some(Finding::ok("sandbox", format!("`{profile}` runs (pid {}), of this build", info.pid)))
-        }
+        Ok(State::Starting) => Some(Finding::ok("sandbox", format!("`{profile}` is starting or stopping"))),
+        Ok(State::Running(info)) if info.build_id == build => Some(Finding::ok(
+            "sandbox",
+            format!("`{profile}` is running (pid {}), started by this build", info.pid),
+        )),
         Ok(State::Running(info)) => Some(Finding::warning(
             "sandbox",
-            format!("`{profile}` runs (pid {}), of another build than this tool", info.pid),
+            format!("`{profile}` is running (pid {}), started by another build of this tool", info.pid),
             format!("`{down}`, then `{up}`, starts one of this build"),
         )),
         Ok(State::Stale) => Some(Finding::warning(
             "sandbox",
             format!("`{profile}` was killed and left its state behind"),
-            format!("the next `{up}` clears it, and so does `{down}`"),
+            format!("the next `{up}` cleans it up, and so does `{down}`"),
         )),
         Err(error) => Some(Finding::warning(
             "sandbox",
-            format!("`{profile}` can't be looked at: {}", crate::failure::paragraph(&error)),
+            format!("`{profile}` can't be inspected: {}", crate::failure::paragraph(&error)),
             format!("look at {}", home.display()),
         )),
     }
@@ -70,10 +71,10 @@ pub(super) fn contexts(cx: &Cx, choice: &Choice, runs: bool) -> Vec<Finding> {
     if let Some(home) = std::env::var_os("HOME") {
         let ambient = Path::new(&home).join(".kube/config");
         findings.extend(dead_end(&ambient, profile).map(|what| {
-            let cure = format!(
+            let fix = format!(
                 "this tool never uses it; for your own kubectl: `minikube --profile {profile} update-context`, or `kubectl config delete-context {profile}`"
             );
-            Finding::warning("context", what, cure)
+            Finding::warning("context", what, fix)
         }));
     }
     findings

@@ -11,7 +11,7 @@ use crate::proc;
 const IGNORED: [(&str, &str); 5] = [
     ("DOCKER_HOST", "the daemon of the chosen cluster is used, and no other"),
     ("DOCKER_CONTEXT", "the daemon of the chosen cluster is used, and no other"),
-    ("MINIKUBE_ACTIVE_DOCKERD", "docker-env is read again in each run"),
+    ("MINIKUBE_ACTIVE_DOCKERD", "docker-env is read anew in every run"),
     ("BUILDX_BUILDER", "the node's own builder is used"),
     ("KUBECONFIG", "the tool uses a kubeconfig of its own: `cargo xtask kubeconfig` prints its path"),
 ];

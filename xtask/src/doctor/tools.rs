@@ -48,8 +48,8 @@ pub(super) async fn look(cx: &Cx, choice: &Choice) -> Result<Vec<Finding>> {
     }
     findings.push(kubectl.map_or_else(
         |why| {
-            let cure = "optional: https://kubernetes.io/docs/tasks/tools, or `scripts/install-test-tools`";
-            Finding::warning("kubectl", format!("{why}; only you and the tests use it"), cure)
+            let fix = "optional: https://kubernetes.io/docs/tasks/tools, or `scripts/install-test-tools`";
+            Finding::warning("kubectl", format!("{why}; used only by you and the tests"), fix)
         },
         |version| Finding::ok("kubectl", version),
     ));
@@ -64,7 +64,7 @@ async fn first_line(cx: &Cx, command: Command) -> Result<String, String> {
         return Err(format!("no `{program}` on PATH"));
     }
     match tokio::time::timeout(PATIENCE, proc::ask(cx, command)).await {
-        Err(_) => Err(format!("`{shown}` says nothing within {} s", PATIENCE.as_secs())),
+        Err(_) => Err(format!("`{shown}` did not answer within {} s", PATIENCE.as_secs())),
         Ok(Err(error)) => Err(crate::failure::paragraph(&error)),
         Ok(Ok(answer)) if answer.status.success() => {
             Ok(answer.stdout.lines().next().unwrap_or_default().trim().to_owned())
@@ -77,11 +77,11 @@ async fn first_line(cx: &Cx, command: Command) -> Result<String, String> {
 }
 
 fn rust(version: Result<String, String>) -> Finding {
-    let cure = "`rustup update stable`; rustup itself: https://rustup.rs";
+    let fix = "`rustup update stable`; rustup itself: https://rustup.rs";
     match version {
-        Err(why) => Finding::fatal("rustc", why, cure),
+        Err(why) => Finding::fatal("rustc", why, fix),
         Ok(text) if number(&text).is_some_and(|found| found < number(RUST).unwrap_or_default()) => {
-            Finding::fatal("rustc", format!("{text}; this workspace needs {RUST}"), cure)
+            Finding::fatal("rustc", format!("{text}; this workspace needs {RUST}"), fix)
         }
         Ok(text) => Finding::ok("rustc", text),
     }
@@ -99,7 +99,7 @@ fn install_compiler() -> &'static str {
     if cfg!(target_os = "macos") {
         "`xcode-select --install`"
     } else {
-        "`sudo apt-get install gcc`, or what your distribution calls it"
+        "`sudo apt-get install gcc`, or your distribution's package"
     }
 }
 

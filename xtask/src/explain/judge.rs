@@ -97,7 +97,7 @@ pub fn judge(case: &Case, record: &Record) -> Verdict {
         Outcome::Dropped => failure.plain(
             Mechanism::SendersBusy,
             format!(
-                "due {:.1} ms after the beginning and given up {:.1} ms later: no sender was free",
+                "due {:.1} ms after the start and dropped {:.1} ms later: no sender was free",
                 record.due_us as f64 / 1e3,
                 record.end_us.saturating_sub(record.due_us) as f64 / 1e3
             ),

@@ -30,7 +30,7 @@ pub enum Mechanism {
     ForcedDeletion,
     /// The container was killed for its memory.
     OutOfMemory,
-    /// The liveness probe had the container restarted.
+    /// The liveness probe restarted the container.
     LivenessRestart,
     /// The container ended by itself.
     Crash,
@@ -78,19 +78,21 @@ impl Mechanism {
             Mechanism::NotListeningYet => "the pod got the request before it listened",
             Mechanism::NotReadyYet => "the pod got the request before its model was loaded",
             Mechanism::ShutdownRace => "shutdown race: the pod closed before the proxy had stopped sending",
-            Mechanism::GraceTooShort => "the pod was killed at the end of its grace, before it had answered",
-            Mechanism::ForcedDeletion => "the pod was deleted without grace",
+            Mechanism::GraceTooShort => {
+                "the pod was killed at the end of its grace period, before it had answered"
+            }
+            Mechanism::ForcedDeletion => "the pod was deleted without a grace period",
             Mechanism::OutOfMemory => "out of memory: the container was killed at its limit",
-            Mechanism::LivenessRestart => "the liveness probe had the container restarted",
+            Mechanism::LivenessRestart => "the liveness probe restarted the container",
             Mechanism::Crash => "the container crashed",
             Mechanism::KeepAliveRace => {
-                "keep-alive race: the pod closed an idle connection as it was used again"
+                "keep-alive race: the pod closed an idle connection just as it was used again"
             }
             Mechanism::UpstreamTimeout => "the pod did not answer the proxy in time",
-            Mechanism::ClientTimeout => "we gave up waiting",
+            Mechanism::ClientTimeout => "the client timed out waiting for the answer",
             Mechanism::BackPressure => "back-pressure: the app refused more work",
-            Mechanism::ApplicationError => "the application failed, by its own word",
-            Mechanism::RequestRefused => "the application refused the request as wrong",
+            Mechanism::ApplicationError => "the app answered with an error of its own",
+            Mechanism::RequestRefused => "the app rejected the request as invalid",
             Mechanism::SendersBusy => "not sent in time: every sender was busy",
             Mechanism::RunEnded => "not sent: the run ended first",
             Mechanism::RunStopped => "not answered: the run was stopped first",
@@ -113,7 +115,7 @@ impl Mechanism {
                 "wait for the gate `route` before sending; check host and path in kubernetes/70-ingress.yaml"
             }
             Mechanism::RefusedByProxy => {
-                "kubernetes/70-ingress.yaml: nginx.ingress.kubernetes.io/proxy-body-size, for 413; else mend the request"
+                "kubernetes/70-ingress.yaml: nginx.ingress.kubernetes.io/proxy-body-size, for 413; otherwise fix the request"
             }
             Mechanism::NoEndpoint => {
                 "kubernetes/30-deployment.yaml: rollingUpdate.maxUnavailable 0, readinessProbe.failureThreshold above a busy \
@@ -136,7 +138,7 @@ impl Mechanism {
                  margin (45)"
             }
             Mechanism::ForcedDeletion => {
-                "delete pods with their grace (no --force, no --grace-period=0); a node that dies needs a client that retries"
+                "delete pods with their grace period (no --force, no --grace-period=0); a node that dies needs a client that retries"
             }
             Mechanism::OutOfMemory => {
                 "kubernetes/30-deployment.yaml: resources.limits.memory above the peak, or less work at a time"
@@ -145,7 +147,7 @@ impl Mechanism {
                 "kubernetes/30-deployment.yaml: livenessProbe.failureThreshold x periodSeconds and timeoutSeconds above the \
                  longest busy moment"
             }
-            Mechanism::Crash => "mend the crash: `kubectl logs --previous` of that pod has its last words",
+            Mechanism::Crash => "fix the crash: `kubectl logs --previous` of that pod shows its last lines",
             Mechanism::KeepAliveRace => {
                 "the app's keep-alive must outlast the proxy's (upstream-keepalive-timeout, 60 s): 75 s or more"
             }
@@ -159,14 +161,14 @@ impl Mechanism {
             Mechanism::BackPressure => {
                 "kubernetes/40-hpa.yaml: more replicas, or clients that wait for Retry-After and send again"
             }
-            Mechanism::ApplicationError => "mend the app; its own words are quoted",
-            Mechanism::RequestRefused => "mend the request; the app's own words are quoted",
+            Mechanism::ApplicationError => "fix the app; its own message is quoted",
+            Mechanism::RequestRefused => "fix the request; the app's message is quoted",
             Mechanism::SendersBusy => {
                 "a lower --rate, or more replicas (kubernetes/40-hpa.yaml); a higher --concurrency only where the server has \
                  room for more at a time"
             }
             Mechanism::RunEnded => "a longer --duration, or fewer --requests",
-            Mechanism::RunStopped => "let the run go on to its end",
+            Mechanism::RunStopped => "let the run finish",
             Mechanism::GeneratorLimit => {
                 "raise the limit of open files (`ulimit -n`), or lower --concurrency; it says nothing about the server"
             }

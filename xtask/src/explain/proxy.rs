@@ -23,7 +23,7 @@ pub(super) fn socket_error(failure: &Failure<'_>) -> Verdict {
             .plain(Mechanism::GeneratorLimit, format!("this machine refused the connection: {error}"));
     }
     if error == GIVEN_UP {
-        return failure.plain(Mechanism::RunStopped, "it was under way when the run was stopped".to_owned());
+        return failure.plain(Mechanism::RunStopped, "it was in flight when the run was stopped".to_owned());
     }
     let controllers = controllers(failure);
     let ended = controller_that_ended(failure);
@@ -39,7 +39,7 @@ pub(super) fn socket_error(failure: &Failure<'_>) -> Verdict {
             match &ended {
                 Some(line) if !refused => Test::Holds(vec![line.clone()]),
                 Some(_) => Test::Fails("the connection was never made".to_owned()),
-                None => Test::Fails("no ingress controller pod ended or was told to end then".to_owned()),
+                None => Test::Fails("no ingress controller pod ended or was told to stop then".to_owned()),
             },
         ),
         (
@@ -147,7 +147,7 @@ fn not_synced(failure: &Failure<'_>, access: &Access, ready: &[(&str, Timestamp)
         .iter()
         .find(|pod| pod.namespace == INGRESS_NAMESPACE && pod.name == access.controller);
     let Some((controller, state)) = controller.and_then(|pod| Some((pod, pod.at(failure.end)?))) else {
-        return Test::Fails(format!("nothing is known of how {} stood", access.controller));
+        return Test::Fails(format!("the state of {} was not recorded", access.controller));
     };
     let is_new = state.running_since.is_none_or(|since| failure.in_run(since));
     if state.ready || !is_new {
@@ -218,7 +218,7 @@ fn controller_that_ended(failure: &Failure<'_>) -> Option<String> {
     controllers(failure).into_iter().find_map(|pod| {
         let soon = failure.end + TOLD_LATER;
         if let Some((told, _)) = pod.told_to_end.filter(|(told, _)| *told <= soon) {
-            return Some(format!("ingress controller {}: told to end at {}", pod.name, clock(told)));
+            return Some(format!("ingress controller {}: told to stop at {}", pod.name, clock(told)));
         }
         let exit = pod.exits.iter().find(|exit| exit.at >= failure.sent - TOLD_LATER && exit.at <= soon)?;
         Some(format!("ingress controller {}", super::upstream::exit_line(pod, exit)))

@@ -56,7 +56,7 @@ fn refused(failure: &Failure<'_>, attempt: &Attempt, pod: &PodStory, how: &str) 
             test(
                 pod.was_ending(at),
                 || with(vec![ending_line(pod, at), endpoint_line(failure, attempt, pod)]),
-                "the pod had not been told to end",
+                "the pod had not been told to stop",
             ),
         ),
         out_of_memory(pod, at, &with),
@@ -87,7 +87,7 @@ fn dropped(failure: &Failure<'_>, attempt: &Attempt, pod: &PodStory, how: &str) 
             test(
                 killed,
                 || with(vec![ending_line(pod, at), exits_line(pod, at)]),
-                "it was not killed at the end of a grace",
+                "it was not killed at the end of a grace period",
             ),
         ),
         (
@@ -95,7 +95,7 @@ fn dropped(failure: &Failure<'_>, attempt: &Attempt, pod: &PodStory, how: &str) 
             test(
                 pod.was_ending(at),
                 || with(vec![ending_line(pod, at), endpoint_line(failure, attempt, pod)]),
-                "the pod had not been told to end",
+                "the pod had not been told to stop",
             ),
         ),
         liveness(failure, pod, at, &with),
@@ -107,7 +107,7 @@ fn dropped(failure: &Failure<'_>, attempt: &Attempt, pod: &PodStory, how: &str) 
 
 /// Answered well, but only by a later pod: what became of the try that took longest.
 pub(super) fn later_try(failure: &Failure<'_>) -> Verdict {
-    let unknown = || failure.unexplained(Vec::new(), vec!["a try that came to nothing".to_owned()]);
+    let unknown = || failure.unexplained(Vec::new(), vec!["the attempt that failed".to_owned()]);
     let Some((access, (_, lost))) = failure.access.and_then(|a| Some((a, a.attempts.split_last()?))) else {
         return unknown();
     };
@@ -196,7 +196,10 @@ fn forced(pod: &PodStory, at: Timestamp, with: With<'_>) -> (Mechanism, Test) {
     // Gone without ever having been seen to be told: deleted with no grace at all.
     let vanished = pod.gone.is_some_and(|gone| gone <= at + TOLD_LATER) && pod.told_to_end.is_none();
     let lines = || with(vec![ending_line(pod, at)]);
-    (Mechanism::ForcedDeletion, test(forced || vanished, lines, "the pod was not deleted without grace"))
+    (
+        Mechanism::ForcedDeletion,
+        test(forced || vanished, lines, "the pod was not deleted without a grace period"),
+    )
 }
 
 fn out_of_memory(pod: &PodStory, at: Timestamp, with: With<'_>) -> (Mechanism, Test) {
@@ -216,7 +219,7 @@ fn out_of_memory(pod: &PodStory, at: Timestamp, with: With<'_>) -> (Mechanism, T
 fn liveness(failure: &Failure<'_>, pod: &PodStory, at: Timestamp, with: With<'_>) -> (Mechanism, Test) {
     let exit = pod.exit_around(at, TOLD_LATER).filter(|_| !pod.was_ending(at));
     let killing = liveness_kill(failure, pod, at);
-    let against = "no liveness probe had it killed";
+    let against = "no liveness probe killed it";
     let test = match (exit, killing) {
         (Some(exit), Some(event)) => Test::Holds(with(vec![event_line(event), exit_line(pod, exit)])),
         _ => Test::Fails(against.to_owned()),
@@ -304,7 +307,7 @@ fn keep_alive(failure: &Failure<'_>, attempt: &Attempt, with: With<'_>) -> Test 
 
 fn missing(pod: &PodStory, at: Timestamp) -> Vec<String> {
     vec![
-        format!("an end, a restart or a deletion of {} around {}", pod.name, clock(at)),
+        format!("a stop, a restart or a deletion of {} around {}", pod.name, clock(at)),
         "a line of the proxy's error log or of the app's log that says why the connection ended".to_owned(),
     ]
 }
@@ -314,13 +317,13 @@ pub(super) fn ending_line(pod: &PodStory, at: Timestamp) -> String {
     let name = &pod.name;
     match (pod.told_to_end, pod.gone) {
         (Some((told, grace)), _) => format!(
-            "pod {name}: told to end at {}, {:.1} s before; grace {grace} s, {}",
+            "pod {name}: told to stop at {}, {:.1} s before; grace period {grace} s, {}",
             clock(told),
             at.duration_since(told).as_secs_f64(),
             pod.pre_stop()
         ),
-        (None, Some(gone)) => format!("pod {name}: gone at {}, never seen to be told", clock(gone)),
-        (None, None) => format!("pod {name}: not told to end"),
+        (None, Some(gone)) => format!("pod {name}: gone at {}, never seen to be told to stop", clock(gone)),
+        (None, None) => format!("pod {name}: not told to stop"),
     }
 }
 
@@ -328,12 +331,12 @@ fn endpoint_line(failure: &Failure<'_>, attempt: &Attempt, pod: &PodStory) -> St
     let told = pod.told_to_end.map_or(failure.sent, |(told, _)| told);
     match failure.case.timeline.left_endpoints(&attempt.address, told) {
         Some(left) => format!(
-            "endpoint {}: out of the ready ones at {}, {:.0} ms after that; the proxy learns it later",
+            "endpoint {}: no longer ready from {}, {:.0} ms after that; the proxy learns of it later",
             attempt.address,
             clock(left),
             left.duration_since(told).as_secs_f64() * 1e3
         ),
-        None => format!("endpoint {}: not seen to leave the ready ones", attempt.address),
+        None => format!("endpoint {}: not seen to leave the ready endpoints", attempt.address),
     }
 }
 
@@ -359,7 +362,7 @@ pub(super) fn age_line(pod: &PodStory, at: Timestamp) -> String {
         |since| format!("its container started {:.1} s before", at.duration_since(since).as_secs_f64()),
     );
     let ready = match pod.at(at) {
-        Some(state) if state.ready => "it counted as Ready".to_owned(),
+        Some(state) if state.ready => "it was marked Ready".to_owned(),
         _ => pod.ready_from(at).map_or_else(
             || "it was not Ready".to_owned(),
             |ready| format!("it was Ready only {:.1} s later", ready.duration_since(at).as_secs_f64()),
@@ -393,5 +396,5 @@ fn exits_line(pod: &PodStory, at: Timestamp) -> String {
             let told = pod.told_to_end.map_or(exit.at, |(told, _)| told);
             exit.at + CUT_OFF >= told && exit.at <= at + TOLD_LATER
         })
-        .map_or_else(|| format!("pod {}: its end was not told", pod.name), |exit| exit_line(pod, exit))
+        .map_or_else(|| format!("pod {}: its end was not recorded", pod.name), |exit| exit_line(pod, exit))
 }

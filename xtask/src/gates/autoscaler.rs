@@ -134,7 +134,7 @@ pub fn judge(s: &Snapshot, clock: &Clock) -> Verdict {
         format!("no value yet for {}; ", missing.join(" and "))
     };
     let Some(condition) = active else {
-        return Verdict::Closed(format!("{what}the autoscaler has not looked at its target yet"));
+        return Verdict::Closed(format!("{what}the autoscaler has not read its target yet"));
     };
     let why = format!("{what}scaling is not active ({})", condition.why());
     match condition.reason {

@@ -174,7 +174,7 @@ pub fn judge(s: &Snapshot, clock: &Clock) -> Verdict {
 fn not_ready(name: &str, node: &Node, lease: Option<&Lease>, clock: &Clock) -> Option<String> {
     let conditions = node.status.as_ref().and_then(|status| status.conditions.as_ref());
     match condition::find(conditions, "Ready") {
-        None => return Some(format!("node {name} has not said that it is Ready")),
+        None => return Some(format!("node {name} has not reported Ready yet")),
         Some(ready) if !ready.is_true() => {
             return Some(format!("node {name} is not Ready ({})", ready.why()));
         }
@@ -189,7 +189,7 @@ fn not_ready(name: &str, node: &Node, lease: Option<&Lease>, clock: &Clock) -> O
         .map_or(NODE_LEASE, Duration::from_secs);
     if clock.is_known() && clock.passed(renewed, lasts) {
         let age = clock.since(renewed).as_secs();
-        return Some(format!("node {name} says Ready, but its kubelet has not been heard of for {age} s"));
+        return Some(format!("node {name} is Ready, but its kubelet has not reported for {age} s"));
     }
     None
 }

@@ -20,7 +20,7 @@ use crate::pipeline::{Branch, Done};
 /// The gate.
 pub const GATE: Gate = Gate {
     name: "ingress-controller",
-    opens_when: "the controller is rolled out and its webhook takes our Ingress",
+    opens_when: "the controller is rolled out and its webhook accepts the app's Ingress",
     // From the addon's switching on: minikube itself waits six minutes for its images and pods.
     deadline: Duration::from_secs(420),
     standing: Some(Standing {
@@ -146,11 +146,11 @@ pub(super) fn judge(controller: &RolledOut, answer: Answer) -> Verdict {
     match answer {
         Answer::Accepted => {
             let pod = controller.pods.first().map_or("", |pod| pod.name.as_str());
-            Verdict::Open((), format!("{pod} Ready, its webhook takes our Ingress"))
+            Verdict::Open((), format!("{pod} Ready, its webhook accepts the app's Ingress"))
         }
         Answer::Refused(status) if is_denial(&status) => Verdict::Doomed(
-            format!("our Ingress is refused: {}", one_line(&status.message)),
-            "fix kubernetes/70-ingress.yaml, or remove what stands against it".into(),
+            format!("the app's Ingress is refused: {}", one_line(&status.message)),
+            "fix kubernetes/70-ingress.yaml, or remove what it conflicts with".into(),
         ),
         Answer::Refused(status) => Verdict::Closed(format!(
             "the controller is up, its webhook is not: {}",

@@ -1,5 +1,5 @@
 //! Readiness gates: one file a gate. A gate looks at the world through watches, says in one line what it still
-//! waits for, opens at the event that makes its condition true, and fails early only on a sign that can't mend.
+//! waits for, opens at the event that makes its condition true, and fails early only on a sign that is permanent.
 //!
 //! Each gate's file has the [`Gate`] itself, which [`all`] lists, a pure `judge` of what was seen, and a driver that
 //! sees: `wait` until it opens, `look` once.
@@ -180,8 +180,8 @@ pub async fn wait<T>(
                 Some(Ok(Verdict::Doomed(why, advice))) => {
                     break (Exit::GateDoomed, why, cx.commands.write_out(&advice));
                 }
-                Some(Err(error)) => return Err(error.context(format!("watching at the gate {name}"))),
-                None => return Err(anyhow!("the watch at the gate {name} ended")),
+                Some(Err(error)) => return Err(error.context(format!("watching for gate {name}"))),
+                None => return Err(anyhow!("the watch for gate {name} ended")),
             }
             first = false;
         };

@@ -303,7 +303,11 @@ fn waiting_sign(pod: &Pod, status: &ContainerStatus, events: &[&Event]) -> Optio
             // A ConfigMap that is there but not yet in the kubelet's cache.
             let race = message.contains("cache");
             let grace = if race { Grace::Forever } else { Grace::Lasting(REFUSAL_GRACE) };
-            sign(reason, grace, Some("make what the message misses, or fix the reference to it".into()))
+            sign(
+                reason,
+                grace,
+                Some("create what the message says is missing, or fix the reference to it".into()),
+            )
         }
         "CreateContainerError" | "RunContainerError" => sign(
             reason,
@@ -350,7 +354,7 @@ fn crash_sign(pod: &Pod, status: &ContainerStatus, events: &[&Event]) -> Option<
     // A run that is under way may be the one that succeeds.
     let loops = crashes >= CRASHES && !is_up;
     let grace = if loops { Grace::Lasting(startup_budget(pod).clamp(least, most)) } else { Grace::Forever };
-    let again = if is_up { "runs again after it " } else { "" };
+    let again = if is_up { "restarted after it " } else { "" };
     Some(Sign {
         key: "crash".to_owned(),
         text: format!("container {} {again}{ending}, {times}", status.name),

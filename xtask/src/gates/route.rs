@@ -181,17 +181,17 @@ pub(super) fn explain(answer: &Answer) -> Option<String> {
             format!("503 from the app itself: it is not ready, or draining ({})", one_line(body))
         }
         Answer::Http { status: 503, .. } => {
-            "503 from the proxy: it has no endpoint of the service".to_owned()
+            "503 from the proxy: it has no endpoint for the service".to_owned()
         }
         Answer::Http { status: 502, .. } => {
-            "502: the proxy holds an endpoint that does not take the connection".to_owned()
+            "502: the proxy has an endpoint that does not accept the connection".to_owned()
         }
         Answer::Http { status: 504, .. } => {
             "504: the pod behind the proxy does not answer in time".to_owned()
         }
         Answer::Http { status: status @ 300..=399, .. } => {
             format!(
-                "{status}: the entry redirects, to HTTPS perhaps (nginx.ingress.kubernetes.io/ssl-redirect)"
+                "{status}: the entry redirects, perhaps to HTTPS (nginx.ingress.kubernetes.io/ssl-redirect)"
             )
         }
         Answer::Http { status, body, .. } => format!("{status}: {}", one_line(body)),

@@ -78,7 +78,7 @@ pub fn judge(s: &Snapshot, clock: &Clock) -> Verdict<RolledOut> {
         }
         return match view.terminating.iter().find(|pod| is_overdue(pod, clock)) {
             Some(pod) => Verdict::Suspect(format!(
-                "{left}: the grace period of {} is over; its node, or a finalizer, holds it",
+                "{left}: the grace period of {} has expired; its node, or a finalizer, holds it",
                 pod::short(pod)
             )),
             None => Verdict::Closed(left),

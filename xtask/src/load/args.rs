@@ -26,37 +26,37 @@ pub struct LoadArgs {
     /// Requests to send; 50 unless --rate or --duration says otherwise.
     #[arg(long, short = 'n', value_parser = clap::value_parser!(u64).range(1..))]
     pub requests: Option<u64>,
-    /// Requests under way at a time: 10, or at most 256 with --rate.
+    /// Requests in flight at a time: 10, or at most 256 with --rate.
     #[arg(long, short = 'c', value_parser = clap::value_parser!(u64).range(1..=65536))]
     pub concurrency: Option<u64>,
-    /// Requests a second, due whatever the server does (open loop); without it each sender waits for its answer.
+    /// Requests per second, on schedule whatever the server does (open loop); without it each sender waits for its answer.
     #[arg(long, value_parser = rate)]
     pub rate: Option<f64>,
-    /// How long; with --rate the time at the full rate, 10 s unless --requests is given.
+    /// How long to send; with --rate the time at the full rate, 10 s unless --requests is given.
     #[arg(long, value_parser = duration)]
     pub duration: Option<Duration>,
-    /// The rate climbs from nothing in this time, before --duration begins.
+    /// Ramp the rate up from 0 over this time, before --duration.
     #[arg(long, value_parser = duration, requires = "rate", default_value = "0")]
     pub ramp_up: Duration,
-    /// The rate falls to nothing in this time, after --duration.
+    /// Ramp the rate down to 0 over this time, after --duration.
     #[arg(long, value_parser = duration, requires = "rate", default_value = "0")]
     pub ramp_down: Duration,
-    /// GET this path; without it the shipped picture is posted to /predict.
+    /// GET this path instead of posting the sample picture to /predict.
     #[arg(long, value_name = "PATH", value_parser = path)]
     pub get: Option<String>,
-    /// How long an answer may take.
+    /// Timeout of a request.
     #[arg(long, value_parser = duration, default_value = "30s")]
     pub request_timeout: Duration,
-    /// What must be so at the end, such as 'p99<800ms', 'failed<=0', 'unexplained==0'; may be repeated.
+    /// Fail the run unless this holds at the end, such as 'p99<800ms', 'failed<=0', 'unexplained==0'; may be repeated.
     #[arg(long, default_value = "failed<=0")]
     pub threshold: Vec<Threshold>,
-    /// What happens to the cluster in the middle, when a fifth of the load is done.
+    /// Disturb the cluster after a fifth of the load.
     #[arg(long, value_enum)]
     pub during: Option<Disturbance>,
-    /// Take one protection away, load through a rollout, and put it back; on the sandbox, or in a namespace of its own.
+    /// Remove one protection, load through a rollout and see what fails, then put it back; on the sandbox, or in a namespace of its own.
     #[arg(long, value_enum)]
     pub without: Option<Protection>,
-    /// Open the report in a browser at the end; without a desktop it is named, as it always is.
+    /// Open the report in a browser at the end.
     #[arg(long)]
     pub report: bool,
 }
@@ -86,7 +86,7 @@ impl LoadArgs {
         };
         let schedule = Schedule { pace, requests, duration };
         if schedule.total() == Some(0) {
-            return Err(anyhow!("at that rate not one request is due in that time"))
+            return Err(anyhow!("at that rate no request is due in that time"))
                 .hint("raise --rate or --duration")
                 .exit(Exit::Usage);
         }

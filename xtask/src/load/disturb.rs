@@ -102,7 +102,8 @@ impl<'p> Prepared<'p> {
             }
             Disturbance::PodDelete => self.delete(&DeleteParams::default(), "deleted").await?,
             Disturbance::PodKill => {
-                self.delete(&DeleteParams::default().grace_period(0), "deleted without grace").await?
+                self.delete(&DeleteParams::default().grace_period(0), "deleted without a grace period")
+                    .await?
             }
             Disturbance::IngressRestart => {
                 annotate(self.client, INGRESS_NAMESPACE, INGRESS_CONTROLLER).await?;

@@ -75,7 +75,7 @@ impl<'e> Experiment<'e> {
         let namespace = cx.shared.namespace.as_str();
         let is_sandbox = matches!(cluster.kind, Kind::Sandbox(_));
         if !is_sandbox && (namespace == "default" || protection == Protection::Gates) {
-            let refused = anyhow!("--without takes a protection away from whatever runs in `{namespace}`");
+            let refused = anyhow!("--without removes a protection from whatever runs in `{namespace}`");
             return Err(refused)
                 .hint("run it on the sandbox (--cluster sandbox), or in a namespace of its own (--namespace)")
                 .exit(Exit::Usage);
@@ -94,8 +94,10 @@ impl<'e> Experiment<'e> {
         }
         let name = self.manifests.deployment_name();
         let deployment = self.api().get(name).await.with_context(|| format!("reading deployment/{name}"))?;
-        let spec =
-            deployment.spec.and_then(|spec| spec.template.spec).context("the Deployment has no pod")?;
+        let spec = deployment
+            .spec
+            .and_then(|spec| spec.template.spec)
+            .context("the Deployment has no pod template")?;
         let before = serde_json::to_value(spec).context("reading the pod's spec")?;
         let without = self.protection.without(&before);
         // Whatever comes of the attempt, the spec of before is put back.
@@ -103,9 +105,9 @@ impl<'e> Experiment<'e> {
         if self.protection == Protection::PreStop {
             self.pace_proxy(Some(SYNC_SECONDS)).await?;
         }
-        step(branch, "take-away", async |_| {
+        step(branch, "remove-protection", async |_| {
             cx.unless_stopped(self.put(&without)).await?;
-            Ok(Outcome::Did((), format!("deployment/{name} without {}", self.protection.name())))
+            Ok(Outcome::Did((), format!("deployment/{name} runs without {}", self.protection.name())))
         })
         .await?;
         self.settled(branch).await
@@ -151,7 +153,7 @@ impl<'e> Experiment<'e> {
         let params = PatchParams::apply(FIELD_MANAGER).force();
         api.patch(PROXY_CONFIG, &params, &Patch::Apply(object))
             .await
-            .with_context(|| format!("telling the proxy its pace by configmap/{PROXY_CONFIG}"))?;
+            .with_context(|| format!("setting the proxy's pace in configmap/{PROXY_CONFIG}"))?;
         Ok(())
     }
 

@@ -16,7 +16,7 @@ use crate::pipeline::{Branch, Done};
 /// The gate before the load itself.
 pub const ATTRIBUTION: Gate = Gate {
     name: "attribution",
-    opens_when: "a canary request is found in the access log by its id",
+    opens_when: "a canary request appears in the access log under its id",
     deadline: Duration::from_secs(30),
     standing: None,
 };

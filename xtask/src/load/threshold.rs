@@ -52,7 +52,7 @@ pub struct Figures {
     pub due: Option<Latency>,
     /// From the moment each was sent; nothing where none was answered.
     pub sent: Option<Latency>,
-    /// Successes a second.
+    /// Successes per second.
     pub throughput: f64,
     /// Failures whose cause was not found, once that is known.
     pub unexplained: Option<u64>,
@@ -109,7 +109,7 @@ impl fmt::Display for Threshold {
 }
 
 /// The names of what can be compared, for messages.
-const METRICS: &str = "min, mean, p50, p90, p95, p99, p99.9, max (from the due time; `sent.p99` from the sending), \
+const METRICS: &str = "min, mean, p50, p90, p95, p99, p99.9, max (from the time it was due; `sent.p99` from when it was sent), \
      ok, failed, http_error, socket_error, timeout, dropped, unsent, unexplained, success_rate, throughput";
 
 impl FromStr for Threshold {
@@ -117,7 +117,7 @@ impl FromStr for Threshold {
 
     fn from_str(text: &str) -> Result<Threshold, String> {
         let at = text.find(['<', '>', '=', '!']).ok_or_else(|| {
-            format!("`{text}` compares nothing; write p99<800ms, failed<=0 or success_rate>=99.9%")
+            format!("`{text}` has no comparison; write p99<800ms, failed<=0 or success_rate>=99.9%")
         })?;
         let (name, rest) = text.split_at(at);
         let ops = [
@@ -132,9 +132,8 @@ impl FromStr for Threshold {
             .into_iter()
             .find(|(sign, _)| rest.starts_with(sign))
             .ok_or_else(|| format!("`{text}`: compare with <, <=, >, >=, == or !="))?;
-        let metric = metric(name.trim()).ok_or_else(|| {
-            format!("`{text}`: there is no `{}` to compare; there are {METRICS}", name.trim())
-        })?;
+        let metric = metric(name.trim())
+            .ok_or_else(|| format!("`{text}`: unknown metric `{}`; known are {METRICS}", name.trim()))?;
         let limit = limit(rest[sign.len()..].trim(), metric).map_err(|why| format!("`{text}`: {why}"))?;
         Ok(Threshold { text: text.to_owned(), metric, op, limit })
     }
@@ -177,9 +176,9 @@ fn percentile(name: &str) -> Option<fn(&Latency) -> f64> {
 fn limit(text: &str, metric: Metric) -> Result<f64, String> {
     let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic() || c == '%' || c == '/').trim_end();
     let unit = text[digits.len()..].trim();
-    let number: f64 = digits.parse().map_err(|_| format!("`{text}` is no number"))?;
+    let number: f64 = digits.parse().map_err(|_| format!("`{text}` is not a number"))?;
     if !number.is_finite() || number < 0.0 {
-        return Err(format!("`{text}` can't be reached"));
+        return Err(format!("`{text}` is not a limit that can be met"));
     }
     match (metric, unit) {
         (Metric::Due(_) | Metric::Sent(_), "us") => Ok(number / 1000.0),
@@ -189,7 +188,7 @@ fn limit(text: &str, metric: Metric) -> Result<f64, String> {
         (Metric::SuccessRate, "" | "%")
         | (Metric::Throughput, "" | "/s")
         | (Metric::Count(_) | Metric::Unexplained, "") => Ok(number),
-        (_, unit) => Err(format!("`{unit}` is no unit of it")),
+        (_, unit) => Err(format!("`{unit}` is not a unit of this metric")),
     }
 }
 
@@ -236,14 +235,14 @@ mod tests {
     #[test]
     fn nonsense_is_refused_with_the_reason() {
         for (text, why) in [
-            ("p99", "compares nothing"),
-            ("p98<1ms", "there is no `p98`"),
+            ("p99", "has no comparison"),
+            ("p98<1ms", "unknown metric `p98`"),
             ("p99<800", "needs its unit"),
-            ("failed<=x", "no number"),
-            ("failed<=1ms", "no unit"),
+            ("failed<=x", "not a number"),
+            ("failed<=1ms", "not a unit"),
             ("failed=0", "compare with"),
-            ("p99<-1ms", "can't be reached"),
-            ("", "compares nothing"),
+            ("p99<-1ms", "can be met"),
+            ("", "has no comparison"),
         ] {
             let error = text.parse::<Threshold>().expect_err(text);
             assert!(error.contains(why), "{text}: {error}");

@@ -270,7 +270,7 @@ fn selector(deployment: &Typed<'_, Deployment>) -> Result<String> {
     }
     let selector = Selector::try_from(selector).map_err(|error| bad("/spec/selector", &error.to_string()))?;
     if selector.selects_all() {
-        return Err(bad("/spec/selector", "is empty, and would take every pod for the app's"));
+        return Err(bad("/spec/selector", "is empty and would select every pod"));
     }
     Ok(selector.to_string())
 }

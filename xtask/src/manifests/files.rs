@@ -35,8 +35,10 @@ pub(super) fn read(folder: &Path) -> Result<Read> {
         let shown = folder.file_name().map_or_else(|| file.clone(), |folder| Path::new(folder).join(name));
         let (text, is_clean) = decode(&bytes);
         if !is_clean {
-            read.warnings
-                .push(format!("{}: bytes that are no text were replaced; save it as UTF-8", shown.display()));
+            read.warnings.push(format!(
+                "{}: bytes that are not UTF-8 were replaced; save the file as UTF-8",
+                shown.display()
+            ));
         }
         read.take(&shown, &text)?;
     }
@@ -90,13 +92,13 @@ impl Read {
         for (line, document) in documents(file, text)? {
             let document = yaml::read(document, line).map_err(|bad| {
                 let column = bad.column.map(|column| format!(":{column}")).unwrap_or_default();
-                let cure = if text.contains('\0') {
+                let fix = if text.contains('\0') {
                     "this looks like UTF-16 without a byte order mark: save the file as UTF-8"
                 } else {
-                    "mend the line, or its indentation, and run again"
+                    "fix the line or its indentation, and run again"
                 };
-                anyhow!("{}:{}{column}: this YAML does not parse: {}", file.display(), bad.line, bad.why)
-                    .hint(cure)
+                anyhow!("{}:{}{column}: this is not valid YAML: {}", file.display(), bad.line, bad.why)
+                    .hint(fix)
             })?;
             for (line, words) in document.warnings {
                 self.warnings.push(format!("{}:{line}: {words}", file.display()));
@@ -115,7 +117,7 @@ impl Read {
                 let place = format!("{}:{}:{}", file.display(), error.line(), error.column());
                 let why = error.to_string();
                 let why = why.split(" at line ").next().unwrap_or(&why).to_owned();
-                anyhow!("{place}: this JSON does not parse: {why}")
+                anyhow!("{place}: this is not valid JSON: {why}")
                     .hint("a file that begins with `{` is read as JSON, as kubectl does; in YAML, begin it with `---`")
             })?;
             plain_numbers(&mut value);
@@ -140,7 +142,7 @@ impl Read {
         let Some(items) = value.get("items").and_then(Value::as_array) else {
             if kind == LIST_OF {
                 return Err(anyhow!("{}:{}: this list has no `items`", file.display(), lines.of("/items")))
-                    .hint("write `items: []` for a list of nothing");
+                    .hint("write `items: []` for an empty list");
             }
             self.objects.push(object(file, value, &lines)?);
             return Ok(());
@@ -176,7 +178,7 @@ fn documents<'t>(file: &Path, text: &'t str) -> Result<Vec<(usize, &'t str)>> {
         if let Some(rest) = line.strip_prefix("---") {
             let rest = rest.trim();
             if !rest.is_empty() && !rest.starts_with('#') {
-                return Err(anyhow!("{}:{}: `{rest}` stands behind `---`", file.display(), index + 1))
+                return Err(anyhow!("{}:{}: `{rest}` follows `---` on its line", file.display(), index + 1))
                     .hint("`---` separates documents, and nothing but a comment may follow it on its line");
             }
             documents.push((first_line, text.get(begins..at).unwrap_or_default()));
@@ -191,7 +193,7 @@ fn documents<'t>(file: &Path, text: &'t str) -> Result<Vec<(usize, &'t str)>> {
 fn object(file: &Path, value: Value, lines: &Arc<Lines>) -> Result<Object> {
     let place = |pointer: &str| format!("{}:{}", file.display(), lines.of(pointer));
     if !value.is_object() {
-        return Err(anyhow!("{}: this is no Kubernetes object", place("")))
+        return Err(anyhow!("{}: this is not a Kubernetes object", place("")))
             .hint("every Kubernetes object needs apiVersion, kind and metadata.name");
     }
     let need = |pointer: &str| {
@@ -202,7 +204,7 @@ fn object(file: &Path, value: Value, lines: &Arc<Lines>) -> Result<Object> {
                 Err(anyhow!("{}: this object has no `{what}`", place(pointer)))
                     .hint("every Kubernetes object needs apiVersion, kind and metadata.name")
             }
-            Some(other) => Err(anyhow!("{}: `{what}` is {other}, which is no string", place(pointer)))
+            Some(other) => Err(anyhow!("{}: `{what}` is {other}, which is not a string", place(pointer)))
                 .hint(format!("quote it: \"{other}\"")),
         }
     };
@@ -249,7 +251,8 @@ mod tests {
         let windows = format!("{MAP}---\n{MAP}").replace('\n', "\r\n");
         assert_eq!(places(&windows), ["k/x.yaml:1 configmap/a", "k/x.yaml:5 configmap/a"]);
         assert!(
-            refusal(&format!("{MAP}--- {{a: 1}}\n")).starts_with("k/x.yaml:4: `{a: 1}` stands behind `---`")
+            refusal(&format!("{MAP}--- {{a: 1}}\n"))
+                .starts_with("k/x.yaml:4: `{a: 1}` follows `---` on its line")
         );
         let words = "---\n# only words\n---\n# and again\n---\nkind: Service\nmetadata:\n  name: broken\n";
         assert_eq!(refusal(words), "k/x.yaml:6: this object has no `apiVersion`");
@@ -265,11 +268,11 @@ mod tests {
         );
         assert_eq!(take(json).expect("json").objects[0].value["n"].to_string(), "3");
         assert!(
-            refusal("{\"a\": 1,\n}").starts_with("k/x.yaml:2:1: this JSON does not parse: "),
+            refusal("{\"a\": 1,\n}").starts_with("k/x.yaml:2:1: this is not valid JSON: "),
             "{}",
             refusal("{\"a\": 1,\n}")
         );
-        assert!(refusal("{a: 1}").contains("this JSON does not parse"));
+        assert!(refusal("{a: 1}").contains("this is not valid JSON"));
         assert_eq!(places(&format!("# yaml\n{json}\n")), ["k/x.yaml:2 configmap/a"]);
     }
 
@@ -288,10 +291,10 @@ mod tests {
 
     #[test]
     fn what_is_no_object_is_refused_at_its_line() {
-        assert_eq!(refusal("---\n- a\n"), "k/x.yaml:2: this is no Kubernetes object");
+        assert_eq!(refusal("---\n- a\n"), "k/x.yaml:2: this is not a Kubernetes object");
         assert_eq!(
             refusal("apiVersion: v1\nkind: ConfigMap\nmetadata:\n  name: 123\n"),
-            "k/x.yaml:4: `metadata.name` is 123, which is no string"
+            "k/x.yaml:4: `metadata.name` is 123, which is not a string"
         );
         assert_eq!(
             refusal("apiVersion: v1\nkind: ConfigMap\nmetadata:\n  labels: {}\n"),

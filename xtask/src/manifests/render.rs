@@ -54,7 +54,7 @@ pub(super) fn warnings(objects: &[Object]) -> Vec<String> {
         let has_replicas = object.value.pointer("/spec/replicas").is_some_and(|replicas| !replicas.is_null());
         if has_replicas && scaled.contains(&(object.kind.clone(), object.name.clone())) {
             warnings.push(format!(
-                "{}: {} has an autoscaler, which owns `replicas`: the number here is left out",
+                "{}: {} has an autoscaler, which owns `replicas`: the number here is ignored",
                 object.place_of("/spec/replicas"),
                 object.title()
             ));

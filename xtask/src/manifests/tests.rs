@@ -204,7 +204,7 @@ fn a_selector_of_expressions_selects_and_one_that_cant_be_computed_is_refused() 
         ),
         ("matchExpressions: [{key: a, operator: Like, values: [b]}]", "has the unknown operator `Like`"),
         ("matchExpressions: [{key: a, operator: Exists, values: [b]}]", "takes no values"),
-        ("matchLabels: {}", "is empty, and would take every pod for the app's"),
+        ("matchLabels: {}", "is empty and would select every pod"),
     ] {
         let refusal = with(selector).refusal();
         assert!(
@@ -370,7 +370,7 @@ fn replicas_beside_an_autoscaler_are_left_to_it() {
     assert_eq!(
         folder.read().warnings,
         [
-            "kubernetes/30-deployment.yaml:19: deployment/simple-model-api-deployment has an autoscaler, which owns `replicas`: the number here is left out"
+            "kubernetes/30-deployment.yaml:19: deployment/simple-model-api-deployment has an autoscaler, which owns `replicas`: the number here is ignored"
         ]
     );
     assert_eq!(folder.rendered("Deployment", "simple-model-api-deployment")["spec"].get("replicas"), None);

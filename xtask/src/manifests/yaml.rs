@@ -115,7 +115,7 @@ fn scan(text: &str, offset: usize) -> Result<Scanned, Bad> {
         })?;
         if ended && !matches!(event, Event::StreamEnd | Event::Comment(..)) {
             let line = span.start.line() + offset;
-            scanned.warnings.push((line, "what stands behind `...` is not read".to_owned()));
+            scanned.warnings.push((line, "everything after `...` is ignored".to_owned()));
             break;
         }
         match event {
@@ -167,7 +167,7 @@ fn is_key(around: &mut [Around], word: &str, span: Span, offset: usize, scanned:
     let line = span.start.line() + offset;
     let field = format!("{pointer}/{}", escape(word));
     if let Some(before) = scanned.lines.0.insert(field, line).filter(|_| word != "<<") {
-        let words = format!("`{word}` stands here and on line {before}; the last one counts");
+        let words = format!("`{word}` is set here and on line {before}; the last one wins");
         scanned.warnings.push((line, words));
     }
     *key = Some(word.to_owned());
@@ -223,7 +223,7 @@ fn core_schema(word: &str) -> Result<Option<String>, String> {
         "~" | "null" | "Null" | "NULL" => None,
         ".nan" | ".NaN" | ".NAN" | ".inf" | ".Inf" | ".INF" | "+.inf" | "+.Inf" | "+.INF" | "-.inf"
         | "-.Inf" | "-.INF" => {
-            return Err(format!("`{word}` is no number that JSON knows; quote it if it is a word"));
+            return Err(format!("`{word}` is not a number in JSON; quote it if it is text"));
         }
         _ if word.starts_with('.') => float(word).map(written),
         _ if is_number => match integer(&plain) {
@@ -349,7 +349,7 @@ impl<'de> Visitor<'de> for NodeVisitor {
     fn visit_f64<E: de::Error>(self, value: f64) -> Result<Value, E> {
         Number::from_f64(value)
             .map(Value::Number)
-            .ok_or_else(|| E::custom(format!("{value} is no number that JSON knows")))
+            .ok_or_else(|| E::custom(format!("{value} is not a number in JSON")))
     }
 
     fn visit_str<E>(self, value: &str) -> Result<Value, E> {
@@ -498,7 +498,7 @@ mod tests {
         assert_eq!(document.value["a"]["b"], 2);
         assert_eq!(
             document.warnings,
-            [(108, "`b` stands here and on line 102; the last one counts".to_owned())]
+            [(108, "`b` is set here and on line 102; the last one wins".to_owned())]
         );
     }
 

@@ -29,7 +29,7 @@ pub struct Case {
     pub meta: Meta,
     /// The requests that failed.
     pub failures: Vec<Record>,
-    /// Requests that were answered well, but slowly.
+    /// Requests that succeeded, but slowly.
     pub slow: Vec<Record>,
     /// The access log's lines of those, by id.
     pub access: HashMap<String, Vec<Access>>,

@@ -162,7 +162,7 @@ impl End {
         } else if !missed.is_empty() {
             Verdict::Failed(missed.join(", "))
         } else if ok == 0 && self.scheduled > 0 {
-            Verdict::Failed("not one request succeeded".to_owned())
+            Verdict::Failed("no request succeeded".to_owned())
         } else if self.thresholds.is_empty() && ok < self.scheduled {
             // A run of a time when its conditions were not kept.
             Verdict::Failed(format!("{} of {} requests", self.scheduled - ok, self.scheduled))

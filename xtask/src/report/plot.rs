@@ -121,7 +121,7 @@ pub(super) fn latency(series: &Series, time: &Axis) -> Markup {
     )
 }
 
-/// Requests a second, those that failed on top.
+/// Requests per second, those that failed on top.
 pub(super) fn rate(series: &Series, time: &Axis) -> Markup {
     let per_second = |count: u64| count as f64 / series.slice_seconds();
     let most = series.slices.iter().map(|slice| per_second(slice.ok + slice.failed)).fold(0.0, f64::max);
@@ -142,7 +142,7 @@ pub(super) fn rate(series: &Series, time: &Axis) -> Markup {
         bar(&mut failed, good, all);
     }
     let drawn = html! { path.ok d=(ok) {} path.failed d=(failed) {} };
-    panel("Requests a second", &axis, time, &drawn, "low")
+    panel("Requests per second", &axis, time, &drawn, "low")
 }
 
 fn panel(title: &str, axis: &Axis, time: &Axis, drawn: &Markup, class: &str) -> Markup {

@@ -26,7 +26,7 @@ pub(super) struct Series {
     pub(super) seconds: f64,
     /// Equal parts of it, by when requests were due.
     pub(super) slices: Vec<Slice>,
-    /// Each request that was answered well, where there are not too many.
+    /// Each request that was succeeded, where there are not too many.
     pub(super) dots: Vec<Dot>,
     /// The first requests that failed.
     pub(super) failures: Vec<Dot>,
@@ -41,7 +41,7 @@ pub(super) struct Series {
 pub(super) struct Slice {
     pub(super) ok: u64,
     pub(super) failed: u64,
-    /// Of the requests that were answered well, from when they were due.
+    /// Of the requests that succeeded, from when they were due.
     pub(super) latency: Option<SliceLatency>,
 }
 

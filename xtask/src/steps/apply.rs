@@ -148,7 +148,7 @@ async fn apply(cx: &Cx, client: &Client, object: &Object, resource: &(ApiResourc
         .patch(&object.name, &params, &Patch::Apply(&value))
         .await
         .with_context(|| format!("{}: applying {}", object.place(), object.title()))
-        .hint("the API server's own words are above; mend the manifest and run again")?;
+        .hint("the API server's message is above; fix the manifest and run again")?;
     Ok(match before {
         None => Change::Created,
         Some(before) if wanted(&value, &before) == wanted(&value, &after) => Change::Unchanged,

@@ -155,7 +155,7 @@ pub async fn compile(cx: &Cx, step: &Running<'_>, linkage: Linkage) -> Result<Pa
     let messages = proc::run_with(cx, step, command, words)
         .await
         .context("compiling the app")
-        .hint("the compiler's own words are above")?;
+        .hint("the compiler's output is above")?;
     executable(&messages)
         .ok_or_else(|| anyhow!("the build succeeded, but Cargo names no executable of {PACKAGE}"))
         .hint("a `build.rustc-wrapper` or an alias may keep Cargo's messages back; see `cargo config get build`")

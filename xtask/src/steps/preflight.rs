@@ -18,7 +18,7 @@ pub struct Checked {
 /// Reads the manifests and asks the kind of cluster for its problems.
 ///
 /// # Errors
-/// Exit code 10, with every problem and its cure.
+/// Exit code 10, with every problem and its fix.
 pub async fn run(branch: &mut Branch<'_>, choice: &Choice) -> Result<Done<Checked>> {
     let cx = branch.cx;
     step(branch, "preflight", async |step| {
@@ -27,8 +27,8 @@ pub async fn run(branch: &mut Branch<'_>, choice: &Choice) -> Result<Done<Checke
         let manifests = match manifests {
             Ok(manifests) => Some(manifests),
             Err(error) => {
-                let cure = attached::<Hint>(&error).map(|hint| hint.0.clone()).unwrap_or_default();
-                problems.push(Problem { what: paragraph(&error), cure });
+                let fix = attached::<Hint>(&error).map(|hint| hint.0.clone()).unwrap_or_default();
+                problems.push(Problem { what: paragraph(&error), fix });
                 None
             }
         };
@@ -45,12 +45,12 @@ pub async fn run(branch: &mut Branch<'_>, choice: &Choice) -> Result<Done<Checke
 }
 
 fn refusal(problems: &[Problem]) -> anyhow::Error {
-    if let [Problem { what, cure }] = problems {
-        return anyhow!("{what}").hint(cure).exit(Exit::Preflight);
+    if let [Problem { what, fix }] = problems {
+        return anyhow!("{what}").hint(fix).exit(Exit::Preflight);
     }
     let mut text = format!("{} problems:", problems.len());
-    for Problem { what, cure } in problems {
-        let _ = write!(text, "\n  - {what}\n    {cure}");
+    for Problem { what, fix } in problems {
+        let _ = write!(text, "\n  - {what}\n    {fix}");
     }
     anyhow!("{text}").exit(Exit::Preflight)
 }

@@ -75,8 +75,10 @@ pub async fn run(
             match result {
                 Ok((pod, prediction)) => {
                     let percent = prediction.confidence * 100.0;
-                    let how =
-                        format!("{pod}: health as contracted, {} {percent:.2} %", prediction.class_name);
+                    let how = format!(
+                        "{pod}: health matches the contract, {} {percent:.2} %",
+                        prediction.class_name
+                    );
                     return Ok(Outcome::Did(prediction, how));
                 }
                 Err(error) if attempt < ATTEMPTS && error.is::<Tunnel>() => {
@@ -137,7 +139,7 @@ async fn ask(
         let health = exchange(&mut sender, "GET", "/health", None, Bytes::new()).await?;
         ensure!(
             health == HEALTHY.as_bytes(),
-            "{pod}: GET /health is not the contract\n  expected {HEALTHY}\n  got      {}",
+            "{pod}: GET /health does not match the contract\n  expected {HEALTHY}\n  got      {}",
             String::from_utf8_lossy(&health)
         );
         let (content_type, body) = multipart(&picture);
@@ -190,8 +192,8 @@ pub(crate) fn multipart(picture: &Bytes) -> (String, Bytes) {
 
 fn check(answer: &[u8]) -> Result<Prediction> {
     let text = String::from_utf8_lossy(answer);
-    let parsed: Answer =
-        serde_json::from_slice(answer).with_context(|| format!("this is not the contract: {text}"))?;
+    let parsed: Answer = serde_json::from_slice(answer)
+        .with_context(|| format!("this does not match the contract: {text}"))?;
     ensure!(parsed.success, "success is false: {text}");
     ensure!(parsed.predictions.len() == 5, "{} predictions, not 5: {text}", parsed.predictions.len());
     for (index, ranked) in parsed.predictions.iter().enumerate() {
@@ -203,7 +205,7 @@ fn check(answer: &[u8]) -> Result<Prediction> {
     }
     ensure!(
         parsed.predictions.is_sorted_by(|a, b| a.confidence >= b.confidence),
-        "the confidences do not fall with the rank: {text}"
+        "the confidences do not decrease with the rank: {text}"
     );
     let best = parsed.predictions.into_iter().next().context("no prediction")?;
     Ok(Prediction { class_name: best.class_name, confidence: best.confidence })

@@ -46,7 +46,7 @@ pub async fn run(branch: &mut Branch<'_>) -> Result<Done<Weights>> {
             Ok(manifest) => manifest,
             Err(error) if error.downcast_ref::<FetchError>().is_some_and(FetchError::is_no_network) => {
                 step.warn(format!(
-                    "no weights could be fetched ({}); making seeded ones",
+                    "no weights could be fetched ({}); generating seeded ones",
                     crate::failure::paragraph(&error)
                 ));
                 generate(cx, step, DEFAULT_SEED, &dir).await?
@@ -94,10 +94,10 @@ pub async fn fetch_set(cx: &Cx, step: &Running<'_>, set: &WeightSet, dir: &Path)
 /// # Errors
 /// When the folder can't be written.
 pub async fn generate(cx: &Cx, step: &Running<'_>, seed: u64, dir: &Path) -> Result<Manifest> {
-    step.at(format!("making weights from seed {seed}"));
+    step.at(format!("generating weights from seed {seed}"));
     let owned = dir.to_owned();
     let work = tokio::task::spawn_blocking(move || xtask_weights::generate(seed, &owned, &mut |_, _| {}));
-    cx.unless_stopped(async { work.await.context("making weights")? }).await
+    cx.unless_stopped(async { work.await.context("generating weights")? }).await
 }
 
 /// What the weights are, in one line.

@@ -165,7 +165,7 @@ fn cases() -> Vec<Case> {
         ("a list", file(&format!("apiVersion: v1\nkind: List\nitems:\n- {json}\n- {}\n", json.replace("\"a\"", "\"b\""))), true),
         ("a typed list", file("apiVersion: v1\nkind: ConfigMapList\nitems:\n- {metadata: {name: a}}\n- {metadata: {name: b}}\n"), true),
         ("an empty list", file("apiVersion: v1\nkind: List\nitems: []\n"), true),
-        ("a list of nothing", file("apiVersion: v1\nkind: List\nmetadata: {name: a}\nitems:\n"), false),
+        ("an empty list", file("apiVersion: v1\nkind: List\nmetadata: {name: a}\nitems:\n"), false),
         ("a word", file("hello\n"), false),
         ("a sequence", file("- a\n"), false),
         ("a number for a name", file("apiVersion: v1\nkind: ConfigMap\nmetadata: {name: 123}\n"), false),

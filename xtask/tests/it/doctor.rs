@@ -15,11 +15,7 @@ fn at(findings: &[Value], level: &str) -> Vec<String> {
         .iter()
         .filter(|finding| finding["level"] == level)
         .map(|finding| {
-            assert_eq!(
-                level != "ok",
-                !text(finding, "cure").is_empty(),
-                "each problem has a cure: {finding}"
-            );
+            assert_eq!(level != "ok", !text(finding, "fix").is_empty(), "each problem has a fix: {finding}");
             format!("{}: {}", text(finding, "check"), text(finding, "what"))
         })
         .collect()
@@ -119,7 +115,7 @@ fn a_running_cluster_is_asked_for_its_room() {
     let memory = all.iter().find(|finding| finding["check"] == "memory").expect("memory");
     assert!(memory["what"].as_str().expect("what").contains("node sandbox has"), "{memory}");
     let well = at(&all, "ok");
-    let of_this_build = format!("sandbox: `{}` runs", world.profile);
+    let of_this_build = format!("sandbox: `{}` is running", world.profile);
     assert!(well.iter().any(|line| line.starts_with(&of_this_build)), "{well:#?}");
 
     // A daemon that another build started.
@@ -129,9 +125,15 @@ fn a_running_cluster_is_asked_for_its_room() {
     json["build_id"] = "another".into();
     std::fs::write(&info, json.to_string()).expect("writing");
     let status = world.run_ok(&["status", "--output", "json"]).summary();
-    assert!(status["warning"].as_str().is_some_and(|why| why.contains("of another build")), "{status}");
+    assert!(
+        status["warning"].as_str().is_some_and(|why| why.contains("another build of this tool")),
+        "{status}"
+    );
     let warnings = at(&findings(&world.run_ok(&["doctor", "--output", "json"])), "warning");
-    let older = format!("sandbox: `{}` runs", world.profile);
+    let older = format!("sandbox: `{}` is running", world.profile);
     let older = warnings.iter().find(|line| line.starts_with(&older));
-    assert!(older.is_some_and(|line| line.ends_with("of another build than this tool")), "{warnings:#?}");
+    assert!(
+        older.is_some_and(|line| line.ends_with("started by another build of this tool")),
+        "{warnings:#?}"
+    );
 }

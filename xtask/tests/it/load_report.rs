@@ -106,7 +106,7 @@ fn what_others_said_is_text_and_nothing_is_fetched() {
         "path class=\"p99\"",
         "class=\"ready\"",
         "UNEXPLAINED",
-        "Said again by",
+        "Shown again by",
     ] {
         assert!(page.contains(part), "{part}");
     }

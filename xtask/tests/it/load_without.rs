@@ -52,7 +52,7 @@ fn too_early_is_fifty_of_fifty_and_unprobed_pods_get_requests_too_soon() {
     assert!(early > 0 && early == found.values().sum::<u64>(), "{found:?}");
     assert_eq!(pod(&world), before);
 
-    for at in ["take-away", "load"] {
+    for at in ["remove-protection", "load"] {
         let stopped = stop_at(&world, &["load", "--without", "grace", "--requests", "500"], at, "-INT");
         let (code, _) = stopped.unwrap_or_else(|| panic!("{at} never started"));
         assert_eq!(code, Some(130), "{at}");

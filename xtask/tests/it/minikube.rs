@@ -255,7 +255,7 @@ fn what_minikube_refuses_is_quoted() {
     with_answer(&mut world, "running/docker-env_shell-none_output-json", said, "", 83);
     let ran = world.run(&["up"]);
     assert_eq!(ran.code, 20, "{}", ran.stderr);
-    assert!(ran.stderr.contains("ended with exit code 83: false exit code 83"), "{}", ran.stderr);
+    assert!(ran.stderr.contains("exited with code 83: false exit code 83"), "{}", ran.stderr);
 
     let said = include_str!("../stand-ins/answers/stopped/ip.out");
     with_answer(&mut world, "running/update-context", said, "", 83);
@@ -279,8 +279,8 @@ fn traefik_in_the_place_of_ingress_nginx_is_told_before_anything_is_changed() {
         ran.stderr
     );
     assert!(ran.stderr.contains("only ingress-nginx is supported"), "{}", ran.stderr);
-    let cure = format!("hint: `minikube --profile {} addons disable traefik`", world.profile);
-    assert!(ran.stderr.contains(&cure), "{}", ran.stderr);
+    let fix = format!("hint: `minikube --profile {} addons disable traefik`", world.profile);
+    assert!(ran.stderr.contains(&fix), "{}", ran.stderr);
     let calls: Vec<_> = world.calls().split_off(before).into_iter().map(|(call, _)| call).collect();
     assert!(
         calls.iter().all(|call| call.contains("version") || call.ends_with("profile list --output=json")),

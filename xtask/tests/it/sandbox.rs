@@ -163,5 +163,5 @@ fn what_a_kill_leaves_behind_is_cleared() {
         world.processes().is_empty()
     });
     let again = world.run_ok(&["up"]);
-    assert!(again.stderr.contains("after clearing what a killed one had left"), "{}", again.stderr);
+    assert!(again.stderr.contains("after cleaning up after a killed one"), "{}", again.stderr);
 }

@@ -57,7 +57,7 @@ impl Manifest {
 
 /// Checks that `dir` is a whole model folder: both files there, `model.onnx` of the size and SHA-256 in the manifest.
 ///
-/// The error says what is wrong, on which file; its caller knows which command mends it.
+/// The error says what is wrong, on which file; its caller knows which command fixes it.
 pub fn verify(dir: &Path) -> Result<Manifest> {
     let path = dir.join(MANIFEST_FILE);
     let text = fs::read(&path).with_context(|| format!("read {}", path.display()))?;

@@ -58,7 +58,7 @@ impl Minikube {
         let _turn = self.turn(cx, step).await?;
         let in_profile = self.profile(cx).await?.is_some_and(|profile| profile.has_addon(addon));
         if in_profile && cx.unless_stopped(there).await? {
-            return Ok(Outcome::Already((), format!("addon {addon} is on")));
+            return Ok(Outcome::Already((), format!("addon {addon} is enabled")));
         }
         let mut heard = words::Heard::default();
         proc::run_with(cx, step, self.command(&["addons", "enable", addon])?, |line| heard.line(line))
@@ -72,12 +72,12 @@ impl Minikube {
     pub(super) fn other_controller(&self, profile: &Profile) -> Option<Problem> {
         (profile.has_addon(TRAEFIK) && !profile.has_addon(INGRESS)).then(|| Problem {
             what: format!(
-                "the minikube profile `{}` has the addon {TRAEFIK} on and ingress-nginx (addon {INGRESS}) off: both \
-                 take port 80 of the node, so one of them can be on, and only ingress-nginx is supported (the ingress \
+                "the minikube profile `{}` has the addon {TRAEFIK} enabled and ingress-nginx (addon {INGRESS}) disabled: both \
+                 take port 80 of the node, so only one of them can be enabled, and only ingress-nginx is supported (the ingress \
                  gates read its lease and webhook, `load` explains failures from its access log)",
                 self.profile
             ),
-            cure: format!(
+            fix: format!(
                 "`minikube --profile {} addons disable {TRAEFIK}` and run again, or use another profile with --profile",
                 self.profile
             ),

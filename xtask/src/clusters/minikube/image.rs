@@ -40,7 +40,7 @@ impl Minikube {
     ) -> Result<Outcome<ImageRef>> {
         let reference = recipe.reference();
         if let Some(digests) = self.digests(cx, &reference).await? {
-            let already = format!("{reference} is built from these very inputs");
+            let already = format!("{reference} is up to date: its inputs are unchanged");
             return Ok(Outcome::Already(ImageRef { reference, digests }, already));
         }
         let digests = if self.runtime == DOCKER {

@@ -30,7 +30,7 @@ impl Minikube {
             let here = match Arc::clone(&here).try_lock_owned() {
                 Ok(here) => here,
                 Err(_) => {
-                    step.at("another change of the profile is under way in this run");
+                    step.at("this run is already changing the profile");
                     Mutex::lock_owned(here).await
                 }
             };

@@ -127,8 +127,8 @@ impl Heard {
         }
         let earlier = messages.split_off(messages.len().saturating_sub(EARLIER_LINES));
         let inner = inner[inner.len().saturating_sub(INNER_LINES)..].to_vec();
-        let mut sections = vec![("what minikube said before".to_owned(), earlier)];
-        sections.push(("the end of what failed inside it".to_owned(), inner));
+        let mut sections = vec![("earlier output of minikube".to_owned(), earlier)];
+        sections.push(("last lines of what failed inside it".to_owned(), inner));
         sections.retain(|(_, lines)| !lines.is_empty());
         let hint = if cause.advice.is_empty() { otherwise } else { &cause.advice };
         error.context(text).attach(Evidence(sections)).hint(hint)
@@ -142,7 +142,7 @@ pub(super) fn refusal(shown: &str, answer: &Answer) -> anyhow::Error {
         heard.line(line);
     }
     let said = heard.cause.map_or_else(
-        || if heard.messages.is_empty() { "it says nothing".to_owned() } else { heard.messages.join(" ") },
+        || if heard.messages.is_empty() { "no message".to_owned() } else { heard.messages.join(" ") },
         |cause| format!("{}: {}", cause.name, cause.message),
     );
     anyhow!("`{shown}` {}: {said}", crate::proc::ending(answer.status))
@@ -220,7 +220,7 @@ mod tests {
     fn heard(said: &str) -> String {
         let mut heard = Heard::default();
         let live: Vec<String> = said.lines().filter_map(|line| heard.line(line)).collect();
-        let error = heard.explain(anyhow!("`minikube start` ended with exit code 80"), "the other hint");
+        let error = heard.explain(anyhow!("`minikube start` exited with code 80"), "the other hint");
         let mut text = format!("{}\n\nerror: {}\n", live.join("\n"), paragraph(&error));
         for (heading, lines) in &attached::<Evidence>(&error).expect("evidence").0 {
             text += &format!("{heading}\n  {}\n", lines.join("\n  "));
@@ -252,7 +252,7 @@ mod tests {
         let event = r#"{"type":"io.k8s.sigs.minikube.error","data":{"advice":"Specify --kubernetes-version","exitcode":"14","message":"No Major.Minor.Patch elements found","name":"MK_KVERSION_USAGE","url":"https://minikube.sigs.k8s.io/x"}}"#;
         assert!(
             heard(event).ends_with(
-                "error: MK_KVERSION_USAGE: No Major.Minor.Patch elements found: `minikube start` ended with exit code 80\n\
+                "error: MK_KVERSION_USAGE: No Major.Minor.Patch elements found: `minikube start` exited with code 80\n\
                  hint: Specify --kubernetes-version https://minikube.sigs.k8s.io/x"
             ),
             "{}",

@@ -38,7 +38,7 @@ pub fn judge(s: &Snapshot, clock: &Clock) -> Verdict<RolledOut> {
     }
     if !view.is_caught_up() {
         let generation = deployment.metadata.generation.unwrap_or(0);
-        let line = format!("the Deployment controller has not taken up generation {generation} yet");
+        let line = format!("the Deployment controller has not observed generation {generation} yet");
         return Verdict::Closed(line);
     }
     let superseded = superseded(s, &view);
@@ -110,7 +110,7 @@ fn incomplete(s: &Snapshot, view: &View<'_>, wanted: i32, clock: &Clock) -> Opti
     }
     let not_built = view.newest_pods.iter().find_map(|pod| match view::runs(&s.target, pod) {
         Runs::Built => None,
-        Runs::Unknown => Some(format!("{} has not said which image it runs", pod::short(pod))),
+        Runs::Unknown => Some(format!("{} has not reported its image yet", pod::short(pod))),
         Runs::Other(what) => Some(format!("{} runs another image ({what})", pod::short(pod))),
     });
     if not_built.is_some() {

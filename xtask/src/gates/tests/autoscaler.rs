@@ -71,7 +71,7 @@ fn names_the_metric_that_is_missing() {
     );
     expect(
         &judge(&world(&json!([]), &json!([])), &clock(0)),
-        "closed: no value yet for cpu and memory; the autoscaler has not looked at its target yet",
+        "closed: no value yet for cpu and memory; the autoscaler has not read its target yet",
     );
     expect(&judge(&Snapshot::of("web"), &clock(0)), "closed: the autoscaler web does not exist");
 }

@@ -51,7 +51,7 @@ fn stays_closed_and_says_why() {
     );
     expect(
         &cluster::judge(&world(&json!({"type": "DiskPressure", "status": "False"})), &clock(0)),
-        "closed: node mini has not said that it is Ready",
+        "closed: node mini has not reported Ready yet",
     );
     let mut bare = world(&is_ready());
     bare.service_accounts.clear();
@@ -73,7 +73,7 @@ fn a_node_of_the_last_run_does_not_count() {
     world.node_leases.insert("mini".into(), lease(-3600));
     expect(
         &cluster::judge(&world, &clock(0)),
-        "closed: node mini says Ready, but its kubelet has not been heard of for 3600 s",
+        "closed: node mini is Ready, but its kubelet has not reported for 3600 s",
     );
     world.node_leases.insert("mini".into(), lease(-10));
     expect(&cluster::judge(&world, &clock(0)), "open: API ready, node mini Ready");

@@ -276,7 +276,7 @@ async fn the_controller_opens_when_its_webhook_takes_our_ingress() {
     let waits = format!("closed: the controller is up, its webhook is not: {refused}");
     until(&mut verdicts, |line| line == waits).await;
     let opened = until(&mut verdicts, |line| line.starts_with("open")).await;
-    assert_eq!(opened, "open: ingress-nginx-controller-h-0 Ready, its webhook takes our Ingress");
+    assert_eq!(opened, "open: ingress-nginx-controller-h-0 Ready, its webhook accepts the app's Ingress");
     // Nothing was made of it.
     let ingresses: Api<Ingress> = Api::default_namespaced(server.direct.clone());
     assert!(ingresses.get_opt("web").await.unwrap().is_none());
@@ -297,7 +297,7 @@ async fn a_denied_ingress_dooms_with_the_webhooks_words() {
     let text = paragraph(&error);
     assert!(
         text.ends_with(
-            "our Ingress is refused: admission webhook \"validate.nginx\" denied the request: host taken"
+            "the app's Ingress is refused: admission webhook \"validate.nginx\" denied the request: host taken"
         ),
         "{text}"
     );
@@ -313,7 +313,7 @@ async fn the_cluster_opens_when_its_node_is_ready() {
         .create(&PostParams::default(), &objects::object(json!({"metadata": {"name": "mini"}})))
         .await
         .unwrap();
-    until(&mut verdicts, |line| line == "closed: node mini has not said that it is Ready").await;
+    until(&mut verdicts, |line| line == "closed: node mini has not reported Ready yet").await;
     let ready = Patch::Merge(json!({"status": {"conditions": [{"type": "Ready", "status": "True"}]}}));
     nodes.patch_status("mini", &PatchParams::default(), &ready).await.unwrap();
     let accounts: Api<ServiceAccount> = Api::default_namespaced(server.direct.clone());
@@ -361,7 +361,7 @@ async fn the_autoscaler_opens_when_it_reads_its_metrics() {
         )
         .await;
     let look = autoscaler::look(&server.client, "default", "web").await.unwrap();
-    assert_eq!(line(&look), "closed: no value yet for cpu; the autoscaler has not looked at its target yet");
+    assert_eq!(line(&look), "closed: no value yet for cpu; the autoscaler has not read its target yet");
     let cx = cx();
     let branch = &mut Branch::first(&cx);
     let (done, ()) = tokio::join!(autoscaler::wait(branch, &server.client, "default", "web"), async {

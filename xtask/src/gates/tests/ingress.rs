@@ -158,12 +158,12 @@ fn the_webhooks_denial_dooms_and_its_absence_does_not() {
     let pods = vec![PodRef { name: "nginx-1".into(), uid: "u".into(), ip: "127.0.0.2".into() }];
     let controller = RolledOut { pods, replicas: 1, revision: 1 };
     let judge = |answer| ingress_controller::judge(&controller, answer);
-    expect(&judge(Answer::Accepted), "open: nginx-1 Ready, its webhook takes our Ingress");
+    expect(&judge(Answer::Accepted), "open: nginx-1 Ready, its webhook accepts the app's Ingress");
     let denial = "admission webhook \"validate.nginx.ingress.kubernetes.io\" denied the request: host \"x\" and path \"/\" is already defined in ingress default/other";
-    expect(&judge(refused(400, denial)), &format!("doomed: our Ingress is refused: {denial}"));
-    expect(&judge(refused(403, denial)), &format!("doomed: our Ingress is refused: {denial}"));
+    expect(&judge(refused(400, denial)), &format!("doomed: the app's Ingress is refused: {denial}"));
+    expect(&judge(refused(403, denial)), &format!("doomed: the app's Ingress is refused: {denial}"));
     let invalid = "Ingress.networking.k8s.io \"web\" is invalid: spec.rules[0].host: Invalid value: \"X\"";
-    expect(&judge(refused(422, invalid)), &format!("doomed: our Ingress is refused: {invalid}"));
+    expect(&judge(refused(422, invalid)), &format!("doomed: the app's Ingress is refused: {invalid}"));
     for message in [
         "Internal error occurred: failed calling webhook \"validate.nginx\": dial tcp 10.96.1.2:443: connect: connection refused",
         "Internal error occurred: failed calling webhook \"validate.nginx\": no endpoints available for service \"ingress-nginx-controller-admission\"",

@@ -28,7 +28,7 @@ fn opens_when_all_is_new_and_available() {
 fn stays_closed_and_says_why() {
     let cases: &[Case] = &[
         ("closed: deployment/web does not exist in namespace default", |s| s.deployments.clear()),
-        ("closed: the Deployment controller has not taken up generation 3 yet", |s| {
+        ("closed: the Deployment controller has not observed generation 3 yet", |s| {
             patch(s.deployments.get_mut("web").unwrap(), &json!({"metadata": {"generation": 3}}));
         }),
         ("closed: no ReplicaSet for the newest template yet; 3 old left (a, b, c)", |s| {
@@ -91,7 +91,7 @@ fn stays_closed_and_says_why() {
         ("closed: all 3 updated pods Ready, 2 of them available yet", |s| {
             patch(s.replica_sets.get_mut("web-new").unwrap(), &json!({"status": {"availableReplicas": 2}}));
         }),
-        ("closed: a has not said which image it runs", |s| {
+        ("closed: a has not reported its image yet", |s| {
             let pod = s.pods.get_mut("web-new-a").unwrap();
             pod.status.as_mut().unwrap().container_statuses.as_mut().unwrap()[0].image_id.clear();
         }),
@@ -220,7 +220,7 @@ fn follows_an_autoscaler_that_scales_in_the_middle() {
         world.deployments.get_mut("web").unwrap(),
         &json!({"metadata": {"generation": 3}, "spec": {"replicas": 5}}),
     );
-    expect(&judge(&world, &clock(1)), "closed: the Deployment controller has not taken up generation 3 yet");
+    expect(&judge(&world, &clock(1)), "closed: the Deployment controller has not observed generation 3 yet");
     patch(world.deployments.get_mut("web").unwrap(), &json!({"status": {"observedGeneration": 3}}));
     expect(&judge(&world, &clock(1)), "closed: 3 of 5 updated pods Ready, 3 made");
     for name in ["web-new-d", "web-new-e"] {

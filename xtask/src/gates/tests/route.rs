@@ -16,7 +16,7 @@ fn five_good_answers_in_a_row_open() {
         expect(&judge(&streak, "web.local"), &format!("closed: {n} of 5 good answers"));
     }
     streak.take(&http(503, "html", "<h1>503 Service Temporarily Unavailable</h1>"));
-    expect(&judge(&streak, "web.local"), "closed: 503 from the proxy: it has no endpoint of the service");
+    expect(&judge(&streak, "web.local"), "closed: 503 from the proxy: it has no endpoint for the service");
     for _ in 0..4 {
         streak.take(&http(200, "json", "{}"));
     }
@@ -33,16 +33,16 @@ fn every_other_answer_is_explained() {
             "404 from the proxy: the route is not synced yet, or no Ingress has this host",
         ),
         (http(404, "json", "{}"), "404 from a service behind the entry: another app owns this route"),
-        (http(503, "html", ""), "503 from the proxy: it has no endpoint of the service"),
+        (http(503, "html", ""), "503 from the proxy: it has no endpoint for the service"),
         (
             http(503, "json", "{\"success\":false}"),
             "503 from the app itself: it is not ready, or draining ({\"success\":false})",
         ),
-        (http(502, "html", ""), "502: the proxy holds an endpoint that does not take the connection"),
+        (http(502, "html", ""), "502: the proxy has an endpoint that does not accept the connection"),
         (http(504, "html", ""), "504: the pod behind the proxy does not answer in time"),
         (
             http(308, "html", ""),
-            "308: the entry redirects, to HTTPS perhaps (nginx.ingress.kubernetes.io/ssl-redirect)",
+            "308: the entry redirects, perhaps to HTTPS (nginx.ingress.kubernetes.io/ssl-redirect)",
         ),
         (http(500, "html", "oh\n no"), "500: oh no"),
         (http(204, "html", ""), "204: "),

@@ -61,7 +61,7 @@ fn a_pod_that_outlives_its_grace_period_is_a_bad_sign() {
     assert_eq!(before.next().map(|wait| wait.as_secs()), Some(14));
     expect(
         &judge(&world, &clock(55)),
-        "suspect: 1 terminating (z): the grace period of z is over; its node, or a finalizer, holds it",
+        "suspect: 1 terminating (z): the grace period of z has expired; its node, or a finalizer, holds it",
     );
 }
 
