@@ -38,7 +38,7 @@ const POD_HTTP_PORT: u16 = sandbox_ingress::POD_HTTP_PORT;
 pub async fn enable_ingress(client: &Client, entry: &str) -> Result<bool> {
     let address = entry.strip_prefix("http://").unwrap_or(entry).trim_end_matches('/');
     let address: SocketAddr =
-        address.parse().with_context(|| format!("read the entry's address {entry:?}"))?;
+        address.parse().with_context(|| format!("reading the entry's address {entry:?}"))?;
     let all = || PatchParams::apply(FIELD_MANAGER).force();
     let in_namespace = INGRESS_NAMESPACE;
     let mut changed = false;
@@ -65,8 +65,8 @@ pub async fn is_ingress_enabled(client: &Client) -> Result<bool> {
     let deployments: Api<Deployment> = Api::namespaced(client.clone(), INGRESS_NAMESPACE);
     let webhooks: Api<ValidatingWebhookConfiguration> = Api::all(client.clone());
     let deployment =
-        deployments.get_opt(INGRESS_CONTROLLER).await.context("look for the ingress controller")?;
-    let webhook = webhooks.get_opt(INGRESS_WEBHOOK).await.context("look for the ingress webhook")?;
+        deployments.get_opt(INGRESS_CONTROLLER).await.context("looking for the ingress controller")?;
+    let webhook = webhooks.get_opt(INGRESS_WEBHOOK).await.context("looking for the ingress webhook")?;
     Ok(deployment.is_some() && webhook.is_some())
 }
 
@@ -96,7 +96,7 @@ pub async fn enable_metrics(client: &Client) -> Result<bool> {
 /// If the API server can't be asked.
 pub async fn is_metrics_enabled(client: &Client) -> Result<bool> {
     let services: Api<APIService> = Api::all(client.clone());
-    Ok(services.get_opt(METRICS_API).await.context("look for the metrics API")?.is_some())
+    Ok(services.get_opt(METRICS_API).await.context("looking for the metrics API")?.is_some())
 }
 
 /// Applies one object; true if it is another one than before.
@@ -115,11 +115,11 @@ where
     };
     let name = object.pointer("/metadata/name").and_then(Value::as_str).unwrap_or_default();
     let kind = object.get("kind").and_then(Value::as_str).unwrap_or_default();
-    let before = api.get_opt(name).await.with_context(|| format!("look for {kind} {name}"))?;
+    let before = api.get_opt(name).await.with_context(|| format!("looking for {kind} {name}"))?;
     let after = api
         .patch(name, params, &Patch::Apply(object))
         .await
-        .with_context(|| format!("apply {kind} {name}"))?;
+        .with_context(|| format!("applying {kind} {name}"))?;
     Ok(before.as_ref().and_then(own) != own(&after))
 }
 

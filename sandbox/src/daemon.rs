@@ -98,12 +98,13 @@ async fn cluster(options: &Options, killed: bool, shutdown: &CancellationToken) 
     // A predecessor that was killed: the leash may still be ending its ingress.
     let patience = if killed { Duration::from_secs(3) } else { Duration::ZERO };
     let entry = entry_address(options.ingress_port, patience).await?;
-    let leash = Leash::start(&options.leash_argv).context("start the leash")?;
+    let leash = Leash::start(&options.leash_argv).context("starting the leash")?;
 
     let token = random_token()?;
-    let (tls, ca) = Tls::generate().context("make a certificate for the API server")?;
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.context("listen for the API server")?;
-    let api = format!("https://{}", listener.local_addr().context("look up the API server's address")?);
+    let (tls, ca) = Tls::generate().context("making a certificate for the API server")?;
+    let listener =
+        TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.context("listening for the API server")?;
+    let api = format!("https://{}", listener.local_addr().context("looking up the API server's address")?);
     let server = ApiServer::new(token.clone());
     let client = server.client();
     let mut ingress_argv = options.ingress_argv.clone();
@@ -122,19 +123,20 @@ async fn cluster(options: &Options, killed: bool, shutdown: &CancellationToken) 
     let config = NodeConfig {
         node_name: NODE_NAME.into(),
         dir: options.home.node(),
-        images: options.home.images().context("open the image store")?,
+        images: options.home.images().context("opening the image store")?,
         builtin: BTreeMap::from([(addons::INGRESS_IMAGE.to_string(), ingress_argv)]),
         kubeconfig: options.home.kubeconfig(),
         memory_bytes: machine::memory_bytes()?,
         cpus: machine::cpus(),
         leash,
     };
-    let node =
-        NodeAgent::start(client.clone(), config, stop.node.clone()).await.context("start the node agent")?;
+    let node = NodeAgent::start(client.clone(), config, stop.node.clone())
+        .await
+        .context("starting the node agent")?;
     server.set_kubelet(Arc::new(LocalNode(node.clone())));
 
     let info = Info {
-        pid: i32::try_from(std::process::id()).context("read our own pid")?,
+        pid: i32::try_from(std::process::id()).context("reading our own pid")?,
         started,
         api,
         entry: format!("http://{entry}"),
@@ -192,21 +194,21 @@ async fn entry_address(port: u16, patience: Duration) -> Result<SocketAddr> {
              or choose another with --port (0 takes any free one)"
         ),
         Err(e) => Err(e).with_context(|| {
-            format!("listen on port {port} of 127.0.0.1 for the ingress; choose another with --port")
+            format!("listening on port {port} of 127.0.0.1 for the ingress; choose another with --port")
         }),
     }
 }
 
 /// Waits until the API server says that it is ready, and the node is.
 async fn ready(client: &Client) -> Result<()> {
-    let request = http::Request::get("/readyz").body(Vec::new()).context("ask for /readyz")?;
+    let request = http::Request::get("/readyz").body(Vec::new()).context("asking for /readyz")?;
     client.request_text(request).await.context("the API server is not ready")?;
     let is_ready = |node: Option<&Node>| {
         let conditions = node.and_then(|node| node.status.as_ref()?.conditions.as_ref());
         conditions.is_some_and(|all| all.iter().any(|c| c.type_ == "Ready" && c.status == "True"))
     };
     let nodes: Api<Node> = Api::all(client.clone());
-    kube::runtime::wait::await_condition(nodes, NODE_NAME, is_ready).await.context("wait for the node")?;
+    kube::runtime::wait::await_condition(nodes, NODE_NAME, is_ready).await.context("waiting for the node")?;
     Ok(())
 }
 
@@ -222,9 +224,9 @@ fn publish(home: &Home, info: &Info, ca_pem: &str, token: &str) -> Result<()> {
         "users": [{"name": name, "user": {"token": token}}],
         "contexts": [{"name": name, "context": {"cluster": name, "user": name, "namespace": "default"}}],
     });
-    let kubeconfig = serde_yaml::to_string(&kubeconfig).context("write the kubeconfig")?;
+    let kubeconfig = serde_yaml::to_string(&kubeconfig).context("writing the kubeconfig")?;
     home.write(&home.kubeconfig(), kubeconfig.as_bytes())?;
-    let info_json = serde_json::to_vec_pretty(info).context("write sandbox.json")?;
+    let info_json = serde_json::to_vec_pretty(info).context("writing sandbox.json")?;
     home.write(&home.info(), &info_json)
 }
 
@@ -250,8 +252,8 @@ pub(crate) fn log_to_stderr() {
 
 /// A token that SIGTERM and SIGINT cancel.
 pub(crate) fn on_signals() -> Result<CancellationToken> {
-    let mut terminate = signal(SignalKind::terminate()).context("listen for SIGTERM")?;
-    let mut interrupt = signal(SignalKind::interrupt()).context("listen for SIGINT")?;
+    let mut terminate = signal(SignalKind::terminate()).context("listening for SIGTERM")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("listening for SIGINT")?;
     let shutdown = CancellationToken::new();
     let cancelled = shutdown.clone();
     tokio::spawn(async move {

@@ -40,9 +40,9 @@ impl Home {
     pub fn create(&self) -> Result<()> {
         let mut builder = fs::DirBuilder::new();
         let made = builder.recursive(true).mode(0o700).create(&self.dir);
-        made.with_context(|| format!("make the sandbox's folder {}", self.dir.display()))?;
+        made.with_context(|| format!("making the sandbox's folder {}", self.dir.display()))?;
         fs::set_permissions(&self.dir, Permissions::from_mode(0o700))
-            .with_context(|| format!("restrict the sandbox's folder {} to its owner", self.dir.display()))
+            .with_context(|| format!("restricting the sandbox's folder {} to its owner", self.dir.display()))
     }
 
     /// The folder.
@@ -93,7 +93,7 @@ impl Home {
             file.write_all(content)?;
             fs::rename(&temporary, path)
         };
-        write().with_context(|| format!("write {}", path.display()))
+        write().with_context(|| format!("writing {}", path.display()))
     }
 
     /// Removes what says that a daemon is ready.
@@ -101,7 +101,7 @@ impl Home {
         for path in [self.info(), self.kubeconfig()] {
             match fs::remove_file(&path) {
                 Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
-                    return Err(e).with_context(|| format!("remove {}", path.display()));
+                    return Err(e).with_context(|| format!("removing {}", path.display()));
                 }
                 _ => {}
             }
@@ -113,7 +113,7 @@ impl Home {
     pub(crate) fn clear_node(&self) -> Result<()> {
         match fs::remove_dir_all(self.node()) {
             Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
-                Err(e).with_context(|| format!("remove {}", self.node().display()))
+                Err(e).with_context(|| format!("removing {}", self.node().display()))
             }
             _ => Ok(()),
         }
@@ -124,7 +124,7 @@ impl Home {
         let path = self.lock();
         let Ok(file) = File::options().write(true).open(&path) else { return Ok(()) };
         match flock(&file, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => file.set_len(0).with_context(|| format!("empty {}", path.display())),
+            Ok(()) => file.set_len(0).with_context(|| format!("emptying {}", path.display())),
             Err(_) => Ok(()),
         }
     }
@@ -134,15 +134,15 @@ impl Home {
         let path = self.lock();
         let mut file = match File::open(&path) {
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Holder::Nobody),
-            opened => opened.with_context(|| format!("open {}", path.display()))?,
+            opened => opened.with_context(|| format!("opening {}", path.display()))?,
         };
         let held = match flock(&file, FlockOperation::NonBlockingLockShared) {
             Ok(()) => false,
             Err(Errno::WOULDBLOCK) => true,
-            Err(e) => return Err(e).with_context(|| format!("look at the lock {}", path.display())),
+            Err(e) => return Err(e).with_context(|| format!("looking at the lock {}", path.display())),
         };
         let mut pid = String::new();
-        file.read_to_string(&mut pid).with_context(|| format!("read {}", path.display()))?;
+        file.read_to_string(&mut pid).with_context(|| format!("reading {}", path.display()))?;
         match pid.trim().parse() {
             Ok(pid) if held => Ok(Holder::Alive(pid)),
             Ok(pid) => Ok(Holder::Dead(pid)),
@@ -171,7 +171,7 @@ impl Lock {
         let path = home.lock();
         let mut options = File::options();
         let file = options.read(true).write(true).create(true).truncate(false).mode(0o600).open(&path);
-        let mut file = file.with_context(|| format!("open {}", path.display()))?;
+        let mut file = file.with_context(|| format!("opening {}", path.display()))?;
         // Those who look whether it is held hold it for an instant themselves.
         for last in [false, false, false, false, true] {
             match flock(&file, FlockOperation::NonBlockingLockExclusive) {
@@ -184,7 +184,7 @@ impl Lock {
                     };
                     bail!("a sandbox is already running in {} (pid {pid})", home.dir().display());
                 }
-                Err(e) => return Err(e).with_context(|| format!("lock {}", path.display())),
+                Err(e) => return Err(e).with_context(|| format!("locking {}", path.display())),
             }
         }
         let write = |file: &mut File| -> std::io::Result<()> {
@@ -192,7 +192,7 @@ impl Lock {
             file.rewind()?;
             writeln!(file, "{}", std::process::id())
         };
-        write(&mut file).with_context(|| format!("write {}", path.display()))?;
+        write(&mut file).with_context(|| format!("writing {}", path.display()))?;
         Ok(Lock(file))
     }
 

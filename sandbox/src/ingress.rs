@@ -32,13 +32,14 @@ pub async fn ingress_process(args: impl IntoIterator<Item = String>) -> Result<(
         }
     }
     let listen = listen.context("the ingress controller needs --http-listen=ADDRESS")?;
-    let listen: SocketAddr = listen.parse().with_context(|| format!("read --http-listen={listen}"))?;
-    let kubeconfig: PathBuf = std::env::var_os("KUBECONFIG").context("read the variable KUBECONFIG")?.into();
+    let listen: SocketAddr = listen.parse().with_context(|| format!("reading --http-listen={listen}"))?;
+    let kubeconfig: PathBuf =
+        std::env::var_os("KUBECONFIG").context("reading the variable KUBECONFIG")?.into();
     let shutdown = crate::daemon::on_signals()?;
     let config =
-        Kubeconfig::read_from(&kubeconfig).with_context(|| format!("read {}", kubeconfig.display()))?;
+        Kubeconfig::read_from(&kubeconfig).with_context(|| format!("reading {}", kubeconfig.display()))?;
     let config = Config::from_custom_kubeconfig(config, &KubeConfigOptions::default()).await?;
-    let client = Client::try_from(config).context("make a client of the API server")?;
+    let client = Client::try_from(config).context("making a client of the API server")?;
     let mut options = sandbox_ingress::Options { faults, ..sandbox_ingress::Options::from_env(listen)? };
     if std::env::var_os("PORT").is_some() {
         let ports = remapped_ports(&client, &options.pod_namespace, &options.pod_name).await?;
@@ -59,8 +60,8 @@ async fn remapped_ports(client: &Client, namespace: &str, name: &str) -> Result<
     let pod = tokio::time::timeout(PATIENCE, written)
         .await
         .with_context(|| format!("pod {name} does not say within {PATIENCE:?} which ports it has"))?
-        .with_context(|| format!("watch pod {name}"))?;
+        .with_context(|| format!("watching pod {name}"))?;
     let text =
         pod.as_ref().and_then(|pod| pod.annotations().get(PORTS_ANNOTATION)).map_or("{}", String::as_str);
-    serde_json::from_str(text).with_context(|| format!("read annotation {PORTS_ANNOTATION}={text}"))
+    serde_json::from_str(text).with_context(|| format!("reading annotation {PORTS_ANNOTATION}={text}"))
 }

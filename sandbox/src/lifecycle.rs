@@ -54,7 +54,7 @@ pub enum State {
 pub fn state(home: &Home) -> Result<State> {
     let published = || match std::fs::read(home.info()) {
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
-        read => read.map(Some).with_context(|| format!("read {}", home.info().display())),
+        read => read.map(Some).with_context(|| format!("reading {}", home.info().display())),
     };
     match home.holder()? {
         Holder::Alive(pid) => match published()?.map(|json| serde_json::from_slice::<Info>(&json)) {
@@ -102,7 +102,7 @@ async fn ended(home: &Home, signal: Signal, within: Duration) -> Result<bool> {
             match kill_process(process, signal) {
                 // It ended between the look and the signal.
                 Ok(()) | Err(rustix::io::Errno::SRCH) => signalled = true,
-                Err(e) => return Err(e).with_context(|| format!("signal the sandbox (pid {pid})")),
+                Err(e) => return Err(e).with_context(|| format!("signalling the sandbox (pid {pid})")),
             }
         }
         if Instant::now() > patience {
@@ -131,9 +131,9 @@ pub(crate) async fn free(address: SocketAddr, within: Duration) -> std::io::Resu
 /// # Errors
 /// If the program's own file can't be looked at.
 pub fn build_id() -> Result<String> {
-    let program = std::env::current_exe().context("find this program's own file")?;
-    let about = std::fs::metadata(&program).with_context(|| format!("look at {}", program.display()))?;
-    let changed = about.modified().context("read this program's age")?;
+    let program = std::env::current_exe().context("finding this program's own file")?;
+    let about = std::fs::metadata(&program).with_context(|| format!("looking at {}", program.display()))?;
+    let changed = about.modified().context("reading this program's age")?;
     let changed = changed.duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos();
     Ok(format!("{}-{:x}-{changed:x}", env!("CARGO_PKG_VERSION"), about.len()))
 }

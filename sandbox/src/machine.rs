@@ -14,8 +14,8 @@ pub fn cpus() -> u32 {
 /// When the system does not say.
 #[cfg(target_os = "linux")]
 pub fn memory_bytes() -> Result<u64> {
-    let text = std::fs::read_to_string("/proc/meminfo").context("read /proc/meminfo")?;
-    let total = meminfo_total_bytes(&text).context("find MemTotal in /proc/meminfo")?;
+    let text = std::fs::read_to_string("/proc/meminfo").context("reading /proc/meminfo")?;
+    let total = meminfo_total_bytes(&text).context("finding MemTotal in /proc/meminfo")?;
     let limit = std::fs::read_to_string("/sys/fs/cgroup/memory.max").ok();
     let limit = limit.and_then(|text| text.trim().parse::<u64>().ok());
     Ok(limit.map_or(total, |limit| limit.min(total)))
@@ -34,8 +34,8 @@ fn meminfo_total_bytes(text: &str) -> Option<u64> {
 #[cfg(not(target_os = "linux"))]
 pub fn memory_bytes() -> Result<u64> {
     let output = std::process::Command::new("sysctl").args(["-n", "hw.memsize"]).output();
-    let output = output.context("run sysctl -n hw.memsize")?;
-    String::from_utf8_lossy(&output.stdout).trim().parse().context("read what sysctl -n hw.memsize says")
+    let output = output.context("running sysctl -n hw.memsize")?;
+    String::from_utf8_lossy(&output.stdout).trim().parse().context("reading what sysctl -n hw.memsize says")
 }
 
 #[cfg(all(test, target_os = "linux"))]

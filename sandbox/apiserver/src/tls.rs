@@ -26,21 +26,20 @@ impl Tls {
     /// # Errors
     /// When the system has no randomness to give.
     pub fn generate() -> anyhow::Result<(Tls, String)> {
-        let ca_key = KeyPair::generate().context("cannot generate the authority's key")?;
+        let ca_key = KeyPair::generate().context("generating the authority's key")?;
         let mut ca = CertificateParams::default();
         ca.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
         ca.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::DigitalSignature];
         ca.distinguished_name.push(DnType::CommonName, "sandbox-ca");
-        let ca_certificate = ca.self_signed(&ca_key).context("cannot sign the authority's certificate")?;
+        let ca_certificate = ca.self_signed(&ca_key).context("signing the authority's certificate")?;
 
-        let key = KeyPair::generate().context("cannot generate the server's key")?;
+        let key = KeyPair::generate().context("generating the server's key")?;
         let names = ["localhost", "127.0.0.1", "::1", "kubernetes", "kubernetes.default.svc"];
-        let mut server =
-            CertificateParams::new(names.map(str::to_owned)).context("cannot name the server")?;
+        let mut server = CertificateParams::new(names.map(str::to_owned)).context("naming the server")?;
         server.distinguished_name.push(DnType::CommonName, "sandbox-apiserver");
         server.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
         let issuer = Issuer::from_params(&ca, &ca_key);
-        let certificate = server.signed_by(&key, &issuer).context("cannot sign the server's certificate")?;
+        let certificate = server.signed_by(&key, &issuer).context("signing the server's certificate")?;
         let tls = Tls {
             certificate: certificate.der().clone(),
             key: PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der())),

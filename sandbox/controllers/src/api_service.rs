@@ -75,7 +75,7 @@ impl Controller for MetricsApi {
             last_transition_time: Some(since.unwrap_or(Time(Timestamp::now()))),
         };
         if let Err(error) = self.write(&service, condition).await {
-            pass.failed(format_args!("write status of APIService {NAME}"), &error);
+            pass.failed(format_args!("writing status of APIService {NAME}"), &error);
         }
         pass
     }

@@ -130,7 +130,7 @@ impl Controller for Budgets {
         for budget in self.cluster.budgets.all() {
             if let Err(error) = self.sync(&budget, &mut pass).await {
                 pass.failed(
-                    format_args!("sync PodDisruptionBudget {}", pods::path(&budget.metadata)),
+                    format_args!("syncing PodDisruptionBudget {}", pods::path(&budget.metadata)),
                     &error,
                 );
             }

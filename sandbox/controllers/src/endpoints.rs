@@ -114,7 +114,10 @@ impl Controller for EndpointSlices {
         let mut pass = Pass::default();
         for service in self.cluster.services.all() {
             if let Err(error) = self.sync(&service).await {
-                pass.failed(format_args!("sync slices of Service {}", pods::path(&service.metadata)), &error);
+                pass.failed(
+                    format_args!("syncing slices of Service {}", pods::path(&service.metadata)),
+                    &error,
+                );
             }
         }
         pass
@@ -199,7 +202,7 @@ impl Controller for LegacyEndpoints {
         for service in self.cluster.services.all() {
             if let Err(error) = self.sync(&service).await {
                 pass.failed(
-                    format_args!("sync Endpoints of Service {}", pods::path(&service.metadata)),
+                    format_args!("syncing Endpoints of Service {}", pods::path(&service.metadata)),
                     &error,
                 );
             }

@@ -159,7 +159,7 @@ impl Controller for Expiry {
         let events = match all.list(&ListParams::default()).await {
             Ok(events) => events,
             Err(error) => {
-                pass.failed("list events", &error);
+                pass.failed("listing events", &error);
                 return pass;
             }
         };
@@ -172,7 +172,7 @@ impl Controller for Expiry {
                 && let Err(error) =
                     self.cluster.api::<Event>(namespace).delete(name, &DeleteParams::default()).await
             {
-                pass.failed(format_args!("delete event {namespace}/{name}"), &error);
+                pass.failed(format_args!("deleting event {namespace}/{name}"), &error);
             }
         }
         pass

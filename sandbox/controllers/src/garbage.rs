@@ -58,7 +58,7 @@ impl Garbage {
                     None => match self.exists(owner, object.meta().namespace.as_deref()).await {
                         Ok(exists) => owned |= exists,
                         Err(error) => {
-                            pass.failed(format_args!("look up {} {}", owner.kind, owner.name), &error);
+                            pass.failed(format_args!("looking up {} {}", owner.kind, owner.name), &error);
                             owned = true;
                         }
                     },
@@ -67,7 +67,7 @@ impl Garbage {
             // What is awaited waits for its own dependents in turn.
             let in_foreground = awaited && self.has_dependents(&object.uid().unwrap_or_default());
             if !owned && let Err(error) = self.delete(cache, &*object, in_foreground).await {
-                pass.failed(format_args!("delete {} {}", K::kind(&()), pods::path(object.meta())), &error);
+                pass.failed(format_args!("deleting {} {}", K::kind(&()), pods::path(object.meta())), &error);
             }
         }
     }

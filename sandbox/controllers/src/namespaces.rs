@@ -49,7 +49,7 @@ impl Controller for Namespaces {
             let account = ServiceAccount { metadata, ..ServiceAccount::default() };
             match self.cluster.create(&self.cluster.service_accounts, &account).await {
                 Err(error) if !has_code(&error, 409) => {
-                    pass.failed(format_args!("create service account {name}/default"), &error);
+                    pass.failed(format_args!("creating service account {name}/default"), &error);
                 }
                 _ => {}
             }

@@ -201,7 +201,7 @@ impl Controller for ReplicaSets {
         sets.sort_by_cached_key(|set| Reverse(self.surplus(set)));
         for set in sets {
             if let Err(error) = self.sync(&set, now, &mut pass).await {
-                pass.failed(format_args!("sync ReplicaSet {}", pods::path(&set.metadata)), &error);
+                pass.failed(format_args!("syncing ReplicaSet {}", pods::path(&set.metadata)), &error);
             }
         }
         pass

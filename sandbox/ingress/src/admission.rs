@@ -11,7 +11,8 @@ use crate::translate::{self, Objects};
 /// # Errors
 /// A message, if the review itself can't be read.
 pub(crate) fn review(body: &[u8], objects: &Objects, controller: &str) -> Result<Value, String> {
-    let review: Value = serde_json::from_slice(body).map_err(|e| format!("read the AdmissionReview: {e}"))?;
+    let review: Value =
+        serde_json::from_slice(body).map_err(|e| format!("reading the AdmissionReview: {e}"))?;
     let request = review.get("request").ok_or("the AdmissionReview has no request")?;
     let uid = request.get("uid").and_then(Value::as_str).ok_or("the request has no uid")?;
     let mut response = json!({"uid": uid, "allowed": true});
@@ -19,7 +20,7 @@ pub(crate) fn review(body: &[u8], objects: &Objects, controller: &str) -> Result
     let object = request.get("object").filter(|object| !object.is_null());
     if let (Some("Ingress") | None, Some(object)) = (kind, object) {
         match serde_json::from_value::<Ingress>(object.clone()) {
-            Err(e) => deny(&mut response, &format!("read the Ingress: {e}")),
+            Err(e) => deny(&mut response, &format!("reading the Ingress: {e}")),
             Ok(mut ingress) => {
                 if ingress.metadata.namespace.is_none() {
                     ingress.metadata.namespace =

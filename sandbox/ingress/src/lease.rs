@@ -42,7 +42,7 @@ impl Candidate {
     pub async fn acquire_or_renew(&mut self) -> anyhow::Result<bool> {
         let about = || format!("lease {}", self.name);
         let Some(current) =
-            self.leases.get_opt(&self.name).await.with_context(|| format!("read {}", about()))?
+            self.leases.get_opt(&self.name).await.with_context(|| format!("reading {}", about()))?
         else {
             let lease = Lease {
                 metadata: ObjectMeta { name: Some(self.name.clone()), ..ObjectMeta::default() },
@@ -51,7 +51,7 @@ impl Candidate {
             return match self.leases.create(&PostParams::default(), &lease).await {
                 Ok(made) => Ok(self.hold(made)),
                 Err(kube::Error::Api(status)) if status.code == 409 => Ok(false),
-                Err(e) => Err(e).with_context(|| format!("create {}", about())),
+                Err(e) => Err(e).with_context(|| format!("creating {}", about())),
             };
         };
         if self.seen.as_ref().is_none_or(|(seen, _)| seen.spec != current.spec) {
@@ -67,7 +67,7 @@ impl Candidate {
         match self.leases.replace(&self.name, &PostParams::default(), &lease).await {
             Ok(written) => Ok(self.hold(written)),
             Err(kube::Error::Api(status)) if status.code == 409 => Ok(false),
-            Err(e) => Err(e).with_context(|| format!("write {}", about())),
+            Err(e) => Err(e).with_context(|| format!("writing {}", about())),
         }
     }
 

@@ -75,9 +75,10 @@ impl Options {
     /// # Errors
     /// If one of them is missing or `HOST` is no address.
     pub fn from_env(http_listen: SocketAddr) -> anyhow::Result<Options> {
-        let variable = |name: &str| std::env::var(name).with_context(|| format!("read the variable {name}"));
+        let variable =
+            |name: &str| std::env::var(name).with_context(|| format!("reading the variable {name}"));
         let host: IpAddr = match std::env::var("HOST") {
-            Ok(host) => host.parse().with_context(|| format!("read HOST={host:?} as an address"))?,
+            Ok(host) => host.parse().with_context(|| format!("reading HOST={host:?} as an address"))?,
             Err(_) => IpAddr::V4(Ipv4Addr::LOCALHOST),
         };
         let listen = |port| SocketAddr::new(host, port);
@@ -154,7 +155,7 @@ async fn bind(address: SocketAddr, what: &str) -> anyhow::Result<TcpListener> {
             Err(e) if e.kind() == std::io::ErrorKind::AddrInUse && std::time::Instant::now() < patience => {
                 tokio::time::sleep(Duration::from_millis(50)).await;
             }
-            bound => return bound.with_context(|| format!("listen on {address} for {what}")),
+            bound => return bound.with_context(|| format!("listening on {address} for {what}")),
         }
     }
 }

@@ -138,7 +138,7 @@ pub(crate) async fn serve_admission(listener: TcpListener, known: Known, control
             }
             let body = match Limited::new(request.into_body(), REVIEW_BYTES).collect().await {
                 Ok(body) => body.to_bytes(),
-                Err(e) => return plain(StatusCode::BAD_REQUEST, &format!("read the body: {e}")),
+                Err(e) => return plain(StatusCode::BAD_REQUEST, &format!("reading the body: {e}")),
             };
             match admission::review(&body, &known.objects(), &controller) {
                 Ok(review) => {

@@ -59,7 +59,7 @@ impl Pool {
         let stream = match tokio::time::timeout(within, TcpStream::connect(address)).await {
             Err(_) => return Err(Failure::ConnectTimeout),
             Ok(Err(e)) => {
-                tracing::debug!("connect to {address}: {e}");
+                tracing::debug!("connecting to {address}: {e}");
                 return Err(Failure::Connect);
             }
             Ok(Ok(stream)) => stream,

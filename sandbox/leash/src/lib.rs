@@ -81,7 +81,7 @@ impl Inner {
     fn replace_watcher(&mut self) -> Result<()> {
         let mut watcher = spawn(&self.argv)?;
         let lines: String = self.held.iter().map(|(&pgid, start)| hold_line(pgid, start)).collect();
-        watcher.write_all(lines.as_bytes()).context("cannot write to the new leash watcher")?;
+        watcher.write_all(lines.as_bytes()).context("writing to the new leash watcher")?;
         self.watcher = watcher;
         Ok(())
     }
@@ -102,12 +102,12 @@ fn spawn(argv: &[OsString]) -> Result<ChildStdin> {
         .stdout(Stdio::null())
         .process_group(0)
         .spawn()
-        .with_context(|| format!("cannot start the leash watcher {}", program.display()))?;
+        .with_context(|| format!("starting the leash watcher {}", program.display()))?;
     let stdin = child.stdin.take().context("the leash watcher has no stdin")?;
     // Waited for by a thread, so that a watcher that ends never stays a zombie.
     std::thread::Builder::new()
         .name("leash".into())
         .spawn(move || child.wait())
-        .context("cannot start the thread that waits for the leash watcher")?;
+        .context("starting the thread that waits for the leash watcher")?;
     Ok(stdin)
 }

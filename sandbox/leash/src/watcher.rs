@@ -19,7 +19,7 @@ pub fn watch_stdin() -> Result<()> {
     let mut held = BTreeMap::new();
     let read = remember(std::io::stdin().lock(), &mut held);
     end(&held);
-    read.context("cannot read the leash's pipe")
+    read.context("reading the leash's pipe")
 }
 
 fn remember(lines: impl BufRead, held: &mut BTreeMap<i32, String>) -> std::io::Result<()> {

@@ -75,7 +75,7 @@ impl Addresses {
         let remapped = bound.and_then(|bound| {
             bound.iter().map(|(port, listener)| Ok((*port, listener.local_addr()?.port()))).collect()
         });
-        let remapped = remapped.context("cannot find free ports for the pod on 127.0.0.1")?;
+        let remapped = remapped.context("finding free ports for the pod on 127.0.0.1")?;
         Ok(PodAddress { ip: HOST_IP, remapped, from: self.clone() })
     }
 }

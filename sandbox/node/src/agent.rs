@@ -142,7 +142,7 @@ impl NodeAgent {
     ) -> Result<NodeAgent> {
         tokio::fs::create_dir_all(&config.dir)
             .await
-            .with_context(|| format!("cannot make the node's folder {}", config.dir.display()))?;
+            .with_context(|| format!("making the node's folder {}", config.dir.display()))?;
         let events = Recorder::start(client.clone(), &config.node_name);
         let addresses = Arc::new(Addresses::new(&config.dir, tuning.pod_addresses));
         node::register(&client, &config).await?;
@@ -267,7 +267,7 @@ impl NodeAgent {
                 }
                 Ok(None) => return,
                 // The watcher goes on by itself, after a pause.
-                Err(error) => tracing::warn!("cannot watch the node's pods: {error}"),
+                Err(error) => tracing::warn!("watching the node's pods: {error}"),
             }
         }
     }

@@ -77,7 +77,7 @@ async fn write(client: kube::Client, node_name: String, mut occurrences: mpsc::R
                 // Removed meanwhile: written anew below.
                 Err(kube::Error::Api(status)) if status.code == 404 => {}
                 Err(error) => {
-                    tracing::debug!(reason, "cannot count an event: {error}");
+                    tracing::debug!(reason, "counting an event: {error}");
                     continue;
                 }
             }
@@ -105,7 +105,7 @@ async fn write(client: kube::Client, node_name: String, mut occurrences: mpsc::R
             Ok(_) => {
                 counts.insert(key, (name, 1));
             }
-            Err(error) => tracing::debug!(reason, "cannot write an event: {error}"),
+            Err(error) => tracing::debug!(reason, "writing an event: {error}"),
         }
     }
 }

@@ -96,7 +96,7 @@ impl ImageStore {
         for folder in ["images", "tags"] {
             let folder = dir.join(folder);
             fs::create_dir_all(&folder)
-                .with_context(|| format!("cannot make the image store {}", folder.display()))?;
+                .with_context(|| format!("making the image store {}", folder.display()))?;
         }
         Ok(ImageStore { dir })
     }
@@ -126,18 +126,18 @@ impl ImageStore {
         let reference = Reference::parse(tag)?;
         ensure!(!reference.is_id(), "cannot name an image {tag:?}: that is an image id");
         let (own, files) =
-            content::identify(&self.dir, layout).with_context(|| format!("cannot import image {tag}"))?;
+            content::identify(&self.dir, layout).with_context(|| format!("importing image {tag}"))?;
         let id = given.unwrap_or(own);
         let folder = self.folder(&id);
         if !folder.join("image.json").is_file() {
             let manifest = ImageFile { entrypoint: layout.entrypoint.clone(), env: layout.env.clone() };
             content::place(&folder, &files, &serde_json::to_vec(&manifest)?)
-                .with_context(|| format!("cannot import image {tag}"))?;
+                .with_context(|| format!("importing image {tag}"))?;
         }
         let tag = reference.name_and_tag();
         let entry = TagFile { tag: tag.clone(), id: id.clone() };
         content::write_atomically(&self.tag_path(&tag), &serde_json::to_vec(&entry)?)
-            .with_context(|| format!("cannot tag image {tag}"))?;
+            .with_context(|| format!("tagging image {tag}"))?;
         Ok(id)
     }
 
@@ -181,11 +181,11 @@ impl ImageStore {
             image.tags.iter().partition(|tag| parsed.is_id() || **tag == name || image.tags.len() == 1);
         for tag in gone {
             remove_if_there(fs::remove_file(self.tag_path(tag)))
-                .with_context(|| format!("cannot remove the image tag {tag}"))?;
+                .with_context(|| format!("removing the image tag {tag}"))?;
         }
         if kept.is_empty() {
             content::discard(&self.folder(&image.id))
-                .with_context(|| format!("cannot remove image {}", image.id))?;
+                .with_context(|| format!("removing image {}", image.id))?;
         }
         Ok(true)
     }
@@ -196,7 +196,7 @@ impl ImageStore {
         let manifest = match fs::read(&path) {
             Ok(manifest) => manifest,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-            Err(error) => return Err(error).with_context(|| format!("cannot read {}", path.display())),
+            Err(error) => return Err(error).with_context(|| format!("reading {}", path.display())),
         };
         let manifest: ImageFile =
             serde_json::from_slice(&manifest).with_context(|| format!("{} is damaged", path.display()))?;
@@ -232,7 +232,7 @@ impl ImageStore {
 }
 
 fn read_folder(folder: &Path) -> Result<Vec<PathBuf>> {
-    let what = || format!("cannot read the image store {}", folder.display());
+    let what = || format!("reading the image store {}", folder.display());
     let entries = fs::read_dir(folder).with_context(what)?;
     entries.map(|entry| Ok(entry.with_context(what)?.path())).collect()
 }

@@ -39,16 +39,16 @@ pub(crate) async fn register(client: &kube::Client, config: &NodeConfig) -> Resu
             let patch = Patch::Merge(json!({ "metadata": { "labels": labels } }));
             api.patch(name, &PatchParams::default(), &patch)
                 .await
-                .with_context(|| format!("cannot take over the node {name}"))?;
+                .with_context(|| format!("taking over the node {name}"))?;
         }
-        Err(error) => return Err(error).with_context(|| format!("cannot register the node {name}")),
+        Err(error) => return Err(error).with_context(|| format!("registering the node {name}")),
     }
     let since = Timestamp::now();
     let status = json!({ "status": status(config, since) });
     api.patch_status(name, &PatchParams::default(), &Patch::Merge(status))
         .await
-        .with_context(|| format!("cannot write the status of the node {name}"))?;
-    renew(client, name).await.with_context(|| format!("cannot write the lease of the node {name}"))
+        .with_context(|| format!("writing the status of the node {name}"))?;
+    renew(client, name).await.with_context(|| format!("writing the lease of the node {name}"))
 }
 
 /// Renews the lease and the heartbeat until shutdown.
@@ -61,12 +61,12 @@ pub(crate) async fn keep_alive(cx: Arc<Context>) {
             () = tokio::time::sleep(RENEW_EVERY) => {}
         }
         if let Err(error) = renew(&cx.client, name).await {
-            tracing::warn!("cannot renew the lease of the node {name}: {error}");
+            tracing::warn!("renewing the lease of the node {name}: {error}");
         }
         if round % HEARTBEAT_EVERY == 0
             && let Err(error) = heartbeat(&api, &cx.config).await
         {
-            tracing::warn!("cannot write the heartbeat of the node {name}: {error}");
+            tracing::warn!("writing the heartbeat of the node {name}: {error}");
         }
     }
 }

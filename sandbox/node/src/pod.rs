@@ -234,7 +234,7 @@ pub(crate) async fn run(cx: Arc<Context>, pod: Arc<PodHandle>) {
         if let Err(error) = tokio::fs::remove_dir_all(&pod.dir).await
             && error.kind() != std::io::ErrorKind::NotFound
         {
-            tracing::warn!(pod = pod.name, "cannot remove {}: {error}", pod.dir.display());
+            tracing::warn!(pod = pod.name, "removing {}: {error}", pod.dir.display());
         }
         write::delete(&cx, &pod).await;
         tokio::select! {
@@ -314,7 +314,7 @@ fn try_set_up(cx: &Context, pod: &PodHandle) -> Result<()> {
     let empty = volumes.into_iter().flatten().filter(|volume| volume.empty_dir.is_some());
     let folders = empty.map(|volume| pod.dir.join("volumes").join(&volume.name));
     for folder in folders.chain([pod.dir.join("home")]) {
-        std::fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
+        std::fs::create_dir_all(&folder).with_context(|| format!("making {}", folder.display()))?;
     }
     let slots = slots(&object);
     let ports = slots.iter().flat_map(|(_, container)| container.ports.iter().flatten());

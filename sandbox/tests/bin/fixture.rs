@@ -23,7 +23,7 @@ async fn run(args: Vec<String>) -> Result<()> {
     match args.next().as_deref() {
         Some("serve") => {
             let mut next = || args.next().context("serve HOME CONTEXT PORT");
-            let program = std::env::current_exe().context("find this program")?;
+            let program = std::env::current_exe().context("finding this program")?;
             let argv = |word: &str| vec![program.clone().into(), word.into()];
             let options = Options {
                 home: Home::new(next()?),

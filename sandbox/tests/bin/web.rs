@@ -23,7 +23,7 @@ fn say(line: &str) {
 }
 
 pub(crate) async fn serve() -> Result<()> {
-    let mut terminate = signal(SignalKind::terminate()).context("listen for SIGTERM")?;
+    let mut terminate = signal(SignalKind::terminate()).context("listening for SIGTERM")?;
     let address = format!("{}:{}", variable("HOST", "127.0.0.1"), variable("PORT", "8000"));
     let listener = TcpListener::bind(&address).await.with_context(|| format!("listen on {address}"))?;
     let warm =

@@ -13,7 +13,7 @@ async fn main() -> Result<()> {
     match args[..] {
         ["fetch", dir] => fetch(default_set(), Path::new(dir), &mut |_, _| {}).await.map(drop)?,
         ["generate", seed, dir] => {
-            generate(seed.parse().context("read the seed")?, Path::new(dir), &mut |_, _| {}).map(drop)?;
+            generate(seed.parse().context("reading the seed")?, Path::new(dir), &mut |_, _| {}).map(drop)?;
         }
         _ => bail!("arguments: `fetch DIR` or `generate SEED DIR`"),
     }

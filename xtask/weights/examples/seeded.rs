@@ -7,8 +7,8 @@ use anyhow::{Context as _, Result};
 
 fn main() -> Result<()> {
     let mut args = std::env::args().skip(1);
-    let seed = args.next().context("first argument: the seed")?.parse().context("read the seed")?;
+    let seed = args.next().context("first argument: the seed")?.parse().context("reading the seed")?;
     let path = PathBuf::from(args.next().context("second argument: the file to write")?);
     let bytes = xtask_weights::seeded_safetensors(seed, &mut |_, _| {})?;
-    std::fs::write(&path, bytes).with_context(|| format!("write {}", path.display()))
+    std::fs::write(&path, bytes).with_context(|| format!("writing {}", path.display()))
 }

@@ -11,7 +11,7 @@ use crate::resnet50::{BN_EPSILON, CLASSES, ConvBn, FEATURES, blocks, stem};
 ///
 /// Fails on a tensor that is missing, or that is not of the shape and type (F32) of ResNet-50.
 pub(crate) fn to_onnx(safetensors: &[u8]) -> Result<Vec<u8>> {
-    let weights = SafeTensors::deserialize(safetensors).context("read the safetensors header")?;
+    let weights = SafeTensors::deserialize(safetensors).context("reading the safetensors header")?;
     let mut graph = Builder { weights, graph: Graph { name: "resnet50".into(), ..Graph::default() } };
 
     graph.conv_relu(&stem(), "input")?;
@@ -114,7 +114,8 @@ impl<'a> Builder<'a> {
     }
 
     fn tensor(&self, name: &str, shape: &[usize]) -> Result<impl Iterator<Item = f32> + use<'a>> {
-        let tensor = self.weights.tensor(name).with_context(|| format!("find tensor {name} of ResNet-50"))?;
+        let tensor =
+            self.weights.tensor(name).with_context(|| format!("finding tensor {name} of ResNet-50"))?;
         ensure!(tensor.dtype() == Dtype::F32, "tensor {name} holds {:?}, expected F32", tensor.dtype());
         ensure!(tensor.shape() == shape, "tensor {name} has shape {:?}, expected {shape:?}", tensor.shape());
         Ok(tensor.data().as_chunks().0.iter().map(|bytes| f32::from_le_bytes(*bytes)))

@@ -78,7 +78,8 @@ pub async fn fetch(set: &WeightSet, dir: &Path, progress: Progress<'_>) -> Resul
     let safetensors = download(set, progress).await?;
     let (set, dir) = (set.clone(), dir.to_owned());
     let convert_and_install = move || -> anyhow::Result<Manifest> {
-        let onnx = convert::to_onnx(&safetensors).with_context(|| format!("convert {} to ONNX", set.url))?;
+        let onnx =
+            convert::to_onnx(&safetensors).with_context(|| format!("converting {} to ONNX", set.url))?;
         drop(safetensors);
         let manifest = Manifest {
             weights: set.name.into(),
@@ -90,7 +91,7 @@ pub async fn fetch(set: &WeightSet, dir: &Path, progress: Progress<'_>) -> Resul
         install(&dir, &onnx, &manifest)?;
         Ok(manifest)
     };
-    Ok(tokio::task::spawn_blocking(convert_and_install).await.context("convert the weights")??)
+    Ok(tokio::task::spawn_blocking(convert_and_install).await.context("converting the weights")??)
 }
 
 /// The file's bytes, verified. 102 MB are held in memory, as the conversion after it needs them at once.

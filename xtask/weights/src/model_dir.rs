@@ -60,11 +60,11 @@ impl Manifest {
 /// The error says what is wrong, on which file; its caller knows which command fixes it.
 pub fn verify(dir: &Path) -> Result<Manifest> {
     let path = dir.join(MANIFEST_FILE);
-    let text = fs::read(&path).with_context(|| format!("read {}", path.display()))?;
+    let text = fs::read(&path).with_context(|| format!("reading {}", path.display()))?;
     let manifest: Manifest =
-        serde_json::from_slice(&text).with_context(|| format!("parse {} as JSON", path.display()))?;
+        serde_json::from_slice(&text).with_context(|| format!("parsing {} as JSON", path.display()))?;
     let path = dir.join(MODEL_FILE);
-    let onnx = fs::read(&path).with_context(|| format!("read {}", path.display()))?;
+    let onnx = fs::read(&path).with_context(|| format!("reading {}", path.display()))?;
     let (size, path) = (onnx.len() as u64, path.display());
     if size != manifest.size_bytes {
         bail!("{path} is damaged: expected {} bytes, got {size}", manifest.size_bytes);
@@ -79,11 +79,11 @@ pub fn verify(dir: &Path) -> Result<Manifest> {
 /// Writes both files, read-only, into a temporary folder beside `dir`, then swaps it in.
 pub(crate) fn install(dir: &Path, onnx: &[u8], manifest: &Manifest) -> Result<()> {
     let parent = dir.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    fs::create_dir_all(parent).with_context(|| format!("create folder {}", parent.display()))?;
+    fs::create_dir_all(parent).with_context(|| format!("creating folder {}", parent.display()))?;
     let staging = tempfile::Builder::new()
         .prefix(".model-")
         .tempdir_in(parent)
-        .with_context(|| format!("create a temporary folder in {}", parent.display()))?;
+        .with_context(|| format!("creating a temporary folder in {}", parent.display()))?;
     let new = staging.path().join("new");
     let write = || -> Result<()> {
         fs::create_dir(&new)?;
@@ -98,12 +98,12 @@ pub(crate) fn install(dir: &Path, onnx: &[u8], manifest: &Manifest) -> Result<()
         }
         Ok(())
     };
-    write().with_context(|| format!("write the model to {}", new.display()))?;
+    write().with_context(|| format!("writing the model to {}", new.display()))?;
     let swap = || -> std::io::Result<()> {
         match fs::rename(dir, staging.path().join("old")) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error),
             _ => fs::rename(&new, dir),
         }
     };
-    swap().with_context(|| format!("move the model to {}", dir.display()))
+    swap().with_context(|| format!("moving the model to {}", dir.display()))
 }

@@ -19,7 +19,7 @@ const TOTAL_BYTES: u64 = (25_557_032 + 2 * 26_560) * 4;
 /// same bytes on every machine.
 pub fn generate(seed: u64, dir: &Path, progress: Progress<'_>) -> Result<Manifest> {
     let safetensors = seeded_safetensors(seed, progress)?;
-    let onnx = convert::to_onnx(&safetensors).context("convert the seeded weights to ONNX")?;
+    let onnx = convert::to_onnx(&safetensors).context("converting the seeded weights to ONNX")?;
     drop(safetensors);
     let manifest = Manifest {
         weights: format!("seeded-{seed}"),
@@ -58,8 +58,8 @@ pub fn seeded_safetensors(seed: u64, progress: Progress<'_>) -> Result<Vec<u8>> 
         let view = TensorView::new(Dtype::F32, shape.clone(), data);
         view.map(|view| (name.as_str(), view))
     });
-    let tensors = tensors.collect::<Result<Vec<_>, _>>().context("lay out the seeded weights")?;
-    safetensors::serialize(tensors, None).context("write the seeded weights as safetensors")
+    let tensors = tensors.collect::<Result<Vec<_>, _>>().context("laying out the seeded weights")?;
+    safetensors::serialize(tensors, None).context("writing the seeded weights as safetensors")
 }
 
 struct Weights<'a> {

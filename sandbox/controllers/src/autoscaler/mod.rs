@@ -84,7 +84,7 @@ impl Controller for Autoscalers {
         for autoscaler in autoscalers.iter().filter(|own| !pods::is_deleting(&own.metadata)) {
             if let Err(error) = self.sync(autoscaler).await {
                 pass.failed(
-                    format_args!("sync HorizontalPodAutoscaler {}", pods::path(&autoscaler.metadata)),
+                    format_args!("syncing HorizontalPodAutoscaler {}", pods::path(&autoscaler.metadata)),
                     &error,
                 );
             }

@@ -60,7 +60,7 @@ impl Controller for Deployments {
             let path = pods::path(&deployment.metadata);
             let Some(mut rollout) = Rollout::new(&self.cluster, &deployment) else { continue };
             if let Err(error) = rollout.sync(&mut pass).await {
-                pass.failed(format_args!("sync Deployment {path}"), &error);
+                pass.failed(format_args!("syncing Deployment {path}"), &error);
             }
         }
         pass

@@ -84,7 +84,7 @@ impl Process {
         match status {
             Ok(status) => status.code().or_else(|| status.signal().map(|signal| 128 + signal)).unwrap_or(255),
             Err(error) => {
-                tracing::warn!(pid = self.pgid, "cannot wait for a container's process: {error}");
+                tracing::warn!(pid = self.pgid, "waiting for a container's process: {error}");
                 255
             }
         }

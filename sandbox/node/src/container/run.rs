@@ -176,7 +176,7 @@ fn copy_output(process: &mut Process, log: &Arc<RunLog>) -> JoinSet<()> {
 
 fn copied(result: std::io::Result<()>) {
     if let Err(error) = result {
-        tracing::warn!("cannot keep a container's log: {error}");
+        tracing::warn!("keeping a container's log: {error}");
     }
 }
 

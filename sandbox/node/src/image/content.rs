@@ -33,7 +33,7 @@ pub(super) fn identify(store: &Path, layout: &ImageLayout) -> Result<(ImageId, V
         let inside =
             !path.is_empty() && Path::new(path).components().all(|c| matches!(c, Component::Normal(_)));
         ensure!(inside, "the path {path:?} leads out of the image");
-        let what = || format!("cannot read {}", source.display());
+        let what = || format!("reading {}", source.display());
         let metadata = fs::metadata(source).with_context(what)?;
         ensure!(metadata.is_file(), "{} is not a file", source.display());
         let digest = hashes.of(source, &metadata).with_context(what)?;
@@ -62,7 +62,7 @@ pub(super) fn place(folder: &Path, files: &[ContentFile], manifest: &[u8]) -> Re
     let result = fill(&temporary, files, manifest).and_then(|()| match fs::rename(&temporary, folder) {
         // Another process was quicker: the content is the same.
         Err(_) if folder.join("image.json").is_file() => Ok(()),
-        renamed => renamed.with_context(|| format!("cannot make {}", folder.display())),
+        renamed => renamed.with_context(|| format!("making {}", folder.display())),
     });
     // Gone already when it was renamed.
     let _ = fs::remove_dir_all(&temporary);
@@ -71,10 +71,10 @@ pub(super) fn place(folder: &Path, files: &[ContentFile], manifest: &[u8]) -> Re
 
 fn fill(folder: &Path, files: &[ContentFile], manifest: &[u8]) -> Result<()> {
     let root = folder.join("root");
-    fs::create_dir_all(&root).with_context(|| format!("cannot make {}", root.display()))?;
+    fs::create_dir_all(&root).with_context(|| format!("making {}", root.display()))?;
     for file in files {
         let target = root.join(&file.path);
-        let what = || format!("cannot copy {} to {}", file.source.display(), target.display());
+        let what = || format!("copying {} to {}", file.source.display(), target.display());
         if let Some(parent) = target.parent() {
             fs::create_dir_all(parent).with_context(what)?;
         }
@@ -87,7 +87,7 @@ fn fill(folder: &Path, files: &[ContentFile], manifest: &[u8]) -> Result<()> {
         fs::set_permissions(&target, fs::Permissions::from_mode(mode)).with_context(what)?;
     }
     let path = folder.join("image.json");
-    fs::write(&path, manifest).with_context(|| format!("cannot write {}", path.display()))
+    fs::write(&path, manifest).with_context(|| format!("writing {}", path.display()))
 }
 
 /// Writes a file so that a reader sees the old one or the new one.
@@ -95,7 +95,7 @@ pub(super) fn write_atomically(path: &Path, bytes: &[u8]) -> Result<()> {
     let temporary = beside(path);
     fs::write(&temporary, bytes)
         .and_then(|()| fs::rename(&temporary, path))
-        .with_context(|| format!("cannot write {}", path.display()))
+        .with_context(|| format!("writing {}", path.display()))
 }
 
 /// Removes an image's folder so that no reader sees half of it.

@@ -53,7 +53,7 @@ impl StatusWriter {
                     return;
                 }
                 Err(kube::Error::Api(answer)) if answer.code == 404 => return,
-                Err(error) => tracing::debug!(pod = self.pod.name, "cannot write the status: {error}"),
+                Err(error) => tracing::debug!(pod = self.pod.name, "writing the status: {error}"),
             }
             if self.shutdown.is_cancelled() {
                 return;
@@ -95,7 +95,7 @@ pub(super) async fn publish_ports(cx: &Context, pod: &PodHandle) {
     let api: Api<Pod> = Api::namespaced(cx.client.clone(), &pod.namespace);
     let patch = json!({ "metadata": { "uid": pod.uid, "annotations": { PORTS_ANNOTATION: remapped } } });
     if let Err(error) = api.patch(&pod.name, &PatchParams::default(), &Patch::Merge(patch)).await {
-        tracing::warn!(pod = pod.name, "cannot publish the pod's ports: {error}");
+        tracing::warn!(pod = pod.name, "publishing the pod's ports: {error}");
     }
 }
 
@@ -113,7 +113,7 @@ pub(super) async fn delete(cx: &Context, pod: &PodHandle) {
             Ok(_) => return,
             // Gone, or the name is another pod's by now.
             Err(kube::Error::Api(answer)) if matches!(answer.code, 404 | 409) => return,
-            Err(error) => tracing::debug!(pod = pod.name, "cannot delete the pod: {error}"),
+            Err(error) => tracing::debug!(pod = pod.name, "deleting the pod: {error}"),
         }
         tokio::time::sleep(RETRY).await;
     }

@@ -123,7 +123,7 @@ fn layouts_that_cannot_be_imported() {
         ..ImageLayout::default()
     };
     let error = format!("{:#}", store.import("app:1", &layout).unwrap_err());
-    assert!(error.contains("cannot import image app:1") && error.contains("absent"), "{error}");
+    assert!(error.contains("importing image app:1") && error.contains("absent"), "{error}");
     assert!(store.list().unwrap().is_empty());
 }
 
