@@ -127,8 +127,14 @@ impl Logs<'_> {
                     }
                     let uid = pod.uid().unwrap_or_default();
                     if !own.contains(&uid) {
-                        if !self.owner.owns(&pod).await? {
-                            continue;
+                        match self.owner.owns(&pod).await {
+                            Ok(true) => {}
+                            Ok(false) => continue,
+                            // The watch, broken too, lists it anew.
+                            Err(error) => {
+                                self.cx.output.trace(&format!("{error:#}"));
+                                continue;
+                            }
                         }
                         own.insert(uid.clone());
                     }
