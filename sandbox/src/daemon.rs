@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -30,6 +31,8 @@ pub const NODE_NAME: &str = "sandbox";
 const READY: Duration = Duration::from_secs(20);
 /// What pods get to end in; the leash ends those that take longer.
 const PODS_END: Duration = Duration::from_secs(6);
+/// How often the daemon looks whether its folder is still there.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
 /// What the rest gets.
 const PARTS_END: Duration = Duration::from_secs(3);
 
@@ -74,13 +77,18 @@ pub async fn run(options: Options, shutdown: CancellationToken) -> Result<()> {
     let home = &options.home;
     home.create()?;
     let killed = matches!(home.holder()?, Holder::Dead(_));
-    let lock = Lock::take(home).await?;
+    let mut lock = Lock::take(home).await?;
     home.withdraw()?;
     home.clear_node()?;
-    let outcome = cluster(&options, killed, &shutdown).await;
-    let withdrawn = home.withdraw();
+    let outcome = cluster(&options, killed, &mut lock, &shutdown).await;
+    let withdrawn = withdraw(home, &lock);
     lock.release();
     outcome.and(withdrawn)
+}
+
+/// Takes back that the sandbox is ready, unless the folder is another one's by now.
+fn withdraw(home: &Home, lock: &Lock) -> Result<()> {
+    if lock.is_in(home) { home.withdraw() } else { Ok(()) }
 }
 
 /// The parts, in the order in which they are stopped.
@@ -91,7 +99,12 @@ struct Stop {
     api: CancellationToken,
 }
 
-async fn cluster(options: &Options, killed: bool, shutdown: &CancellationToken) -> Result<()> {
+async fn cluster(
+    options: &Options,
+    killed: bool,
+    lock: &mut Lock,
+    shutdown: &CancellationToken,
+) -> Result<()> {
     let started = jiff::Timestamp::now();
     let descriptors = sandbox_connections::raise_descriptor_limit();
     tracing::debug!("up to {descriptors} open files");
@@ -148,10 +161,11 @@ async fn cluster(options: &Options, killed: bool, shutdown: &CancellationToken) 
         timeout(READY, ready(&client))
             .await
             .map_err(|_| anyhow!("the node did not become Ready in {READY:?}"))??;
-        publish(&options.home, &info, &ca, &token)?;
+        let kubeconfig = kubeconfig(&info, &ca, &token)?;
+        publish(&options.home, &info, &kubeconfig)?;
         let took = jiff::Timestamp::now().duration_since(started);
         tracing::info!("ready after {} ms: API {}, entry {}", took.as_millis(), info.api, info.entry);
-        std::future::pending::<Result<()>>().await
+        keep(&options.home, lock, &info, &kubeconfig, &token).await
     };
     let outcome = tokio::select! {
         () = shutdown.cancelled() => Ok(()),
@@ -160,7 +174,7 @@ async fn cluster(options: &Options, killed: bool, shutdown: &CancellationToken) 
     };
 
     // First nobody may replace the pods that end, then they end, and who looks at them is last.
-    options.home.withdraw()?;
+    let withdrawn = withdraw(&options.home, lock);
     stop.controllers.cancel();
     stop.node.cancel();
     if timeout(PODS_END, node.stopped()).await.is_err() {
@@ -171,7 +185,39 @@ async fn cluster(options: &Options, killed: bool, shutdown: &CancellationToken) 
     if timeout(PARTS_END, rest).await.is_err() {
         tracing::warn!("not all parts ended within {PARTS_END:?}");
     }
-    outcome
+    outcome.and(withdrawn)
+}
+
+/// Sees to it that the folder says what runs: writes again what was deleted or damaged. Ends when the lock itself is gone,
+/// for then nobody could find this sandbox, and another one could start in its place.
+async fn keep(home: &Home, lock: &mut Lock, info: &Info, kubeconfig: &str, token: &str) -> Result<()> {
+    let mut look = tokio::time::interval(LOOK_EVERY);
+    loop {
+        look.tick().await;
+        if !lock.is_in(home) {
+            bail!("its folder {} was deleted, or its lock replaced", home.dir().display());
+        }
+        let says =
+            |path: &Path, what: &dyn Fn(&[u8]) -> bool| std::fs::read(path).is_ok_and(|text| what(&text));
+        let is_intact = says(&home.info(), &|text| serde_json::from_slice(text).is_ok_and(|found: Info| found == *info))
+            // The user's kubectl may have chosen another namespace in it.
+            && says(&home.kubeconfig(), &|text| {
+                let text = String::from_utf8_lossy(text);
+                text.contains(token) && text.contains(&info.api)
+            });
+        let mended = lock.mend().context("writing the lock").and_then(|()| match is_intact {
+            true => Ok(()),
+            false => publish(home, info, kubeconfig),
+        });
+        if let Err(error) = mended {
+            tracing::warn!("the folder does not say what runs: {error:#}");
+        } else if !is_intact {
+            tracing::warn!(
+                "files of {} were deleted or damaged, and are written again",
+                home.dir().display()
+            );
+        }
+    }
 }
 
 /// Why a part that should run for ever does not.
@@ -213,7 +259,13 @@ async fn ready(client: &Client) -> Result<()> {
 }
 
 /// Says that the sandbox is ready, `sandbox.json` last.
-fn publish(home: &Home, info: &Info, ca_pem: &str, token: &str) -> Result<()> {
+fn publish(home: &Home, info: &Info, kubeconfig: &str) -> Result<()> {
+    home.write(&home.kubeconfig(), kubeconfig.as_bytes())?;
+    let info_json = serde_json::to_vec_pretty(info).context("writing sandbox.json")?;
+    home.write(&home.info(), &info_json)
+}
+
+fn kubeconfig(info: &Info, ca_pem: &str, token: &str) -> Result<String> {
     let name = info.context.as_str();
     let ca = k8s_openapi::ByteString(ca_pem.as_bytes().to_vec());
     let kubeconfig = json!({
@@ -224,10 +276,7 @@ fn publish(home: &Home, info: &Info, ca_pem: &str, token: &str) -> Result<()> {
         "users": [{"name": name, "user": {"token": token}}],
         "contexts": [{"name": name, "context": {"cluster": name, "user": name, "namespace": "default"}}],
     });
-    let kubeconfig = serde_yaml::to_string(&kubeconfig).context("writing the kubeconfig")?;
-    home.write(&home.kubeconfig(), kubeconfig.as_bytes())?;
-    let info_json = serde_json::to_vec_pretty(info).context("writing sandbox.json")?;
-    home.write(&home.info(), &info_json)
+    serde_yaml::to_string(&kubeconfig).context("writing the kubeconfig")
 }
 
 /// 256 random bits in hexadecimal.

@@ -11,7 +11,7 @@
 
 use std::fs::{self, File, Permissions};
 use std::io::{Read as _, Seek as _, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -19,6 +19,8 @@ use anyhow::{Context as _, Result, bail};
 use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
 use sandbox_node::ImageStore;
+
+use crate::processes::Processes;
 
 /// A sandbox's folder.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -72,6 +74,11 @@ impl Home {
         ImageStore::open(self.dir.join("images"))
     }
 
+    /// What of this sandbox runs, whatever the folder says.
+    pub(crate) fn processes(&self) -> Processes {
+        Processes::of(&self.dir, &self.node())
+    }
+
     pub(crate) fn node(&self) -> PathBuf {
         self.dir.join("node")
     }
@@ -87,6 +94,7 @@ impl Home {
     /// Writes a file for its owner alone, whole or not at all.
     pub(crate) fn write(&self, path: &Path, content: &[u8]) -> Result<()> {
         let temporary = path.with_extension("new");
+        make_way(path)?;
         let write = || -> std::io::Result<()> {
             let _ = fs::remove_file(&temporary);
             let mut file = File::options().write(true).create_new(true).mode(0o600).open(&temporary)?;
@@ -99,6 +107,7 @@ impl Home {
     /// Removes what says that a daemon is ready.
     pub(crate) fn withdraw(&self) -> Result<()> {
         for path in [self.info(), self.kubeconfig()] {
+            make_way(&path)?;
             match fs::remove_file(&path) {
                 Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
                     return Err(e).with_context(|| format!("removing {}", path.display()));
@@ -109,9 +118,16 @@ impl Home {
         Ok(())
     }
 
+    /// Whether anything is in the folder that a daemon says of itself.
+    pub(crate) fn is_published(&self) -> bool {
+        [self.info(), self.kubeconfig()].iter().any(|path| path.symlink_metadata().is_ok())
+    }
+
     /// Removes the folders of the pods of an earlier daemon.
     pub(crate) fn clear_node(&self) -> Result<()> {
-        match fs::remove_dir_all(self.node()) {
+        let is_folder = self.node().symlink_metadata().is_ok_and(|about| about.is_dir());
+        let removed = if is_folder { fs::remove_dir_all(self.node()) } else { fs::remove_file(self.node()) };
+        match removed {
             Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
                 Err(e).with_context(|| format!("removing {}", self.node().display()))
             }
@@ -122,6 +138,7 @@ impl Home {
     /// Forgets a daemon that was killed. Does nothing while one runs.
     pub(crate) fn forget_holder(&self) -> Result<()> {
         let path = self.lock();
+        make_way(&path)?;
         let Ok(file) = File::options().write(true).open(&path) else { return Ok(()) };
         match flock(&file, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => file.set_len(0).with_context(|| format!("emptying {}", path.display())),
@@ -132,22 +149,28 @@ impl Home {
     /// Who holds the lock: its pid. Whether it is held is the kernel's word and so does not outlive a killed daemon.
     pub(crate) fn holder(&self) -> Result<Holder> {
         let path = self.lock();
-        let mut file = match File::open(&path) {
+        let file = match File::open(&path) {
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Holder::Nobody),
             opened => opened.with_context(|| format!("opening {}", path.display()))?,
         };
+        if !file.metadata().with_context(|| format!("looking at {}", path.display()))?.is_file() {
+            return Ok(Holder::Unknown);
+        }
         let held = match flock(&file, FlockOperation::NonBlockingLockShared) {
             Ok(()) => false,
             Err(Errno::WOULDBLOCK) => true,
             Err(e) => return Err(e).with_context(|| format!("looking at the lock {}", path.display())),
         };
-        let mut pid = String::new();
-        file.read_to_string(&mut pid).with_context(|| format!("reading {}", path.display()))?;
+        // Longer than any pid is.
+        let mut pid = Vec::new();
+        file.take(64).read_to_end(&mut pid).with_context(|| format!("reading {}", path.display()))?;
+        let pid = String::from_utf8_lossy(&pid);
         match pid.trim().parse() {
             Ok(pid) if held => Ok(Holder::Alive(pid)),
             Ok(pid) => Ok(Holder::Dead(pid)),
             Err(_) if held => Ok(Holder::Alive(0)),
-            Err(_) => Ok(Holder::Nobody),
+            Err(_) if pid.is_empty() => Ok(Holder::Nobody),
+            Err(_) => Ok(Holder::Unknown),
         }
     }
 }
@@ -156,10 +179,32 @@ impl Home {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Holder {
     Nobody,
-    /// A daemon of this pid (0 for an instant, while it takes the lock).
+    /// A daemon of this pid (0 for an instant, while it takes the lock, or where the file was damaged).
     Alive(i32),
+    /// The file was damaged, or is none.
+    Unknown,
     /// A daemon of this pid ended without tidying up.
     Dead(i32),
+}
+
+fn signature() -> String {
+    format!("{}\n", std::process::id())
+}
+
+fn sign(file: &mut File) -> std::io::Result<()> {
+    file.set_len(0)?;
+    file.rewind()?;
+    file.write_all(signature().as_bytes())
+}
+
+/// Removes an empty folder that is where a file of ours should be; one with something in it is for its owner to move.
+fn make_way(path: &Path) -> Result<()> {
+    if path.symlink_metadata().is_ok_and(|about| about.is_dir()) {
+        fs::remove_dir(path).with_context(|| {
+            format!("{} is a folder, where the sandbox keeps a file: move it away", path.display())
+        })?;
+    }
+    Ok(())
 }
 
 /// The lock, held.
@@ -169,6 +214,7 @@ impl Lock {
     /// Takes the lock and writes our pid into it.
     pub(crate) async fn take(home: &Home) -> Result<Lock> {
         let path = home.lock();
+        make_way(&path)?;
         let mut options = File::options();
         let file = options.read(true).write(true).create(true).truncate(false).mode(0o600).open(&path);
         let mut file = file.with_context(|| format!("opening {}", path.display()))?;
@@ -180,20 +226,30 @@ impl Lock {
                 Err(Errno::WOULDBLOCK) => {
                     let pid = match home.holder()? {
                         Holder::Alive(pid) => pid,
-                        Holder::Nobody | Holder::Dead(_) => 0,
+                        Holder::Nobody | Holder::Dead(_) | Holder::Unknown => 0,
                     };
                     bail!("a sandbox is already running in {} (pid {pid})", home.dir().display());
                 }
                 Err(e) => return Err(e).with_context(|| format!("locking {}", path.display())),
             }
         }
-        let write = |file: &mut File| -> std::io::Result<()> {
-            file.set_len(0)?;
-            file.rewind()?;
-            writeln!(file, "{}", std::process::id())
-        };
-        write(&mut file).with_context(|| format!("writing {}", path.display()))?;
+        sign(&mut file).with_context(|| format!("writing {}", path.display()))?;
         Ok(Lock(file))
+    }
+
+    /// Whether the lock of this folder is still the one that is held, and not gone with the folder or replaced.
+    pub(crate) fn is_in(&self, home: &Home) -> bool {
+        let there = fs::symlink_metadata(home.lock());
+        let (Ok(there), Ok(held)) = (there, self.0.metadata()) else { return false };
+        (there.dev(), there.ino()) == (held.dev(), held.ino())
+    }
+
+    /// Writes our pid into it again if it says anything else.
+    pub(crate) fn mend(&mut self) -> std::io::Result<()> {
+        let mut says = Vec::new();
+        self.0.rewind()?;
+        (&mut self.0).take(64).read_to_end(&mut says)?;
+        if says != signature().as_bytes() { sign(&mut self.0) } else { Ok(()) }
     }
 
     /// Lets go after an orderly end.

@@ -12,6 +12,7 @@ mod ingress;
 mod kubelet;
 mod lifecycle;
 pub mod machine;
+mod processes;
 
 /// The image store, and what an image is made of.
 pub mod images {

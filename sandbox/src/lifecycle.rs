@@ -1,17 +1,21 @@
 //! Whether a sandbox runs, and how it is ended; seen from outside the daemon.
 
+use std::collections::BTreeSet;
 use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::time::{Duration, UNIX_EPOCH};
 
 use anyhow::{Context as _, Result};
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::Signal;
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
 use crate::home::{Holder, Home};
+use crate::processes::{self, Processes};
 
-const POLL: Duration = Duration::from_millis(10);
+const POLL: Duration = Duration::from_millis(20);
+/// How long what was killed may take to be gone.
+const KILLED: Duration = Duration::from_secs(2);
 /// How long the pods of a killed daemon may take to be ended by the leash.
 const LEASH: Duration = Duration::from_secs(3);
 
@@ -47,41 +51,60 @@ pub enum State {
     Running(Info),
 }
 
+fn info(home: &Home) -> Option<Info> {
+    serde_json::from_slice(&std::fs::read(home.info()).ok()?).ok()
+}
+
 /// Looks.
 ///
 /// # Errors
 /// If the folder can't be read.
 pub fn state(home: &Home) -> Result<State> {
-    let published = || match std::fs::read(home.info()) {
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
-        read => read.map(Some).with_context(|| format!("reading {}", home.info().display())),
-    };
-    match home.holder()? {
-        Holder::Alive(pid) => match published()?.map(|json| serde_json::from_slice::<Info>(&json)) {
-            // Another pid: what a killed one left, and this one has not tidied up yet.
-            Some(Ok(info)) if info.pid == pid => Ok(State::Running(info)),
-            _ => Ok(State::Starting),
+    Ok(match home.holder()? {
+        // Another pid: what a killed one left, and this one has not tidied up yet. One that is not readable is written
+        // again by the daemon.
+        Holder::Alive(pid) => match info(home).filter(|info| info.pid == pid) {
+            Some(info) => State::Running(info),
+            None => State::Starting,
         },
-        Holder::Dead(_) => Ok(State::Stale),
-        Holder::Nobody if published()?.is_some() || home.kubeconfig().exists() => Ok(State::Stale),
-        Holder::Nobody => Ok(State::Absent),
-    }
+        Holder::Dead(_) | Holder::Unknown => State::Stale,
+        Holder::Nobody if home.is_published() => State::Stale,
+        // One whose folder was deleted is ending; what was left of its pods is not.
+        Holder::Nobody => match home.processes() {
+            Processes { daemons, .. } if !daemons.is_empty() => State::Starting,
+            Processes { pods, .. } if !pods.is_empty() => State::Stale,
+            _ => State::Absent,
+        },
+    })
 }
 
-/// Ends the sandbox and clears what it leaves: SIGTERM, and SIGKILL after `deadline`. True once none runs; false if it
-/// lives on.
+/// Ends the sandbox and clears what it leaves, also where its folder was deleted or damaged: SIGTERM, and SIGKILL after
+/// `deadline`. True once none runs; false if it lives on.
 ///
 /// # Errors
 /// If the folder can't be read or cleared, or the daemon is not ours to signal.
 pub async fn stop(home: &Home, deadline: Duration) -> Result<bool> {
-    let before = std::fs::read(home.info()).ok().and_then(|json| serde_json::from_slice::<Info>(&json).ok());
-    if !ended(home, Signal::TERM, deadline).await?
-        && !ended(home, Signal::KILL, Duration::from_secs(2)).await?
-    {
+    let before = info(home);
+    let daemon = || home.processes().daemons;
+    let held = || Ok(matches!(home.holder()?, Holder::Alive(_)));
+    for (word, within) in [(Signal::TERM, deadline), (Signal::KILL, KILLED)] {
+        if ended(word, within, daemon, held).await? {
+            break;
+        }
+    }
+    if held()? || !daemon().is_empty() {
         return Ok(false);
     }
+    // Its pods are the leash's to end, unless that was killed too.
+    let pods = || home.processes().pods;
+    if !gone(pods, LEASH).await {
+        for (word, within) in [(Signal::TERM, deadline), (Signal::KILL, KILLED)] {
+            if ended(word, within, pods, || Ok(false)).await? {
+                break;
+            }
+        }
+    }
     if state(home)? == State::Stale {
-        // The leash is still ending its pods.
         if let Some(entry) = before.as_ref().and_then(|info| info.entry.strip_prefix("http://")?.parse().ok())
         {
             free(entry, LEASH).await?;
@@ -93,24 +116,38 @@ pub async fn stop(home: &Home, deadline: Duration) -> Result<bool> {
     Ok(true)
 }
 
-/// Signals the daemon and waits for the lock to be free. True if it is.
-async fn ended(home: &Home, signal: Signal, within: Duration) -> Result<bool> {
+/// Signals processes, each once, and waits until none is left and nothing is held. False if that takes too long.
+async fn ended(
+    signal: Signal,
+    within: Duration,
+    find: impl Fn() -> Vec<i32>,
+    held: impl Fn() -> Result<bool>,
+) -> Result<bool> {
     let patience = Instant::now() + within;
-    let mut signalled = false;
-    while let Holder::Alive(pid) = home.holder()? {
-        if !signalled && let Some(process) = Pid::from_raw(pid) {
-            match kill_process(process, signal) {
-                // It ended between the look and the signal.
-                Ok(()) | Err(rustix::io::Errno::SRCH) => signalled = true,
-                Err(e) => return Err(e).with_context(|| format!("signalling the sandbox (pid {pid})")),
-            }
+    let mut signalled = BTreeSet::new();
+    loop {
+        let found = find();
+        let new: Vec<i32> = found.iter().copied().filter(|pid| signalled.insert(*pid)).collect();
+        processes::signal(&new, signal).with_context(|| format!("signalling the sandbox ({new:?})"))?;
+        if found.is_empty() && !held()? {
+            return Ok(true);
         }
         if Instant::now() > patience {
             return Ok(false);
         }
         tokio::time::sleep(POLL).await;
     }
-    Ok(true)
+}
+
+async fn gone(find: impl Fn() -> Vec<i32>, within: Duration) -> bool {
+    let patience = Instant::now() + within;
+    while !find().is_empty() {
+        if Instant::now() > patience {
+            return false;
+        }
+        tokio::time::sleep(POLL).await;
+    }
+    true
 }
 
 /// Waits until an address can be bound, at most `within`; the last error says why it can't.

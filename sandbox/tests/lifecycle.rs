@@ -81,3 +81,86 @@ async fn a_killed_daemon_leaves_no_process_and_the_next_start_works() {
     soon("no process of the killed one is left", only_the_new).await;
     assert!(sandbox.kubectl(&["get", "pods", "-A"]).await.is_empty(), "it begins empty");
 }
+
+/// With the ingress and two pods.
+async fn busy() -> (Sandbox, sandbox::Info) {
+    let sandbox = Sandbox::start().await;
+    sandbox.import_web();
+    let info = sandbox.ingress().await;
+    sandbox.apply(&web("v1", 2, "busy")).await;
+    let is_up = || async {
+        ask(&info.entry, "GET", "web.local", "up").await.ok().filter(|(status, _)| *status == 200)
+    };
+    soon("the pods answer", is_up).await;
+    (sandbox, info)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn it_ends_with_its_folder() {
+    let (mut sandbox, _) = busy().await;
+    std::fs::remove_dir_all(sandbox.home.dir()).unwrap();
+    soon("the daemon ends", || std::future::ready(sandbox.daemon.try_wait().unwrap())).await;
+    let none = || async { sandbox.processes().is_empty().then_some(()) };
+    soon("no process is left", none).await;
+    assert_eq!(sandbox::state(&sandbox.home).unwrap(), State::Absent);
+    assert!(sandbox::stop(&sandbox.home, Duration::from_secs(5)).await.unwrap());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_deleted_lock_ends_it_and_leaves_the_next_ones_files_alone() {
+    let (mut sandbox, info) = busy().await;
+    std::fs::remove_file(sandbox.home.dir().join("lock")).unwrap();
+    let mut next = start_daemon(&sandbox.home, 0);
+    soon("the first one ends", || std::future::ready(sandbox.daemon.try_wait().unwrap())).await;
+    std::mem::swap(&mut sandbox.daemon, &mut next);
+    let again = sandbox.running().await;
+    assert_ne!(again.pid, info.pid);
+    tokio::time::sleep(Duration::from_secs(1)).await; // in which the first one could have spoilt it
+    assert_eq!(sandbox::state(&sandbox.home).unwrap(), State::Running(again));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_damaged_while_it_runs_is_written_again() {
+    let sandbox = Sandbox::start().await;
+    let info = sandbox.running().await;
+    let dir = sandbox.home.dir();
+    let kubeconfig = std::fs::read(&info.kubeconfig).unwrap();
+    for damage in ["", "nonsense", "1\n"] {
+        for name in ["lock", "sandbox.json", "kubeconfig"] {
+            std::fs::write(dir.join(name), damage).unwrap();
+        }
+        sandbox.running().await;
+        let is_mended = || async { (std::fs::read(&info.kubeconfig).ok()? == kubeconfig).then_some(()) };
+        soon("the kubeconfig is back", is_mended).await;
+    }
+    for name in ["sandbox.json", "kubeconfig"] {
+        std::fs::remove_file(dir.join(name)).unwrap();
+        std::fs::create_dir(dir.join(name)).unwrap();
+    }
+    assert_eq!(sandbox.running().await, info);
+    // Garbled at the last moment: it is found by other means than its pid, and nobody else is signalled.
+    std::fs::write(dir.join("lock"), std::process::id().to_string()).unwrap();
+    assert!(sandbox::stop(&sandbox.home, Duration::from_secs(10)).await.unwrap());
+    assert_eq!(sandbox::state(&sandbox.home).unwrap(), State::Absent);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn pods_that_lost_their_leash_too_are_found() {
+    let (mut sandbox, info) = busy().await;
+    let leash = sandbox.processes_of("leash");
+    assert_eq!(leash.len(), 1, "{leash:?}");
+    for pid in leash.into_iter().chain([info.pid]) {
+        rustix::process::kill_process(
+            rustix::process::Pid::from_raw(pid).unwrap(),
+            rustix::process::Signal::KILL,
+        )
+        .unwrap();
+    }
+    sandbox.daemon.wait().unwrap();
+    // Not even the files are left to tell of them.
+    std::fs::remove_dir_all(sandbox.home.dir()).unwrap();
+    assert_eq!(sandbox::state(&sandbox.home).unwrap(), State::Stale);
+    assert!(sandbox::stop(&sandbox.home, Duration::from_secs(10)).await.unwrap());
+    assert_eq!(sandbox.processes(), Vec::<String>::new());
+    assert_eq!(sandbox::state(&sandbox.home).unwrap(), State::Absent);
+}

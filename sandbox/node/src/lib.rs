@@ -24,3 +24,6 @@ pub use image::{Image, ImageId, ImageLayout, ImageStore, InvalidReference};
 pub use logs::{LogError, LogRequest, LogStream};
 pub use pod::PORTS_ANNOTATION;
 pub use usage::{PodUsage, Sample, Usage};
+
+/// By this variable a container's processes say whose they are: the folder of their node agent, [`NodeConfig::dir`].
+pub const NODE_VARIABLE: &str = "SANDBOX_NODE_DIR";

@@ -144,6 +144,20 @@ impl Sandbox {
         std::fs::read_to_string(self.home.log()).unwrap_or_default()
     }
 
+    /// The children of the daemon that were started with this word.
+    pub fn processes_of(&self, word: &str) -> Vec<i32> {
+        let parent = self.daemon.id().to_string();
+        let output = Command::new("ps").args(["-axww", "-o", "pid=,ppid=,command="]).output().unwrap();
+        String::from_utf8_lossy(&output.stdout)
+            .lines()
+            .filter_map(|line| {
+                let mut words = line.split_whitespace();
+                let pid = words.next()?.parse().ok()?;
+                (words.next()? == parent && words.any(|one| one == word)).then_some(pid)
+            })
+            .collect()
+    }
+
     /// The processes that belong to this sandbox, by its folder's name in their command line or environment.
     pub fn processes(&self) -> Vec<String> {
         let flags = if cfg!(target_os = "linux") { "axeww" } else { "-axEww" };

@@ -75,6 +75,7 @@ impl Sandbox {
     }
 
     pub(super) async fn ensure_running(&self, cx: &Cx, step: &Running<'_>) -> Result<Outcome<Cluster>> {
+        self.settle(cx, step).await?;
         if let Some(cluster) = self.find().await? {
             let entry = cluster.entry.clone();
             if let Some(why) = self.outdated(cx) {
@@ -111,6 +112,25 @@ impl Sandbox {
                 () = cx.stopped() => return Err(Cancelled.into()),
             }
         }
+    }
+
+    /// Waits for a daemon that starts, ends, or is about to write again what was damaged in its folder.
+    async fn settle(&self, cx: &Cx, step: &Running<'_>) -> Result<()> {
+        let deadline = tokio::time::Instant::now() + START_DEADLINE;
+        while sandbox::state(&self.home())? == State::Starting {
+            if tokio::time::Instant::now() > deadline {
+                let (down, up) = (cx.commands.xtask("down"), cx.commands.xtask("up"));
+                let folder = self.home.display();
+                return Err(anyhow!("the sandbox that holds {folder} does not say how to reach it"))
+                    .hint(format!("`{down}`, then `{up}`, replaces it"));
+            }
+            step.at("a sandbox starts or ends: waiting for it");
+            tokio::select! {
+                () = tokio::time::sleep(Duration::from_millis(50)) => {}
+                () = cx.stopped() => return Err(Cancelled.into()),
+            }
+        }
+        Ok(())
     }
 
     /// A failed start, with what the daemon has logged since then.

@@ -149,6 +149,36 @@ fn port_forward(world: &World) {
 }
 
 #[test]
+fn a_deleted_or_damaged_folder_is_no_riddle_to_up_and_down() {
+    let world = World::sandbox();
+    world.run_ok(&["up"]);
+    // While it runs, it says again what it is.
+    for file in ["sandbox.json", "kubeconfig", "lock"] {
+        std::fs::write(world.home().join(file), "nonsense").expect("writing");
+        world.run_ok(&["up"]);
+        world.run_ok(&["smoke"]);
+    }
+    std::fs::remove_dir_all(world.home()).expect("deleting");
+    eventually("nothing outlives its folder", Duration::from_secs(15), || world.processes().is_empty());
+    world.run_ok(&["down"]);
+
+    std::fs::create_dir_all(world.home().join("lock")).expect("making a folder");
+    std::fs::write(world.home().join("sandbox.json"), "{").expect("writing");
+    world.run_ok(&["up"]);
+    world.run_ok(&["down"]);
+    assert_eq!(world.processes(), Vec::<String>::new());
+
+    let inside = world.home().join("sandbox.json/mine");
+    std::fs::create_dir_all(&inside).expect("making a folder");
+    for command in ["up", "down"] {
+        let ran = world.run(&[command]);
+        assert_eq!(ran.code, 20, "{command}: {}", ran.stderr);
+        assert!(ran.stderr.contains("sandbox.json is a folder"), "{command}: {}", ran.stderr);
+    }
+    assert!(inside.exists());
+}
+
+#[test]
 fn what_a_kill_leaves_behind_is_cleared() {
     let world = World::sandbox();
     let up = world.run_ok(&["up", "--output", "json"]).summary();

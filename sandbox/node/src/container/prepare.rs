@@ -11,6 +11,7 @@ use tokio::time::Instant;
 use super::ContainerContext;
 use super::env::{self, ConfigError, Surroundings};
 use super::process::Launch;
+use crate::NODE_VARIABLE;
 use crate::address::HOST_IP;
 use crate::events::Severity;
 use crate::faults::Refusal;
@@ -230,6 +231,7 @@ async fn configure(container: &ContainerContext, image: Runnable) -> Result<Crea
             inside.filter(|inside| inside.is_dir()).unwrap_or_else(|| PathBuf::from(folder))
         }
     };
+    variables.insert(NODE_VARIABLE.to_owned(), container.cx.config.dir.to_string_lossy().into_owned());
     let env = variables.into_iter().map(|(name, value)| (name, OsString::from(value))).collect();
     Ok(Created { launch: Launch { argv, env, dir }, image: image.name, image_id: image.id })
 }
