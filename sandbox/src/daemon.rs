@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, anyhow, bail};
 use k8s_openapi::api::core::v1::Node;
+use kube::config::Kubeconfig;
 use kube::{Api, Client};
 use leash::Leash;
 use sandbox_apiserver::{ApiServer, Tls};
@@ -203,13 +204,13 @@ async fn keep(home: &Home, lock: &mut Lock, info: &Info, kubeconfig: &str, token
             // The user's kubectl may have chosen another namespace in it.
             && says(&home.kubeconfig(), &|text| {
                 let text = String::from_utf8_lossy(text);
-                text.contains(token) && text.contains(&info.api)
+                Kubeconfig::from_yaml(&text).is_ok() && text.contains(token) && text.contains(&info.api)
             });
-        let mended = lock.mend().context("writing the lock").and_then(|()| match is_intact {
+        let restored = lock.restore().context("writing the lock").and_then(|()| match is_intact {
             true => Ok(()),
             false => publish(home, info, kubeconfig),
         });
-        if let Err(error) = mended {
+        if let Err(error) = restored {
             tracing::warn!("the folder does not say what runs: {error:#}");
         } else if !is_intact {
             tracing::warn!(

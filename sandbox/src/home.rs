@@ -245,7 +245,7 @@ impl Lock {
     }
 
     /// Writes our pid into it again if it says anything else.
-    pub(crate) fn mend(&mut self) -> std::io::Result<()> {
+    pub(crate) fn restore(&mut self) -> std::io::Result<()> {
         let mut says = Vec::new();
         self.0.rewind()?;
         (&mut self.0).take(64).read_to_end(&mut says)?;

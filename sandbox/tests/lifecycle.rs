@@ -115,7 +115,7 @@ async fn a_deleted_lock_ends_it_and_leaves_the_next_ones_files_alone() {
     std::mem::swap(&mut sandbox.daemon, &mut next);
     let again = sandbox.running().await;
     assert_ne!(again.pid, info.pid);
-    tokio::time::sleep(Duration::from_secs(1)).await; // in which the first one could have spoilt it
+    // The first one, which has ended, has not taken them back.
     assert_eq!(sandbox::state(&sandbox.home).unwrap(), State::Running(again));
 }
 
@@ -130,8 +130,8 @@ async fn what_is_damaged_while_it_runs_is_written_again() {
             std::fs::write(dir.join(name), damage).unwrap();
         }
         sandbox.running().await;
-        let is_mended = || async { (std::fs::read(&info.kubeconfig).ok()? == kubeconfig).then_some(()) };
-        soon("the kubeconfig is back", is_mended).await;
+        let is_back = || async { (std::fs::read(&info.kubeconfig).ok()? == kubeconfig).then_some(()) };
+        soon("the kubeconfig is back", is_back).await;
     }
     for name in ["sandbox.json", "kubeconfig"] {
         std::fs::remove_file(dir.join(name)).unwrap();

@@ -2,10 +2,12 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU8, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, anyhow, bail};
+use futures::future::BoxFuture;
+use parking_lot::{Mutex, MutexGuard};
+use tokio::sync::SetOnce;
 use tokio_util::sync::CancellationToken;
 
 use crate::commands::Commands;
@@ -34,8 +36,17 @@ pub struct Cx {
     /// Ends what this process leaves behind if it is killed.
     pub leash: leash::Leash,
     stop: Stop,
+    liveness: SetOnce<Liveness>,
+    /// Why the cluster has gone.
+    gone: Mutex<Option<anyhow::Error>>,
     spans: Mutex<Vec<Span>>,
 }
+
+/// Says why the cluster that a run depends on has gone for good; nothing while it is there, or may come back.
+pub type Liveness = Box<dyn for<'c> Fn(&'c Cx) -> BoxFuture<'c, Option<anyhow::Error>> + Send + Sync>;
+
+/// How often to ask for it.
+const LIVENESS_EVERY: Duration = Duration::from_millis(500);
 
 /// How many runs keep their records.
 const RUNS_KEPT: usize = 100;
@@ -48,6 +59,7 @@ enum Reason {
     Failed = 1,
     Interrupted = 2,
     Timeout = 3,
+    Gone = 4,
 }
 
 struct Stop {
@@ -73,6 +85,8 @@ impl Cx {
             run_dir: None,
             leash,
             stop: Stop { token: CancellationToken::new(), reason: AtomicU8::new(Reason::None as u8) },
+            liveness: SetOnce::new(),
+            gone: Mutex::new(None),
             spans: Mutex::new(Vec::new()),
         })
     }
@@ -141,6 +155,29 @@ impl Cx {
         self.stop(Reason::Timeout);
     }
 
+    /// From here on the run depends on a cluster.
+    pub fn depend_on(&self, liveness: Liveness) {
+        // A second cluster in one run is the same one, found again.
+        let _ = self.liveness.set(liveness);
+    }
+
+    /// Watches over the cluster, once there is one; tells the run to stop when it has gone, and ends.
+    pub async fn watch_over(&self) {
+        self.liveness.wait().await;
+        while !self.has_gone().await {
+            tokio::time::sleep(LIVENESS_EVERY).await;
+        }
+    }
+
+    /// Whether the cluster has gone; the run is told to stop then.
+    pub async fn has_gone(&self) -> bool {
+        let Some(liveness) = self.liveness.get() else { return false };
+        let Some(why) = liveness(self).await else { return false };
+        self.gone.lock().get_or_insert(why);
+        self.stop(Reason::Gone);
+        true
+    }
+
     fn stop(&self, reason: Reason) {
         // The first reason is the cause.
         let _ = self.stop.reason.compare_exchange(
@@ -180,6 +217,7 @@ impl Cx {
                 ))
                 .exit(Exit::GateTimeout)
             }
+            r if r == Reason::Gone as u8 => Err(self.gone.lock().take().unwrap_or(error)),
             _ => Err(error),
         }
     }
@@ -194,7 +232,7 @@ impl Cx {
 
     /// The steps and gates so far.
     pub fn spans(&self) -> MutexGuard<'_, Vec<Span>> {
-        self.spans.lock().unwrap_or_else(PoisonError::into_inner)
+        self.spans.lock()
     }
 
     /// A path as a person in the workspace would write it.

@@ -12,7 +12,7 @@ use futures::future::join_all;
 use tokio::sync::SetOnce;
 
 use crate::cx::Cx;
-use crate::failure::is_echo;
+use crate::failure::{Cancelled, is_echo};
 use crate::output::{Event, Kind, Span, State};
 
 /// The result of a step or gate that has ended well.
@@ -266,7 +266,7 @@ async fn span<T>(
 ) -> Result<Done<T>> {
     let cx = branch.cx;
     if cx.is_stopped() {
-        return Err(crate::failure::Cancelled.into());
+        return Err(Cancelled.into());
     }
     let began = Instant::now();
     let start_seconds = (began - cx.began).as_secs_f64();
@@ -303,6 +303,8 @@ async fn span<T>(
     running.emit(state, detail);
     match result {
         Ok(Outcome::Did(value, _) | Outcome::Already(value, _) | Outcome::Bad(value, _)) => Ok(Done(value)),
+        // The cluster has gone under it: that is the cause, and the run has it.
+        Err(error) if !is_echo(&error) && cx.has_gone().await => Err(Cancelled.into()),
         Err(error) => or_stop(cx, Err(error)),
     }
 }

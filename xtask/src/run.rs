@@ -77,6 +77,7 @@ async fn run(shared: Shared, command: Command) -> Exit {
     };
     let signals = tokio::spawn(listen(Arc::clone(&cx)));
     let timer = tokio::spawn(limit(Arc::clone(&cx)));
+    let guard = tokio::spawn(watch_over(Arc::clone(&cx)));
     // What only reads has nothing to go on for when nobody reads it; what changes the cluster goes on to its end.
     let only_reads = cx.shared.dry_run || recorded(&command).is_none();
     let reader = tokio::spawn(read(Arc::clone(&cx), only_reads));
@@ -85,6 +86,7 @@ async fn run(shared: Shared, command: Command) -> Exit {
     let result = cx.verdict(result);
     signals.abort();
     timer.abort();
+    guard.abort();
     reader.abort();
     let exit = result.as_ref().map_or_else(exit_of, |_| Exit::Done);
     // That it was stopped for want of a reader is nothing to tell.
@@ -182,6 +184,10 @@ async fn read(cx: Arc<Cx>, only_reads: bool) {
         cx.output.reader_leaves().await;
         cx.stop_failed();
     }
+}
+
+async fn watch_over(cx: Arc<Cx>) {
+    cx.watch_over().await;
 }
 
 async fn limit(cx: Arc<Cx>) {

@@ -145,11 +145,34 @@ impl Kind {
     /// When there is none; exit code 10.
     pub async fn expect(&self, cx: &Cx) -> Result<Cluster> {
         match self.find(cx).await? {
-            Some(cluster) => Ok(cluster),
+            Some(cluster) => {
+                self.watch_over(cx);
+                Ok(cluster)
+            }
             None => Err(anyhow!("{}", self.absence(cx).await?))
                 .hint(format!("start it with `{}`", cx.commands.xtask("up")))
                 .exit(Exit::Preflight),
         }
+    }
+
+    /// From here on, the run ends when this cluster has gone for good.
+    pub fn watch_over(&self, cx: &Cx) {
+        let kind = self.clone();
+        cx.depend_on(Box::new(move |cx| {
+            let kind = kind.clone();
+            Box::pin(async move { kind.gone(cx).await })
+        }));
+    }
+
+    /// Why it has gone for good; nothing while it is there. An API server that only restarts has its process, or the
+    /// container that it lives in.
+    async fn gone(&self, cx: &Cx) -> Option<anyhow::Error> {
+        let why = match self {
+            Kind::Minikube(minikube) => minikube.gone(cx).await,
+            Kind::Sandbox(sandbox) => sandbox.gone(cx).await,
+        }?;
+        let again = format!("`{}` starts it again", cx.commands.xtask("up"));
+        Some(anyhow!("the cluster has gone: {why}").hint(again).exit(Exit::GateDoomed))
     }
 
     /// Why [`Self::find`] finds nothing, in a clause.
@@ -276,9 +299,24 @@ pub struct Problem {
     pub fix: String,
 }
 
+/// On this machine; a node that has been switched off does not refuse, it is silent.
+const CONNECTS_WITHIN: Duration = Duration::from_millis(500);
+
 /// How a request is tried again that the API server is too busy for (429, 503, 504): the first and the longest pause,
 /// and how often. Under a second in all: long enough for a stumble.
 const RETRY: (Duration, Duration, u32) = (Duration::from_millis(20), Duration::from_millis(320), 5);
+
+/// Whether something takes connections where a kubeconfig says that the API server is.
+async fn is_listening(kubeconfig: &std::path::Path) -> bool {
+    let server = || -> Option<(String, u16)> {
+        let config = Kubeconfig::read_from(kubeconfig).ok()?;
+        let server: http::Uri = config.clusters.first()?.cluster.as_ref()?.server.as_ref()?.parse().ok()?;
+        Some((server.host()?.trim_matches(['[', ']']).to_owned(), server.port_u16().unwrap_or(443)))
+    };
+    let Some((host, port)) = server() else { return false };
+    let connect = tokio::net::TcpStream::connect((host.as_str(), port));
+    tokio::time::timeout(CONNECTS_WITHIN, connect).await.is_ok_and(|connected| connected.is_ok())
+}
 
 /// A client that knows one context of one kubeconfig file and nothing of the user's own.
 ///

@@ -22,6 +22,8 @@ use crate::steps::image::{self, ImageRef, Linkage, Recipe};
 const START_DEADLINE: Duration = Duration::from_secs(20);
 /// How long it may take to end its pods and itself.
 const STOP_DEADLINE: Duration = Duration::from_secs(10);
+/// Longer than a daemon takes to see that a file of its folder was damaged, and to write it again.
+const WRITTEN_AGAIN: Duration = Duration::from_secs(1);
 
 /// A sandbox by its state folder.
 #[derive(Clone, Debug)]
@@ -72,6 +74,24 @@ impl Sandbox {
                 "the running sandbox was started by another build of this tool; `{down}`, then `{up}`, replaces it"
             )
         })
+    }
+
+    /// Why it has gone for good, in a clause.
+    pub(super) async fn gone(&self, cx: &Cx) -> Option<String> {
+        let look = || sandbox::state(&self.home()).ok();
+        // One that seems to start anew is ending, unless it only writes again what was damaged in its folder.
+        if look()? == State::Starting {
+            tokio::time::sleep(WRITTEN_AGAIN).await;
+        }
+        if let State::Running(_) = look()? {
+            return None;
+        }
+        let log = self.home().log();
+        Some(format!(
+            "the process of the sandbox `{}` has ended; its log is {}",
+            cx.shared.profile,
+            log.display()
+        ))
     }
 
     pub(super) async fn ensure_running(&self, cx: &Cx, step: &Running<'_>) -> Result<Outcome<Cluster>> {
@@ -152,7 +172,14 @@ impl Sandbox {
 
     pub(super) async fn find(&self) -> Result<Option<Cluster>> {
         let State::Running(info) = sandbox::state(&self.home())? else { return Ok(None) };
-        let client = super::client(&info.kubeconfig, &self.context).await?;
+        let client = match super::client(&info.kubeconfig, &self.context).await {
+            Ok(client) => client,
+            // Damaged, as it seems.
+            Err(_) => {
+                tokio::time::sleep(WRITTEN_AGAIN).await;
+                super::client(&info.kubeconfig, &self.context).await?
+            }
+        };
         Ok(Some(Cluster {
             kind: Kind::Sandbox(self.clone()),
             context: self.context.clone(),

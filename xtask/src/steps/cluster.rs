@@ -21,6 +21,7 @@ const TRY_EVERY: Duration = Duration::from_millis(250);
 pub async fn run(branch: &mut Branch<'_>, choice: &Choice) -> Result<Done<Cluster>> {
     let cx = branch.cx;
     let cluster = step(branch, "cluster", async |step| choice.kind.ensure_running(cx, step).await).await?;
+    choice.kind.watch_over(cx);
     let namespace = &cx.shared.namespace;
     // Side by side: an API server that does not answer is the gate's to tell, and one that does gets the namespace
     // whose service account the gate waits for.

@@ -196,6 +196,36 @@ fn route_and_smoke_do_not_wait_for_metrics() {
     assert_eq!(path, json!(["preflight", "cluster", "cluster", "metrics", "metrics", "autoscaler"]));
 }
 
+/// Nobody waits for a cluster whose process has ended, whatever is under way.
+#[test]
+fn a_cluster_that_has_gone_ends_a_gate_at_once() {
+    let world = up();
+    fault(
+        &world,
+        &json!({"fault": "api", "resources": ["pods"], "verbs": ["list"], "effect": {"answer": 503}}),
+    );
+    let mut child = world
+        .command(&["redeploy", "--output", "json"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("starting the tool");
+    let mut lines = BufReader::new(child.stdout.take().expect("stdout")).lines().map_while(Result::ok);
+    assert!(lines.any(|line| line.contains(r#""name":"rollout","state":"start""#)), "no gate began");
+    let info = std::fs::read_to_string(world.home().join("sandbox.json")).expect("sandbox.json");
+    let info: Value = serde_json::from_str(&info).expect("JSON");
+    let killed = std::process::Command::new("kill").args(["-9", &info["pid"].to_string()]).status();
+    assert!(killed.expect("kill").success());
+    let died = std::time::Instant::now();
+    let summary = lines.last().expect("a summary");
+    let code = child.wait().expect("waiting for the tool").code();
+    // Two seconds, and some for a busy machine.
+    assert!(died.elapsed() < Duration::from_secs(4), "{:?}", died.elapsed());
+    assert_eq!(code, Some(30), "{summary}");
+    assert!(summary.contains("the cluster has gone: the process of the sandbox"), "{summary}");
+    assert!(summary.contains("starts it again"), "{summary}");
+}
+
 #[test]
 fn a_lease_that_is_not_renewed_keeps_its_gate_closed() {
     let world = up();

@@ -1,6 +1,6 @@
 //! Every state that a minikube profile can be in: what `up`, `status` and `smoke` make of it.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::world::{Ran, World, eventually};
 
@@ -171,4 +171,32 @@ fn an_api_server_that_is_dead_while_minikube_lists_the_profile_as_well_is_the_ga
     let smoke = world.run(&["smoke"]);
     assert_eq!(smoke.code, 20, "{}", smoke.stderr);
     assert!(smoke.stderr.contains("refused"), "{}", smoke.stderr);
+}
+
+/// A step in the middle of a command is stopped like everything else.
+#[test]
+fn a_profile_that_is_stopped_or_deleted_under_a_run_ends_it_at_once() {
+    for (how, why) in [("stop", "is stopped"), ("delete", "there is no minikube profile")] {
+        let mut world = World::minikube();
+        let hold = world.scratch().join("hold");
+        std::fs::create_dir(&hold).expect("making the folder");
+        let fifo = hold.join("metrics-server");
+        assert!(std::process::Command::new("mkfifo").arg(&fifo).status().expect("running mkfifo").success());
+        world.set("STAND_IN_HOLD", hold.display());
+        let out = world.scratch().join("up.jsonl");
+        let mut up = world.start(&["up", "--output", "json"], &out);
+        eventually("an addon is being enabled", Duration::from_secs(60), || {
+            world.calls().iter().any(|(call, _)| call.contains("addons enable metrics-server"))
+        });
+        let ended = world.minikube_itself(&[how]);
+        assert_eq!(ended.code, 0, "{}", ended.stderr);
+        let gone = Instant::now();
+        let code = up.code();
+        let said = std::fs::read_to_string(&out).expect("what it said");
+        // Two seconds, and some for a busy machine.
+        assert!(gone.elapsed() < Duration::from_secs(5), "{:?}\n{said}", gone.elapsed());
+        assert_eq!(code, Some(30), "{said}");
+        let last = said.lines().last().expect("a summary");
+        assert!(last.contains("the cluster has gone: ") && last.contains(why), "{last}");
+    }
 }

@@ -1,10 +1,12 @@
 //! A profile as `minikube profile list` tells of it.
 
 use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use serde::Deserialize;
 
+use super::super::is_listening;
 use super::{DOCKER, Minikube, words};
 use crate::cx::Cx;
 use crate::proc;
@@ -56,6 +58,11 @@ struct Profiles {
 struct Damaged {
     name: String,
 }
+
+/// How long a node that is being stopped, or deleted, may outlive its API server until the API server counts as the
+/// only one that has ended; and how often to look meanwhile.
+const STOPS_WITHIN: Duration = Duration::from_secs(1);
+const LOOK_EVERY: Duration = Duration::from_millis(100);
 
 /// One node's part of `minikube status -o json`.
 #[derive(Debug, Deserialize)]
@@ -144,17 +151,40 @@ impl Minikube {
         })
     }
 
+    /// Why it has gone for good, in a clause. minikube is asked only while nothing listens at the API's address.
+    pub(in crate::clusters) async fn gone(&self, cx: &Cx) -> Option<String> {
+        let until = Instant::now() + STOPS_WITHIN;
+        while !is_listening(&self.kubeconfig()).await {
+            // What can't be asked has not gone.
+            let is_gone = match self.look(cx).await.ok()? {
+                Found::Missing | Found::Damaged => true,
+                Found::There(_) => self.node(cx).await.ok()?.is_none_or(|node| node.host != "Running"),
+            };
+            if is_gone {
+                return self.absence(cx).await.ok();
+            }
+            if Instant::now() > until {
+                break;
+            }
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+        None
+    }
+
     /// Which parts of the node run, as `minikube status` tells it; its exit code only sums that up.
     async fn parts(&self, cx: &Cx) -> Result<String> {
+        Ok(match self.node(cx).await? {
+            Some(NodeStatus { host, kubelet, api_server }) => {
+                format!("its host is {host}, its kubelet {kubelet}, its API server {api_server}")
+            }
+            None => "its node is gone".to_owned(),
+        })
+    }
+
+    async fn node(&self, cx: &Cx) -> Result<Option<NodeStatus>> {
         let command = self.command(&["status", "--output=json"])?;
         let shown = command.to_string();
         let answer = proc::ask(cx, command).await?;
-        match serde_json::from_str::<Option<NodeStatus>>(answer.stdout.trim()) {
-            Ok(Some(NodeStatus { host, kubelet, api_server })) => {
-                Ok(format!("its host is {host}, its kubelet {kubelet}, its API server {api_server}"))
-            }
-            Ok(None) => Ok("its node is gone".to_owned()),
-            Err(_) => Err(words::refusal(&shown, &answer)),
-        }
+        serde_json::from_str(answer.stdout.trim()).map_err(|_| words::refusal(&shown, &answer))
     }
 }
