@@ -143,7 +143,14 @@ pub fn is_echo(error: &anyhow::Error) -> bool {
 /// The error as one paragraph: what we were doing, on what, why it failed.
 pub fn paragraph(error: &anyhow::Error) -> String {
     let mut text = String::new();
-    for cause in error.chain().map(ToString::to_string) {
+    for cause in error.chain() {
+        // A refusal by the API repeats itself in its source, and shows what it is made of.
+        if let Some(kube::Error::Api(status)) = innermost(cause) {
+            let separator = if text.is_empty() { "" } else { ": " };
+            text.push_str(&format!("{separator}{}", status.message.trim_end()));
+            break;
+        }
+        let cause = cause.to_string();
         // Libraries like to repeat their source in their own text.
         if text.ends_with(&cause) {
             continue;
@@ -154,6 +161,14 @@ pub fn paragraph(error: &anyhow::Error) -> String {
         text.push_str(cause.trim_end());
     }
     text
+}
+
+/// What lies under the layers.
+fn innermost<'e>(cause: &'e (dyn StdError + 'static)) -> Option<&'e kube::Error> {
+    match cause.downcast_ref::<Layer>() {
+        Some(layer) => innermost(layer.inner.chain().next()?),
+        None => cause.downcast_ref(),
+    }
 }
 
 #[cfg(test)]

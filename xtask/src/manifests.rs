@@ -9,6 +9,7 @@ use anyhow::{Result, anyhow};
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
 use k8s_openapi::api::networking::v1::Ingress;
+use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use serde_path_to_error::Segment;
@@ -21,10 +22,33 @@ mod render;
 mod yaml;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 /// The image's name, without the tag, as the manifests write it.
 pub const REPOSITORY: &str = "simple-model-api";
+
+/// What the readiness gates ask the app for by its entry.
+pub const HEALTH: &str = "/health";
+
+/// What in the Ingress keeps [`HEALTH`] from the app.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Hidden {
+    /// The path or annotation, with its place.
+    pub why: String,
+    /// What to write instead.
+    pub cure: String,
+    /// Whether it surely does; a rewrite by a pattern only may.
+    pub is_certain: bool,
+}
+
+/// The port of the app's Service that the Ingress leads to.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TargetPort {
+    /// Number or name of the pods' port.
+    pub port: IntOrString,
+    /// Where it is written.
+    pub place: String,
+}
 
 /// All objects of the folder, in the order of file names, and which of them are the app.
 #[derive(Clone, Debug)]
@@ -43,6 +67,8 @@ pub struct Manifests {
     selector: String,
     /// The host of the Ingress's rule for the app.
     host: String,
+    hidden: Option<Hidden>,
+    target_port: TargetPort,
 }
 
 /// One object, and where it is written.
@@ -99,9 +125,12 @@ impl Object {
                     other => format!("/{}", yaml::escape(&other.to_string())),
                 })
                 .collect();
-            anyhow!("{}: {}: {field}: {}", self.place_of(&pointer), self.title(), error.inner()).hint(
-                format!("`kubectl explain {}` lists the fields and their types", self.kind.to_lowercase()),
-            )
+            let explain =
+                format!("`kubectl explain {}` lists the fields and their types", self.kind.to_lowercase());
+            let reason = error.inner().to_string().replace("expected i32", "expected a whole number");
+            let cure = self.value.pointer(&pointer).and_then(|value| requoted(value, &reason));
+            anyhow!("{}: {}: {field}: {reason}", self.place_of(&pointer), self.title())
+                .hint(cure.unwrap_or(explain))
         })
     }
 }
@@ -110,6 +139,16 @@ impl Manifests {
     /// The Host header that the Ingress routes by.
     pub fn host(&self) -> &str {
         &self.host
+    }
+
+    /// What keeps the app's health from being asked by the entry, where something does.
+    pub fn hidden(&self) -> Option<&Hidden> {
+        self.hidden.as_ref()
+    }
+
+    /// The port of the pods that the Service's port for the Ingress leads to.
+    pub fn target_port(&self) -> &TargetPort {
+        &self.target_port
     }
 
     /// Name of the Deployment.
@@ -169,8 +208,8 @@ fn read_all(folder: &Path, namespace: &str) -> Result<Manifests> {
     }
     let app = app::find(folder, &objects)?;
     warnings.extend(render::warnings(&objects));
-    let app::App { deployment, ingress, autoscaler, selector, host } = app;
-    Ok(Manifests { deployment, ingress, autoscaler, selector, host, objects, warnings })
+    let app::App { deployment, ingress, autoscaler, selector, host, hidden, target_port } = app;
+    Ok(Manifests { deployment, ingress, autoscaler, selector, host, hidden, target_port, objects, warnings })
 }
 
 /// Kinds that no namespace holds; kubectl passes over a namespace that their manifests name.
@@ -204,6 +243,20 @@ fn check_namespace(object: &Object, chosen: &str) -> Result<()> {
     let place = object.place_of("/metadata/namespace");
     Err(anyhow!("{place}: {} belongs to namespace {own}, but the chosen one is {chosen}", object.title()))
         .hint(format!("take `namespace: {own}` out of the manifest, or choose it with --namespace {own}"))
+}
+
+/// How a value of the wrong type would be of the right one, where the quotes are what is wrong with it.
+pub fn requoted(value: &Value, reason: &str) -> Option<String> {
+    let wants = |words: [&str; 2]| words.iter().any(|word| reason.contains(word));
+    match value {
+        Value::String(text) if wants(["a whole number", "numeric"]) => {
+            text.parse::<i64>().is_ok().then(|| format!("write it without quotes: {text}"))
+        }
+        Value::Number(_) | Value::Bool(_) if wants(["a string", "expected string"]) => {
+            Some(format!("quote it: \"{value}\""))
+        }
+        _ => None,
+    }
 }
 
 /// Objects as a sentence names them.

@@ -19,6 +19,14 @@ use crate::output::{Event, Kind, Span, State};
 #[derive(Debug)]
 pub struct Done<T>(T);
 
+#[cfg(test)]
+impl<T> Done<T> {
+    /// As if a step had ended with it.
+    pub(crate) fn with(value: T) -> Done<T> {
+        Done(value)
+    }
+}
+
 impl<T> Deref for Done<T> {
     type Target = T;
     fn deref(&self) -> &T {

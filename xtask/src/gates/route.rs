@@ -14,6 +14,7 @@ use kube::{Api, Client};
 
 use super::condition::one_line;
 use super::{Gate, Site, Standing, Verdict, evidence, watch};
+use crate::manifests::{HEALTH, Hidden, Manifests};
 use crate::pipeline::{Branch, Done};
 
 /// The gate.
@@ -25,12 +26,12 @@ pub const GATE: Gate = Gate {
     standing: Some(Standing {
         look: |site| {
             let Site { cluster, manifests, namespace } = site;
-            Box::pin(look(&cluster.client, namespace, &cluster.entry, manifests.host()))
+            Box::pin(look(&cluster.client, namespace, &cluster.entry, manifests))
         },
         wait: |branch, site| {
             Box::pin(async move {
                 let Site { cluster, manifests, namespace } = site;
-                wait(branch, &cluster.entry, manifests.host(), &cluster.client, namespace).await.map(drop)
+                wait(branch, &cluster.entry, manifests, &cluster.client, namespace).await.map(drop)
             })
         },
     }),
@@ -40,21 +41,22 @@ pub const GOOD_ANSWERS: u32 = 5;
 const AFTER_GOOD: Duration = Duration::from_millis(20);
 const AFTER_BAD: Duration = Duration::from_millis(100);
 const PATIENCE: Duration = Duration::from_secs(3);
-const PATH: &str = "/health";
+const PATH: &str = HEALTH;
 
-/// Waits for good answers from `entry`, a base URL, to requests for `host`.
+/// Waits for good answers from `entry`, a base URL, to requests for the app's host.
 ///
 /// # Errors
 /// As [`super::wait`]; an entry that is no URL.
 pub async fn wait(
     branch: &mut Branch<'_>,
     entry: &str,
-    host: &str,
+    manifests: &Manifests,
     client: &Client,
     namespace: &str,
 ) -> Result<Done<()>> {
     let cx = branch.cx;
-    let probe = Probe::new(entry, host)?;
+    let host = manifests.host();
+    let probe = Probe { hidden: manifests.hidden().cloned(), ..Probe::new(entry, host)? };
     let url = &probe.url;
     let further = format!(
         "curl -i -H 'Host: {host}' {url}; {}",
@@ -74,13 +76,14 @@ pub async fn wait(
 ///
 /// # Errors
 /// An entry that is no URL.
-pub async fn look(client: &Client, namespace: &str, entry: &str, host: &str) -> Result<Verdict> {
-    let probe = Probe::new(entry, host)?;
+pub async fn look(client: &Client, namespace: &str, entry: &str, manifests: &Manifests) -> Result<Verdict> {
+    let host = manifests.host();
+    let probe = Probe { hidden: manifests.hidden().cloned(), ..Probe::new(entry, host)? };
     let mut streak = Streak::default();
     loop {
         let answer = probe.ask().await;
         streak.take(&answer);
-        match judge(&streak, &probe.host) {
+        match probe.judge(&streak) {
             Verdict::Closed(_) if streak.bad.is_none() => tokio::time::sleep(AFTER_GOOD).await,
             Verdict::Closed(line) => {
                 return Ok(Verdict::Closed(format!("{line}; {}", around(client, namespace, host).await)));
@@ -101,6 +104,8 @@ pub(super) struct Probe {
     http: reqwest::Client,
     url: reqwest::Url,
     host: String,
+    /// What in the manifests keeps the path from the app.
+    hidden: Option<Hidden>,
 }
 
 impl Probe {
@@ -114,7 +119,19 @@ impl Probe {
             .timeout(PATIENCE)
             .build()
             .context("making an HTTP client")?;
-        Ok(Probe { http, url, host: host.to_owned() })
+        Ok(Probe { http, url, host: host.to_owned(), hidden: None })
+    }
+
+    /// What the answers so far say, with what the manifests say to them.
+    fn judge(&self, streak: &Streak) -> Verdict {
+        match (judge(streak, &self.host), &self.hidden) {
+            (Verdict::Closed(line), Some(hidden)) if streak.not_found => {
+                let line = format!("{line}; {}", hidden.why);
+                let cure = format!("the readiness gates ask for {PATH} by the entry: {}", hidden.cure);
+                if hidden.is_certain { Verdict::Doomed(line, cure.into()) } else { Verdict::Closed(line) }
+            }
+            (verdict, _) => verdict,
+        }
     }
 
     async fn ask(&self) -> Answer {
@@ -156,13 +173,18 @@ pub(super) enum Answer {
 pub(super) struct Streak {
     pub(super) good: u32,
     pub(super) bad: Option<String>,
+    /// The last was a 404.
+    pub(super) not_found: bool,
 }
 
 impl Streak {
     pub(super) fn take(&mut self, answer: &Answer) {
         *self = match explain(answer) {
-            None => Streak { good: self.good + 1, bad: None },
-            Some(bad) => Streak { good: 0, bad: Some(bad) },
+            None => Streak { good: self.good + 1, bad: None, not_found: false },
+            Some(bad) => {
+                let not_found = matches!(answer, Answer::Http { status: 404, .. });
+                Streak { good: 0, bad: Some(bad), not_found }
+            }
         };
     }
 }
@@ -229,7 +251,7 @@ pub(super) fn verdicts<'w>(
             state.streak.take(&probe.ask().await);
             state.was_bad |= state.streak.bad.is_some();
             state.pause = if state.streak.bad.is_some() { AFTER_BAD } else { AFTER_GOOD };
-            let verdict = judge(&state.streak, &probe.host);
+            let verdict = probe.judge(&state.streak);
             // A route that is good from the first answer was open already, and needs no line before the last.
             if state.was_bad || !matches!(verdict, Verdict::Closed(_)) {
                 break verdict;

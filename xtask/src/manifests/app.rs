@@ -7,18 +7,21 @@ use std::path::Path;
 use anyhow::{Result, anyhow};
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
-use k8s_openapi::api::core::v1::Service;
+use k8s_openapi::api::core::v1::{Service, ServicePort};
 use k8s_openapi::api::networking::v1::{Ingress, IngressBackend};
+use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use kube::core::Selector;
 use serde::de::DeserializeOwned;
 
-use super::{Object, REPOSITORY, listed};
+use super::{HEALTH, Hidden, Object, REPOSITORY, TargetPort, listed};
 use crate::failure::Attach as _;
 
 /// A second Ingress that ingress-nginx sends a share of the first one's requests by.
 const CANARY: &str = "nginx.ingress.kubernetes.io/canary";
-/// What the readiness gates ask for by the entry.
-const HEALTH: &str = "/health";
+/// Makes a path a regular expression.
+const USE_REGEX: &str = "nginx.ingress.kubernetes.io/use-regex";
+/// What a request's path becomes on its way; paths are regular expressions then.
+const REWRITE: &str = "nginx.ingress.kubernetes.io/rewrite-target";
 
 /// The objects that are the app.
 pub(super) struct App {
@@ -27,6 +30,8 @@ pub(super) struct App {
     pub(super) autoscaler: Option<HorizontalPodAutoscaler>,
     pub(super) selector: String,
     pub(super) host: String,
+    pub(super) hidden: Option<Hidden>,
+    pub(super) target_port: TargetPort,
 }
 
 /// An object with its type.
@@ -49,15 +54,17 @@ pub(super) fn find(folder: &Path, objects: &[Object]) -> Result<App> {
     let ingresses = all::<Ingress>(objects, "networking.k8s.io", "Ingress")?;
     let deployment = deployment(folder, objects, &services, &ingresses)?;
     let routes = routes(folder, &deployment, &services, &ingresses)?;
-    let Route { ingress, host, .. } = one_entry(&routes)?;
+    let entry = one_entry(&routes)?;
     let selector = selector(&deployment)?;
     let autoscaler = autoscaler(objects, &deployment)?;
     Ok(App {
         deployment: deployment.value,
-        ingress: ingress.value.clone(),
+        ingress: entry.ingress.value.clone(),
         autoscaler,
         selector,
-        host: host.clone(),
+        host: entry.host(),
+        hidden: entry.hidden(),
+        target_port: entry.target_port()?,
     })
 }
 
@@ -145,33 +152,57 @@ fn selecting<'s>(deployment: &Deployment, services: &'s [Typed<'s, Service>]) ->
     services.iter().filter(selects).collect()
 }
 
-/// A way from outside to the app.
+/// A path of an Ingress that leads to the app.
 struct Route<'r> {
     ingress: &'r Typed<'r, Ingress>,
-    host: String,
-    takes_health: bool,
+    service: &'r Typed<'r, Service>,
+    backend: Backend<'r>,
 }
 
-/// The backends of an Ingress: host, path and its type, Service.
-fn backends(ingress: &Ingress) -> Vec<(Option<&str>, &str, &str, &IngressBackend)> {
+/// A backend of an Ingress, and what is sent to it.
+struct Backend<'i> {
+    host: Option<&'i str>,
+    path: &'i str,
+    path_type: &'i str,
+    /// Where the path is written.
+    pointer: String,
+    backend: &'i IngressBackend,
+}
+
+fn backends(ingress: &Ingress) -> Vec<Backend<'_>> {
     let Some(spec) = &ingress.spec else { return Vec::new() };
     let mut backends = Vec::new();
-    for rule in spec.rules.iter().flatten() {
-        for path in rule.http.iter().flat_map(|http| &http.paths) {
-            let written = path.path.as_deref().unwrap_or("/");
-            backends.push((rule.host.as_deref(), written, path.path_type.as_str(), &path.backend));
+    for (index, rule) in spec.rules.iter().flatten().enumerate() {
+        for (at, path) in rule.http.iter().flat_map(|http| &http.paths).enumerate() {
+            backends.push(Backend {
+                host: rule.host.as_deref(),
+                path: path.path.as_deref().unwrap_or("/"),
+                path_type: path.path_type.as_str(),
+                pointer: format!("/spec/rules/{index}/http/paths/{at}/path"),
+                backend: &path.backend,
+            });
         }
     }
-    backends.extend(spec.default_backend.as_ref().map(|backend| (None, "/", "Prefix", backend)));
+    backends.extend(spec.default_backend.as_ref().map(|backend| Backend {
+        host: None,
+        path: "/",
+        path_type: "Prefix",
+        pointer: "/spec/defaultBackend".to_owned(),
+        backend,
+    }));
     backends
 }
 
 fn leads(ingress: &Ingress, service: &Typed<'_, Service>) -> bool {
-    backends(ingress).iter().any(|(.., backend)| names(backend, service))
+    backends(ingress).iter().any(|to| names(to.backend, service))
 }
 
 fn names(backend: &IngressBackend, service: &Typed<'_, Service>) -> bool {
     backend.service.as_ref().is_some_and(|backend| backend.name == service.object.name)
+}
+
+fn annotation<'i>(ingress: &'i Ingress, name: &str) -> Option<&'i str> {
+    ingress.metadata.annotations.as_ref()?.get(name).map(String::as_str)
 }
 
 /// Every way to the app.
@@ -188,16 +219,10 @@ fn routes<'r>(
             .hint("a Service's `spec.selector` must hold labels of the Deployment's `spec.template.metadata.labels` alone");
     }
     let mut routes = Vec::new();
-    for ingress in ingresses {
-        let annotations = ingress.value.metadata.annotations.as_ref();
-        if annotations.is_some_and(|all| all.get(CANARY).is_some_and(|value| value == "true")) {
-            continue;
-        }
-        for (host, path, path_type, backend) in backends(&ingress.value) {
-            if services.iter().any(|service| names(backend, service)) {
-                let takes_health = covers(path, path_type, HEALTH);
-                routes.push(Route { ingress, host: concrete(host), takes_health });
-            }
+    for ingress in ingresses.iter().filter(|ingress| annotation(&ingress.value, CANARY) != Some("true")) {
+        for backend in backends(&ingress.value) {
+            let service = services.iter().find(|service| names(backend.backend, service));
+            routes.extend(service.map(|service| Route { ingress, service, backend }));
         }
     }
     if routes.is_empty() {
@@ -214,36 +239,106 @@ fn routes<'r>(
     Ok(routes)
 }
 
-/// A host that can be asked for: any name does for a wildcard.
-fn concrete(host: Option<&str>) -> String {
-    match host {
-        Some(host) => host.strip_prefix('*').map_or_else(|| host.to_owned(), |rest| format!("app{rest}")),
-        None => "localhost".to_owned(),
+impl Route<'_> {
+    /// The host to ask for; any name does for a wildcard.
+    fn host(&self) -> String {
+        match self.backend.host {
+            Some(host) => host.strip_prefix('*').map_or_else(|| host.to_owned(), |rest| format!("app{rest}")),
+            None => "localhost".to_owned(),
+        }
     }
-}
 
-/// Whether a path of an Ingress takes a request's path.
-fn covers(path: &str, path_type: &str, request: &str) -> bool {
-    if path_type == "Exact" {
-        return path == request;
+    /// Whether the path takes a request for the app's health, or may: a pattern is not looked into.
+    fn takes_health(&self) -> bool {
+        let Backend { path, path_type, .. } = self.backend;
+        if path_type == "Exact" {
+            return path == HEALTH;
+        }
+        if annotation(&self.ingress.value, USE_REGEX) == Some("true") || self.rewrite().is_some() {
+            let literal = path.find(|c: char| "([.*+?|^$\\{".contains(c)).map_or(path, |at| &path[..at]);
+            return HEALTH.starts_with(literal);
+        }
+        let path = path.trim_end_matches('/');
+        HEALTH.strip_prefix(path).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
     }
-    let path = path.trim_end_matches('/');
-    request.strip_prefix(path).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+
+    fn rewrite(&self) -> Option<&str> {
+        annotation(&self.ingress.value, REWRITE)
+    }
+
+    /// What keeps the app's health from being asked.
+    fn hidden(&self) -> Option<Hidden> {
+        let Route { ingress, service, backend } = self;
+        let (object, service) = (ingress.object, service.object.title());
+        if !self.takes_health() {
+            let place = object.place_of(&backend.pointer);
+            return Some(Hidden {
+                why: format!(
+                    "{} does not lead {HEALTH} to {service}: its path is `{}` ({place})",
+                    object.title(),
+                    backend.path
+                ),
+                cure: format!("give {} a path `/` or `{HEALTH}` for {service}", object.title()),
+                is_certain: true,
+            });
+        }
+        let rewrite = self.rewrite().filter(|target| *target != HEALTH)?;
+        let place = object.place_of(&format!("/metadata/annotations/{}", REWRITE.replace('/', "~1")));
+        Some(Hidden {
+            why: format!(
+                "the rewrite-target of {} may turn {HEALTH} into something else: `{rewrite}` ({place})",
+                object.title()
+            ),
+            cure: format!("let {HEALTH} reach {service} as it is"),
+            is_certain: !rewrite.contains('$'),
+        })
+    }
+
+    /// The pods' port behind the Service's port that the Ingress names.
+    fn target_port(&self) -> Result<TargetPort> {
+        let Route { ingress, service, backend } = self;
+        let named = backend.backend.service.as_ref().and_then(|service| service.port.as_ref());
+        let ports = service.value.spec.iter().flat_map(|spec| spec.ports.iter().flatten());
+        let is_meant = |port: &ServicePort| match named {
+            Some(named) => named.number == Some(port.port) || named.name.is_some() && named.name == port.name,
+            None => false,
+        };
+        let Some((index, port)) = ports.enumerate().find(|(_, port)| is_meant(port)) else {
+            let named = named.map_or_else(
+                || "no port".to_owned(),
+                |named| match &named.name {
+                    Some(name) => format!("the port `{name}`"),
+                    None => format!("the port {}", named.number.unwrap_or_default()),
+                },
+            );
+            let pointer = backend.pointer.replace("/path", "/backend/service/port");
+            let place = ingress.object.place_of(&pointer);
+            return Err(anyhow!(
+                "{place}: {} names {named}, which {} has not",
+                ingress.object.title(),
+                service.object.title()
+            ))
+            .hint(format!("its ports are in {}", service.object.place_of("/spec/ports")));
+        };
+        let place = service.object.place_of(&format!("/spec/ports/{index}/targetPort"));
+        Ok(TargetPort { port: port.target_port.clone().unwrap_or(IntOrString::Int(port.port)), place })
+    }
 }
 
 /// The Ingress and host by which the app is asked.
 fn one_entry<'a, 'r>(routes: &'a [Route<'r>]) -> Result<&'a Route<'r>> {
-    let mut candidates: Vec<&Route<'_>> = routes.iter().filter(|route| route.takes_health).collect();
+    let mut candidates: Vec<&Route<'_>> = routes.iter().filter(|route| route.takes_health()).collect();
     if candidates.is_empty() {
         candidates = routes.iter().collect();
     }
     let first = candidates[0];
-    let mut others = candidates.iter().filter(|route| {
-        route.host != first.host && !std::ptr::eq(route.ingress.object, first.ingress.object)
-    });
-    if let Some(other) = others.next() {
+    let is_other = |route: &&&Route<'_>| {
+        route.host() != first.host() && !std::ptr::eq(route.ingress.object, first.ingress.object)
+    };
+    if let Some(other) = candidates.iter().find(is_other) {
         let each = [first, other].map(|route| {
-            format!("{} for {} ({})", route.ingress.object.title(), route.host, route.ingress.object.place())
+            let object = route.ingress.object;
+            format!("{} for {} ({})", object.title(), route.host(), object.place())
         });
         return Err(anyhow!("more than one Ingress leads to the app: {}", each.join(", ")))
             .hint("put their rules into one Ingress, of which the first rule is the app's entry; a canary is marked by its annotation");

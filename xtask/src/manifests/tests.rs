@@ -5,10 +5,10 @@ use super::*;
 use crate::failure::paragraph;
 
 /// A copy of the shipped manifests that may be changed.
-struct Folder(tempfile::TempDir);
+pub(crate) struct Folder(tempfile::TempDir);
 
 impl Folder {
-    fn shipped() -> Folder {
+    pub(crate) fn shipped() -> Folder {
         let folder = Folder(tempfile::tempdir().expect("a folder"));
         std::fs::create_dir(folder.path()).expect("a folder");
         let shipped = Path::new(env!("CARGO_MANIFEST_DIR")).join("../kubernetes");
@@ -19,26 +19,37 @@ impl Folder {
         folder
     }
 
-    fn path(&self) -> PathBuf {
+    pub(crate) fn path(&self) -> PathBuf {
         self.0.path().join("kubernetes")
     }
 
-    fn write(&self, name: &str, text: &str) -> &Folder {
+    /// Applies an edit of `tests/cases` as git does.
+    pub(crate) fn patch(&self, case: &str) -> &Folder {
+        let cases = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/cases");
+        let mut git = std::process::Command::new("git");
+        // No repository around the folder shall say which files are its.
+        git.current_dir(self.0.path()).env("GIT_CEILING_DIRECTORIES", self.0.path());
+        let ran = git.arg("apply").arg(cases.join(case).with_extension("patch")).output().expect("git");
+        assert!(ran.status.success(), "{case}: {}", String::from_utf8_lossy(&ran.stderr));
+        self
+    }
+
+    pub(crate) fn write(&self, name: &str, text: &str) -> &Folder {
         std::fs::write(self.path().join(name), text).expect("writing");
         self
     }
 
-    fn replace(&self, name: &str, from: &str, to: &str) -> &Folder {
+    pub(crate) fn replace(&self, name: &str, from: &str, to: &str) -> &Folder {
         let text = std::fs::read_to_string(self.path().join(name)).expect("reading");
         assert!(text.contains(from), "{name} has no {from}");
         self.write(name, &text.replacen(from, to, 1))
     }
 
-    fn read(&self) -> Manifests {
+    pub(crate) fn read(&self) -> Manifests {
         read(&self.path(), "default").unwrap_or_else(|error| panic!("{}", paragraph(&error)))
     }
 
-    fn refusal(&self) -> String {
+    pub(crate) fn refusal(&self) -> String {
         paragraph(&read(&self.path(), "default").expect_err("a refusal"))
     }
 
@@ -220,7 +231,7 @@ fn a_wrong_type_is_named_with_its_field_and_line() {
     folder.replace("20-service.yaml", "port: 8000", "port: \"8000\"");
     assert_eq!(
         folder.refusal(),
-        "kubernetes/20-service.yaml:13: service/simple-model-api-service: spec.ports[0].port: invalid type: string \"8000\", expected i32"
+        "kubernetes/20-service.yaml:13: service/simple-model-api-service: spec.ports[0].port: invalid type: string \"8000\", expected a whole number"
     );
 }
 
@@ -400,5 +411,74 @@ fn rendering_takes_whatever_shape_an_object_has() {
     assert_eq!(
         folder.write("80-odd.yaml", &text).read().rendered("default", "simple-model-api:abc").len(),
         7 + 18
+    );
+}
+
+#[test]
+fn what_hides_the_apps_health_is_named_with_its_line() {
+    let hidden = |folder: &Folder| {
+        folder.read().hidden().map(|hidden| (format!("{}; {}", hidden.why, hidden.cure), hidden.is_certain))
+    };
+    assert_eq!(hidden(&Folder::shipped()), None);
+    let ingress = "ingress/simple-model-api-ingress";
+    let service = "service/simple-model-api-service";
+    let says = |words: String, is_certain| Some((words, is_certain));
+    let other_path = |path: &str| {
+        let why = format!("{ingress} does not lead /health to {service}: its path is `{path}`");
+        let cure = format!("give {ingress} a path `/` or `/health` for {service}");
+        says(format!("{why} (kubernetes/70-ingress.yaml:23); {cure}"), true)
+    };
+    assert_eq!(hidden(Folder::shipped().patch("prefix")), other_path("/predict"));
+    let rewrite = Folder::shipped();
+    rewrite.patch("rewrite");
+    let (why, is_certain) = hidden(&rewrite).expect("a path that is not /health");
+    assert!(
+        why.contains("its path is `/model(/|$)(.*)` (kubernetes/70-ingress.yaml:25)") && is_certain,
+        "{why}"
+    );
+    assert_eq!(rewrite.read().host(), "simple-model-api.local");
+
+    let path = "          - path: /\n            pathType: Prefix\n";
+    for (wanted, is_hidden) in [
+        ("path: /health\n            pathType: Exact\n", false),
+        ("path: /health\n            pathType: Prefix\n", false),
+        ("path: /healthy\n            pathType: Prefix\n", true),
+        ("path: /\n            pathType: Exact\n", true),
+    ] {
+        let folder = Folder::shipped();
+        folder.replace("70-ingress.yaml", path, &format!("          - {wanted}"));
+        assert_eq!(hidden(&folder).is_some(), is_hidden, "{wanted}");
+    }
+    // A rewrite to a part of the path may be the very same path, and is only a suspicion.
+    for (target, is_certain) in [("/$1", false), ("/elsewhere", true)] {
+        let folder = Folder::shipped();
+        let annotation =
+            format!("  annotations:\n    nginx.ingress.kubernetes.io/rewrite-target: {target}\n");
+        folder.replace("70-ingress.yaml", "  annotations:\n", &annotation);
+        let (why, certain) = hidden(&folder).expect("a rewrite");
+        assert!(why.contains(&format!("`{target}` (kubernetes/70-ingress.yaml:9)")), "{why}");
+        assert_eq!(certain, is_certain, "{target}");
+    }
+}
+
+#[test]
+fn the_pods_port_is_that_of_the_services_port_which_the_ingress_names() {
+    let port = |folder: &Folder| folder.read().target_port().clone();
+    let named = port(Folder::shipped().patch("port9000"));
+    assert_eq!(
+        (named.port, named.place.as_str()),
+        (IntOrString::String("http".into()), "kubernetes/20-service.yaml:15")
+    );
+    let folder = Folder::shipped();
+    folder.replace("20-service.yaml", "targetPort: http", "targetPort: 9000");
+    assert_eq!(port(&folder).port, IntOrString::Int(9000));
+    // Without one it is the Service's own port.
+    folder.replace("20-service.yaml", "      targetPort: 9000\n", "");
+    assert_eq!(port(&folder).port, IntOrString::Int(8000));
+    folder.replace("70-ingress.yaml", "                  name: http\n", "                  name: grpc\n");
+    let refusal = folder.refusal();
+    assert!(
+        refusal.contains("names the port `grpc`, which service/simple-model-api-service has not"),
+        "{refusal}"
     );
 }

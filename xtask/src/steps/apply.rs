@@ -1,10 +1,13 @@
 //! Server-side apply of `kubernetes/`, every object or none of them begun.
 
 use anyhow::{Context as _, Result, anyhow};
+use http_body_util::BodyExt as _;
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::PodTemplateSpec;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{FieldsV1, ManagedFieldsEntry};
 use kube::api::{ApiResource, DynamicObject, GroupVersionKind, Patch, PatchParams, ValidationDirective};
+use kube::client::Body;
+use kube::core::{Request, Status};
 use kube::{Api, Client, ResourceExt as _};
 use serde_json::Value;
 
@@ -12,8 +15,16 @@ use crate::clusters::Cluster;
 use crate::cx::Cx;
 use crate::failure::Attach as _;
 use crate::manifests::{Manifests, Object};
-use crate::pipeline::{Branch, Done, Outcome, step};
+use crate::pipeline::{Branch, Done, Outcome, Running, step};
 use crate::steps::image::ImageRef;
+
+mod fields;
+mod refusal;
+
+#[cfg(test)]
+mod tests;
+
+use refusal::refusal;
 
 /// The field manager of everything that this tool applies.
 pub const FIELD_MANAGER: &str = "xtask";
@@ -46,7 +57,7 @@ pub async fn run(
         }
         let mut said = Vec::new();
         for (object, resource) in &targets {
-            let change = cx.unless_stopped(apply(cx, &cluster.client, object, resource)).await?;
+            let change = cx.unless_stopped(apply(cx, step, &cluster.client, object, resource)).await?;
             if change != Change::Unchanged {
                 cx.output.trace(&format!("  {} {}", object.title(), change.word()));
                 step.at(format!("{} {}", object.title(), change.word()));
@@ -130,7 +141,54 @@ pub fn api(cx: &Cx, client: &Client, (resource, namespaced): &(ApiResource, bool
     }
 }
 
-async fn apply(cx: &Cx, client: &Client, object: &Object, resource: &(ApiResource, bool)) -> Result<Change> {
+/// Sends a request, and hears what the API server or a webhook warns about: that is in the answer's headers alone. The
+/// inner error is its refusal.
+async fn send(
+    client: &Client,
+    request: http::Request<Vec<u8>>,
+) -> Result<std::result::Result<(DynamicObject, Vec<String>), Status>> {
+    let answer = client.send(request.map(Body::from)).await.context("asking the API server")?;
+    let headers = answer.headers().get_all(http::header::WARNING);
+    let warnings = headers.iter().filter_map(|header| header.to_str().ok()).flat_map(warnings).collect();
+    let code = answer.status();
+    let body = answer.into_body().collect().await.context("reading the API server's answer")?.to_bytes();
+    if code.is_success() {
+        let object = serde_json::from_slice(&body).context("reading the API server's answer")?;
+        return Ok(Ok((object, warnings)));
+    }
+    Ok(Err(serde_json::from_slice(&body).unwrap_or_else(|_| Status {
+        message: format!("{code}: {}", String::from_utf8_lossy(&body)),
+        code: code.as_u16(),
+        ..Status::default()
+    })))
+}
+
+/// The texts of a `Warning` header: `299 - "text"`, one or more.
+fn warnings(header: &str) -> Vec<String> {
+    let mut texts = Vec::new();
+    let mut text = None::<String>;
+    let mut chars = header.chars();
+    while let Some(c) = chars.next() {
+        match (&mut text, c) {
+            (None, '"') => text = Some(String::new()),
+            (None, _) => {}
+            (Some(_), '"') => texts.extend(text.take()),
+            (Some(text), '\\') => text.extend(chars.next()),
+            (Some(text), c) => text.push(c),
+        }
+    }
+    // Behind the text stands its date, in quotes too.
+    texts.retain(|text| !text.ends_with(" GMT"));
+    texts
+}
+
+async fn apply(
+    cx: &Cx,
+    step: &Running<'_>,
+    client: &Client,
+    object: &Object,
+    resource: &(ApiResource, bool),
+) -> Result<Change> {
     let api = api(cx, client, resource);
     let before =
         api.get_opt(&object.name).await.with_context(|| format!("looking for {}", object.title()))?;
@@ -144,11 +202,16 @@ async fn apply(cx: &Cx, client: &Client, object: &Object, resource: &(ApiResourc
     {
         metadata.remove("namespace");
     }
-    let after = api
+    let request = Request::new(api.resource_url())
         .patch(&object.name, &params, &Patch::Apply(&value))
-        .await
-        .with_context(|| format!("{}: applying {}", object.place(), object.title()))
-        .hint("the API server's message is above; fix the manifest and run again")?;
+        .with_context(|| format!("asking for {}", object.title()))?;
+    let (after, warnings) = match send(client, request).await? {
+        Ok(answer) => answer,
+        Err(status) => return Err(refusal(object, &status, &cx.shared.namespace, &cx.commands)),
+    };
+    for warning in warnings {
+        step.warn(format!("{}: {}: {warning}", object.place(), object.title()));
+    }
     Ok(match before {
         None => Change::Created,
         Some(before) if wanted(&value, &before) == wanted(&value, &after) => Change::Unchanged,
@@ -177,39 +240,5 @@ fn at_fields_of(manifest: &Value, object: &Value) -> Value {
             items.iter().zip(objects).map(|(item, object)| at_fields_of(item, object)).collect()
         }
         _ => object.clone(),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use serde_json::json;
-
-    use super::*;
-
-    #[test]
-    fn only_what_the_manifest_speaks_of_is_our_change() {
-        let manifest = json!({"spec": {"template": {"containers": [{"name": "app", "image": "new"}]}}});
-        let object = |image: &str, replicas: u32, owned: &str| -> DynamicObject {
-            let container = json!({"name": "app", "image": image, "imagePullPolicy": "Never"});
-            let mut entry = json!({"manager": FIELD_MANAGER, "operation": "Apply", "fieldsType": "FieldsV1"});
-            entry["fieldsV1"] = json!({owned: {}});
-            let other =
-                json!({"manager": "kubectl", "operation": "Update", "fieldsV1": {"f:replicas": replicas}});
-            serde_json::from_value(json!({
-                "apiVersion": "apps/v1", "kind": "Deployment",
-                "metadata": {"name": "web", "managedFields": [entry, other]},
-                "spec": {"replicas": replicas, "template": {"containers": [container]}},
-                "status": {"replicas": replicas},
-            }))
-            .expect("an object")
-        };
-        let before = wanted(&manifest, &object("new", 3, "f:spec"));
-        assert_eq!(before, wanted(&manifest, &object("new", 7, "f:spec")), "an autoscaler's write");
-        assert_ne!(before, wanted(&manifest, &object("old", 3, "f:spec")), "another value");
-        assert_ne!(
-            before,
-            wanted(&manifest, &object("new", 3, "f:data")),
-            "a field that the manifest gave up"
-        );
     }
 }

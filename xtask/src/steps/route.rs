@@ -13,5 +13,5 @@ use crate::pipeline::{Branch, Done};
 /// When the gate fails.
 pub async fn run(branch: &mut Branch<'_>, cluster: &Cluster, manifests: &Manifests) -> Result<Done<()>> {
     let namespace = &branch.cx.shared.namespace;
-    gates::route::wait(branch, &cluster.entry, manifests.host(), &cluster.client, namespace).await
+    gates::route::wait(branch, &cluster.entry, manifests, &cluster.client, namespace).await
 }

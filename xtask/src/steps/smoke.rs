@@ -9,13 +9,14 @@ use bytes::Bytes;
 use http_body_util::{BodyExt as _, Full};
 use hyper_util::rt::TokioIo;
 use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use kube::{Api, ResourceExt as _};
 use serde::Deserialize;
 
 use crate::clusters::Cluster;
 use crate::cx::Cx;
 use crate::failure::{Attach as _, Exit};
-use crate::manifests::Manifests;
+use crate::manifests::{Manifests, TargetPort};
 use crate::owned::Owner;
 use crate::pipeline::{Branch, Done, Outcome, step};
 
@@ -23,8 +24,6 @@ use crate::pipeline::{Branch, Done, Outcome, step};
 pub const HEALTHY: &str = r#"{"success":true,"status":"healthy","model":"ResNet-50","version":"1.0.0"}"#;
 /// The picture that is classified.
 pub const PICTURE: &str = "app/assets/sample.jpg";
-/// The port that the app's container listens on.
-const PORT: u16 = 8000;
 /// A port-forward that is not there by then never will be; the dial itself has no deadline of its own.
 const DIAL_DEADLINE: Duration = Duration::from_secs(10);
 /// The slowest prediction of a small pod, and then some.
@@ -120,16 +119,18 @@ async fn ask(
     let deployment = manifests.deployment_name();
     let own = Owner::of(&cluster.client, &cx.shared.namespace, deployment).await?.pods().await?;
     let pod = newest_ready(own).ok_or_else(|| anyhow!("no pod of deployment/{deployment} is Ready"))?;
+    let port = container_port(&pod, manifests.target_port())?;
+    let pod = pod.name_any();
 
     let tunnel = async {
-        let mut forward = api.portforward(&pod, &[PORT]).await?;
-        forward.take_stream(PORT).ok_or_else(|| anyhow!("the port-forward has no stream for port {PORT}"))
+        let mut forward = api.portforward(&pod, &[port]).await?;
+        forward.take_stream(port).ok_or_else(|| anyhow!("the port-forward has no stream for port {port}"))
     };
     let stream = tokio::time::timeout(DIAL_DEADLINE, tunnel)
         .await
         .map_err(|_| anyhow!("no answer within {} s", DIAL_DEADLINE.as_secs()))
         .and_then(|stream| stream)
-        .with_context(|| format!("port-forward to {pod}:{PORT}"))
+        .with_context(|| format!("port-forward to {pod}:{port}"))
         .context(Tunnel)?;
     let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
         .await
@@ -211,8 +212,33 @@ fn check(answer: &[u8]) -> Result<Prediction> {
     Ok(Prediction { class_name: best.class_name, confidence: best.confidence })
 }
 
-/// Name of the newest pod that is Ready and not on its way out.
-fn newest_ready(pods: Vec<Pod>) -> Option<String> {
+/// The port of a pod that the Service's port leads to, by number or by the name that a container gives it.
+fn container_port(pod: &Pod, target: &TargetPort) -> Result<u16> {
+    let number = match &target.port {
+        IntOrString::Int(number) => Some(*number),
+        IntOrString::String(name) => {
+            let containers = pod.spec.iter().flat_map(|spec| &spec.containers);
+            let mut ports = containers.flat_map(|container| container.ports.iter().flatten());
+            ports.find(|port| port.name.as_ref() == Some(name)).map(|port| port.container_port)
+        }
+    };
+    number
+        .and_then(|number| u16::try_from(number).ok())
+        .ok_or_else(|| {
+            anyhow!("{}: {} has no port `{}`", target.place, pod.name_any(), written(&target.port))
+        })
+        .hint("the Service's `targetPort` is a number, or the name of a port of the container")
+}
+
+fn written(port: &IntOrString) -> String {
+    match port {
+        IntOrString::Int(number) => number.to_string(),
+        IntOrString::String(name) => name.clone(),
+    }
+}
+
+/// The newest pod that is Ready and not on its way out.
+fn newest_ready(pods: Vec<Pod>) -> Option<Pod> {
     let is_ready = |pod: &Pod| {
         let conditions = pod.status.as_ref().and_then(|status| status.conditions.as_ref());
         pod.metadata.deletion_timestamp.is_none()
@@ -221,12 +247,28 @@ fn newest_ready(pods: Vec<Pod>) -> Option<String> {
     pods.into_iter()
         .filter(is_ready)
         .max_by_key(|pod| pod.metadata.creation_timestamp.as_ref().map(|time| time.0))
-        .map(|pod| pod.name_any())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_port_is_a_number_or_that_of_the_pods_own_name_for_it() {
+        let pod: Pod = serde_json::from_value(serde_json::json!({
+            "metadata": {"name": "a"},
+            "spec": {"containers": [
+                {"name": "proxy", "ports": [{"name": "admin", "containerPort": 9001}]},
+                {"name": "app", "ports": [{"name": "http", "containerPort": 9000}]},
+            ]},
+        }))
+        .expect("a pod");
+        let of = |port| container_port(&pod, &TargetPort { port, place: "20-service.yaml:15".into() });
+        assert_eq!(of(IntOrString::String("http".into())).expect("a port"), 9000);
+        assert_eq!(of(IntOrString::Int(8000)).expect("a port"), 8000);
+        let missing = of(IntOrString::String("grpc".into())).expect_err("no port");
+        assert_eq!(crate::failure::paragraph(&missing), "20-service.yaml:15: a has no port `grpc`");
+    }
 
     #[test]
     fn an_answer_is_held_to_the_contract() {

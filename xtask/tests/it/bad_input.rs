@@ -62,9 +62,9 @@ fn an_unknown_field() {
         &ran,
         20,
         &[
-            "kubernetes/30-deployment.yaml:1",
-            "terminationGracePeriodSecond: field not declared in schema",
-            "hint:",
+            "kubernetes/30-deployment.yaml:38: deployment/simple-model-api-deployment: \
+             spec.template.spec.terminationGracePeriodSecond: unknown field\n",
+            "hint: did you mean `terminationGracePeriodSeconds`?",
         ],
     );
 }

@@ -60,11 +60,11 @@ pub(super) async fn until<T>(
 }
 
 /// An API server, two ways to it, and what may go wrong with the second.
-pub(super) struct Server {
+pub(crate) struct Server {
     /// The way of the controllers, always there.
-    pub(super) direct: Client,
+    pub(crate) direct: Client,
     /// The way of the gates.
-    pub(super) client: Client,
+    pub(crate) client: Client,
     faults: Arc<Faults>,
 }
 
@@ -78,11 +78,13 @@ struct Faults {
     ahead: Option<SignedDuration>,
     /// What the webhook says to the next dry runs: status code and message.
     webhook: Mutex<VecDeque<(u16, String)>>,
+    /// What it warns about in the answer to each change.
+    warning: Mutex<Option<&'static str>>,
     lists: Mutex<u32>,
 }
 
 impl Server {
-    pub(super) fn start() -> Server {
+    pub(crate) fn start() -> Server {
         Server::with_clock(Some(SignedDuration::ZERO))
     }
 
@@ -96,6 +98,7 @@ impl Server {
             gone: AtomicBool::new(false),
             ahead,
             webhook: Mutex::default(),
+            warning: Mutex::default(),
             lists: Mutex::default(),
         });
         let (inner, shared) = (direct.clone(), faults.clone());
@@ -126,6 +129,10 @@ impl Server {
 
     pub(super) fn webhook_says(&self, code: u16, message: &str) {
         self.faults.webhook.lock().unwrap().push_back((code, message.to_owned()));
+    }
+
+    pub(crate) fn warns(&self, warning: &'static str) {
+        *self.faults.warning.lock().unwrap() = Some(warning);
     }
 
     /// How many lists were asked for.
@@ -190,6 +197,7 @@ async fn pass(
     if query.contains("limit=") {
         *faults.lists.lock().unwrap() += 1;
     }
+    let warning = faults.warning.lock().unwrap().filter(|_| request.method() == http::Method::PATCH);
     let mut cut = faults.cut.subscribe();
     let (mut parts, body) = direct.send(request).await?.into_parts();
     if let Some(ahead) = faults.ahead {
@@ -197,6 +205,9 @@ async fn pass(
         parts
             .headers
             .insert(http::header::DATE, now.strftime("%a, %d %b %Y %H:%M:%S GMT").to_string().parse()?);
+    }
+    if let Some(warning) = warning {
+        parts.headers.insert(http::header::WARNING, format!("299 - \"{warning}\"").parse()?);
     }
     let body = body.map_err(BoxError::from);
     let body = if is_watch {

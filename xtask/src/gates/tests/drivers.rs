@@ -448,7 +448,39 @@ async fn a_look_at_the_route_does_not_wait() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
     drop(listener);
-    let look = route::look(&server.client, "default", &url, "web.local").await.unwrap();
+    let shipped = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../kubernetes");
+    let manifests = crate::manifests::read(&shipped, "default").unwrap();
+    let look = route::look(&server.client, "default", &url, &manifests).await.unwrap();
     assert!(line(&look).starts_with("closed: nothing listens at the entry"));
-    assert!(route::look(&server.client, "default", "not a url", "web.local").await.is_err());
+    assert!(route::look(&server.client, "default", "not a url", &manifests).await.is_err());
+}
+
+/// A 404 may be a route that is not synced yet, unless the manifests say that it never will be.
+#[tokio::test]
+async fn a_path_that_the_ingress_does_not_have_is_named_instead_of_waited_for() {
+    let server = Server::start();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let mut request = [0; 1024];
+            let _ = stream.read(&mut request).await;
+            let _ = stream
+                .write_all(b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+                .await;
+        }
+    });
+    let folder = crate::manifests::tests::Folder::shipped();
+    let manifests = folder.patch("prefix").read();
+    let cx = cx();
+    let failed = route::wait(&mut Branch::first(&cx), &url, &manifests, &server.client, "default").await;
+    let error = failed.unwrap_err();
+    assert_eq!(exit_of(&error), Exit::GateDoomed);
+    let said = paragraph(&error);
+    assert!(
+        said.contains("does not lead /health to service/simple-model-api-service: its path is `/predict`"),
+        "{said}"
+    );
+    let hint = &attached::<crate::failure::Hint>(&error).unwrap().0;
+    assert!(hint.ends_with("give ingress/simple-model-api-ingress a path `/` or `/health` for service/simple-model-api-service"), "{hint}");
 }

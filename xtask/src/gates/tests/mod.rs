@@ -11,7 +11,7 @@ mod rollout_failures;
 mod route;
 mod settled;
 
-pub(crate) use api::cx;
+pub(crate) use api::{Server, cx};
 
 use super::Verdict;
 use super::clock::Clock;
