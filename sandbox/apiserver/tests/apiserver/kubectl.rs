@@ -288,3 +288,40 @@ async fn server_side_apply_takes_over_from_client_side_apply() -> Result {
     assert_eq!(managers.into_iter().collect::<Vec<_>>(), ["kubectl", "kubectl-last-applied"]);
     Ok(())
 }
+
+#[tokio::test]
+async fn explain_knows_the_fields_of_every_kind() -> Result {
+    let server = Server::start().await?;
+    if server.kubectl().is_none() {
+        return Ok(());
+    }
+    let probe = server.run("explain deployment.spec.template.spec.containers.livenessProbe").await?;
+    has(
+        &probe,
+        &[
+            "GROUP:      apps",
+            "FIELD: livenessProbe <Probe>",
+            "failureThreshold",
+            "<integer>",
+            "Minimum consecutive",
+        ],
+    );
+    let tree = server.run("explain pods.spec.containers --recursive").await?;
+    has(
+        &tree,
+        &["httpGet\t<HTTPGetAction>", "containerPort\t<integer> -required-", "limits\t<map[string]Quantity>"],
+    );
+    has(&server.run("explain hpa --api-version=autoscaling/v1").await?, &["VERSION:    v1", "spec"]);
+    // Of the metrics there are no types: an add-on serves them.
+    let kinds = server.run("api-resources --no-headers").await?;
+    for line in kinds.lines().filter(|line| !line.contains("metrics.k8s.io")) {
+        let columns: Vec<&str> = line.split_whitespace().collect();
+        let version = columns.iter().find(|column| column.ends_with("v1") || column.ends_with("v2"));
+        let version = version.ok_or("no version")?;
+        let text = server.run(&format!("explain {} --api-version={version}", columns[0])).await?;
+        has(&text, &["KIND:", "DESCRIPTION:", "FIELDS:", "metadata\t<ObjectMeta>"]);
+    }
+    let (code, text) = server.try_run("explain pod.spec.nothing").await?;
+    assert_eq!((code, text.contains("field \"nothing\" does not exist")), (1, true), "{text}");
+    Ok(())
+}
