@@ -1,17 +1,17 @@
 //! `cargo xtask logs`: the app's logs from all pods and containers, each line prefixed by both.
 
+mod follow;
+
 use std::cell::RefCell;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use anyhow::{Result, anyhow};
 use clap::Args;
 use futures::AsyncBufReadExt as _;
-use futures::stream::{FuturesUnordered, StreamExt as _};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{ContainerStatus, Pod};
 use kube::api::LogParams;
-use kube::runtime::{WatchStreamExt as _, watcher};
 use kube::{Api, ResourceExt};
 use serde_json::json;
 
@@ -22,9 +22,6 @@ use crate::gates::watch::reason;
 use crate::options::{Format, duration};
 use crate::owned::Owner;
 use crate::summary::Summary;
-
-/// A stream that breaks while its container runs is taken up again after this.
-const RESUME_AFTER: Duration = Duration::from_millis(500);
 
 /// What is to be shown.
 #[derive(Args, Clone, Debug)]
@@ -45,8 +42,15 @@ pub struct LogsArgs {
     pub previous: bool,
 }
 
-/// One run of one container: pod, its uid, container, how often that was restarted before.
-type Run = (String, String, String, i32);
+/// One run of one container.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]
+struct Run {
+    pod: String,
+    uid: String,
+    container: String,
+    /// How often the container was restarted before.
+    restarts: i32,
+}
 
 /// Prints them; with `follow`, until Ctrl-C.
 ///
@@ -59,8 +63,9 @@ pub async fn run(cx: &Cx, args: &LogsArgs) -> Result<Summary> {
     let name = manifests.deployment_name();
     cx.unless_stopped(async {
         let owner = Owner::of(&cluster.client, &cx.shared.namespace, name).await?;
-        let logs = Logs { cx, args, api, owner, current: RefCell::default() };
-        if args.follow { logs.follow().await } else { logs.show(name).await }
+        let logs = Logs { cx, args, api, owner, running: RefCell::default() };
+        let pods = logs.pods(name).await?;
+        if args.follow { logs.follow().await } else { logs.show(&pods).await }
     })
     .await?;
     Ok(Summary::new())
@@ -72,115 +77,42 @@ struct Logs<'l> {
     api: Api<Pod>,
     /// Other pods may have the app's labels: whose a pod is, its owner says.
     owner: Owner,
-    /// The containers that run, as the watch last saw them.
-    current: RefCell<BTreeSet<Run>>,
+    /// What runs, as the watch last saw it.
+    running: RefCell<BTreeSet<Run>>,
 }
 
 impl Logs<'_> {
-    /// Each container's log as it is now.
-    async fn show(&self, deployment: &str) -> Result<()> {
+    /// The pods that are meant, as they are now.
+    async fn pods(&self, deployment: &str) -> Result<Vec<Pod>> {
         let namespace = &self.cx.shared.namespace;
         let mut pods = self.owner.pods().await?;
         if let Some(wanted) = &self.args.pod {
             let names: Vec<String> = pods.iter().map(ResourceExt::name_any).collect();
             pods.retain(|pod| pod.name_any() == *wanted);
             if pods.is_empty() {
+                let names = if names.is_empty() { "none".to_owned() } else { names.join(", ") };
                 return Err(anyhow!("the app has no pod `{wanted}` in namespace {namespace}"))
-                    .hint(format!(
-                        "its pods: {}",
-                        if names.is_empty() { "none".into() } else { names.join(", ") }
-                    ))
+                    .hint(format!("its pods: {names}"))
                     .exit(Exit::Usage);
             }
         }
         if pods.is_empty() {
             self.cx.output.note(&format!("deployment/{deployment} has no pod in namespace {namespace}"));
         }
-        for pod in &pods {
-            for (pod, _, container, _) in begun(pod) {
+        Ok(pods)
+    }
+
+    /// Each container's log as it is now.
+    async fn show(&self, pods: &[Pod]) -> Result<()> {
+        for pod in pods {
+            for Run { pod, container, .. } in begun(pod) {
                 let params = LogParams { container: Some(container.clone()), ..self.params() };
-                let mut last = None;
-                if let Err(why) = self.read(&pod, &container, &params, &mut last).await {
+                if let Err(why) = self.read(&pod, &container, &params, &mut None).await {
                     self.cx.output.note(&format!("{pod}/{container}: no log: {why}"));
                 }
             }
         }
         Ok(())
-    }
-
-    /// Each container's log as it grows, a restarted container's and a new pod's too.
-    async fn follow(&self) -> Result<()> {
-        let config = watcher::Config::default().labels(&self.owner.selector);
-        let mut events = watcher(self.api.clone(), config).default_backoff().boxed();
-        let mut followers = FuturesUnordered::new();
-        let mut followed = BTreeMap::new();
-        let mut own = BTreeSet::new();
-        loop {
-            let event = tokio::select! {
-                event = events.next() => event,
-                Some(()) = followers.next() => continue,
-            };
-            match event {
-                Some(Ok(watcher::Event::Apply(pod) | watcher::Event::InitApply(pod))) => {
-                    if self.args.pod.as_ref().is_some_and(|wanted| *wanted != pod.name_any()) {
-                        continue;
-                    }
-                    let uid = pod.uid().unwrap_or_default();
-                    if !own.contains(&uid) {
-                        match self.owner.owns(&pod).await {
-                            Ok(true) => {}
-                            Ok(false) => continue,
-                            // The watch, broken too, lists it anew.
-                            Err(error) => {
-                                self.cx.output.trace(&format!("{error:#}"));
-                                continue;
-                            }
-                        }
-                        own.insert(uid.clone());
-                    }
-                    {
-                        let mut current = self.current.borrow_mut();
-                        current.retain(|run| run.1 != uid);
-                        current.extend(running(&pod));
-                    }
-                    for run in begun(&pod) {
-                        let container = (run.1.clone(), run.2.clone());
-                        let is_first = !followed.contains_key(&container);
-                        if followed.insert(container, run.3) != Some(run.3) {
-                            followers.push(self.follow_run(run, is_first));
-                        }
-                    }
-                }
-                Some(Ok(watcher::Event::Delete(pod))) => {
-                    let uid = pod.uid().unwrap_or_default();
-                    self.current.borrow_mut().retain(|run| run.1 != uid);
-                }
-                Some(Ok(watcher::Event::Init | watcher::Event::InitDone)) => {}
-                // It lists anew by itself.
-                Some(Err(error)) => self.cx.output.trace(&format!("watching pods: {}", reason(&error))),
-                None => return Err(anyhow!("the watch of the app's pods ended")),
-            }
-        }
-    }
-
-    /// One run of a container, to its end. Of a later run all lines are new.
-    async fn follow_run(&self, run: Run, is_first: bool) {
-        let (pod, _, container, _) = &run;
-        let whole = LogParams { follow: true, timestamps: true, ..LogParams::default() };
-        let mut params = if is_first { self.params() } else { whole.clone() };
-        params.container = Some(container.clone());
-        let mut last = None;
-        loop {
-            let read = self.read(pod, container, &params, &mut last).await;
-            if !self.current.borrow().contains(&run) {
-                return;
-            }
-            if let Err(why) = read {
-                self.cx.output.trace(&format!("{pod}/{container}: {why}"));
-            }
-            tokio::time::sleep(RESUME_AFTER).await;
-            params = LogParams { container: Some(container.clone()), since_time: last, ..whole.clone() };
-        }
     }
 
     fn params(&self) -> LogParams {
@@ -248,8 +180,11 @@ fn runs<'p>(pod: &'p Pod, is_meant: fn(&ContainerStatus) -> bool) -> impl Iterat
     let statuses = pod.status.iter().flat_map(|status| {
         status.init_container_statuses.iter().flatten().chain(status.container_statuses.iter().flatten())
     });
-    let of = |status: &ContainerStatus| {
-        (pod.name_any(), pod.uid().unwrap_or_default(), status.name.clone(), status.restart_count)
+    let of = |status: &ContainerStatus| Run {
+        pod: pod.name_any(),
+        uid: pod.uid().unwrap_or_default(),
+        container: status.name.clone(),
+        restarts: status.restart_count,
     };
     statuses.filter(move |status| is_meant(status)).map(of)
 }

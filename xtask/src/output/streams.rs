@@ -1,9 +1,12 @@
 //! stdout and stderr as they may be: closed, full, left by their reader, hung up.
 
 use std::io::{ErrorKind, Write as _};
+use std::os::fd::AsFd as _;
 use std::sync::OnceLock;
 
 use indicatif::TermLike;
+use tokio::io::Interest;
+use tokio::net::unix::pipe::Sender;
 use tokio_util::sync::CancellationToken;
 
 /// Writes for a person. Whether anyone can read it is no reason to stop.
@@ -52,9 +55,25 @@ impl Delivery {
         self.left.is_cancelled()
     }
 
-    /// Ends when the reader leaves.
+    /// Ends when the reader leaves, also where nothing is written any more that would tell.
     pub(super) async fn reader_leaves(&self) {
-        self.left.cancelled().await;
+        tokio::select! {
+            () = self.left.cancelled() => {}
+            () = stdout_breaks() => self.left.cancel(),
+        }
+    }
+}
+
+/// Ends when the other end of stdout is closed, where that is a pipe.
+async fn stdout_breaks() {
+    let broken = async {
+        let stdout = std::io::stdout().as_fd().try_clone_to_owned()?;
+        // Unchecked, for it shall stay as it is: a check would make it non-blocking for everyone who writes to it.
+        Sender::from_file_unchecked(stdout.into())?.ready(Interest::ERROR).await
+    };
+    // A file can't be waited for, and never breaks.
+    if broken.await.is_err() {
+        std::future::pending::<()>().await;
     }
 }
 

@@ -58,32 +58,3 @@ fn a_mistake_on_the_command_line_is_a_summary_too() {
     };
     assert!(outside["hint"].as_str().is_some_and(|hint| !hint.is_empty()), "{outside}");
 }
-
-#[test]
-fn the_logs_of_every_container_are_prefixed_and_are_objects() {
-    let mut world = World::sandbox();
-    let root = world.own_workspace();
-    let file = root.join("kubernetes/30-deployment.yaml");
-    let text = std::fs::read_to_string(&file).expect("reading");
-    let second = "      containers:\n        - name: proxy\n          image: simple-model-api\n          \
-                  imagePullPolicy: Never\n          env: [{name: PORT, value: \"9002\"}]\n          \
-                  resources: {requests: {cpu: 50m, memory: 512Mi}}\n          securityContext:\n            \
-                  allowPrivilegeEscalation: false\n            capabilities: {drop: [ALL]}\n";
-    std::fs::write(&file, text.replacen("      containers:\n", second, 1)).expect("writing");
-    world.run_ok(&["up"]);
-    let human = world.run_ok(&["logs"]).stdout;
-    for container in ["proxy", "simple-model-api"] {
-        let prefix = format!("/{container} ");
-        assert!(human.lines().any(|line| line.contains(&prefix)), "{container}: {human}");
-    }
-    let pod = human.split('/').next().expect("a pod").to_owned();
-    let ran = world.run_ok(&["logs", &pod, "--tail", "1", "--since", "1h", "--output", "json"]);
-    let lines: Vec<Value> = ran.events().into_iter().filter(|event| event["event"] == "log").collect();
-    assert_eq!(lines.len(), 2, "{lines:?}");
-    assert!(lines.iter().all(|line| line["pod"] == pod.as_str() && line["time"].is_string()), "{lines:?}");
-    let previous = world.run_ok(&["logs", &pod, "--previous"]);
-    assert!(previous.stderr.contains("no log: previous terminated container"), "{}", previous.stderr);
-    let unknown = world.run(&["logs", "nobody"]);
-    assert_eq!(unknown.code, 2, "{}", unknown.stderr);
-    assert!(unknown.stderr.contains(&pod), "{}", unknown.stderr);
-}

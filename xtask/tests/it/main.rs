@@ -13,6 +13,7 @@ mod load_explain;
 mod load_replay;
 mod load_report;
 mod load_without;
+mod logs;
 mod minikube;
 mod minikube_profile;
 mod sandbox;
