@@ -105,6 +105,7 @@ async fn look(cx: &Cx, choice: &Choice) -> Result<Vec<Finding>> {
         Ok(manifests) => {
             findings.extend(capacity::look(cx, choice, running.as_ref(), manifests).await?);
             findings.push(Finding::ok("manifests", objects(manifests)));
+            findings.extend(leftovers::change(cx, running.as_ref(), manifests).await);
         }
         Err(error) => {
             let fix = attached::<Hint>(error).map(|hint| hint.0.clone()).unwrap_or_default();

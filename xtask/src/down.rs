@@ -12,8 +12,9 @@ use kube::{Api, ResourceExt as _};
 use crate::clusters::{self, Cluster, Kind};
 use crate::cx::Cx;
 use crate::manifests::{Manifests, Object};
+use crate::owned::FIELD_MANAGER;
 use crate::pipeline::{Branch, Done, Outcome, Running, step};
-use crate::steps::apply::{self, FIELD_MANAGER};
+use crate::steps::apply;
 use crate::steps::cluster::MADE_BY;
 use crate::summary::Summary;
 

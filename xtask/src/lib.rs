@@ -1,6 +1,7 @@
 //! The tool behind `cargo xtask`: runs the ResNet-50 API on a Kubernetes cluster of one's own, with readiness
 //! gates between the steps. Start reading at [`up`].
 
+pub mod capacity;
 pub mod cli;
 pub mod clusters;
 pub mod commands;
@@ -30,5 +31,6 @@ pub mod smoke;
 pub mod status;
 pub mod steps;
 pub mod summary;
+pub mod temporary;
 pub mod up;
 pub mod weights;

@@ -21,6 +21,7 @@ use crate::cx::Cx;
 use crate::explain::{self, Explained};
 use crate::failure::{Attach as _, Cancelled, Exit};
 use crate::gates;
+use crate::gates::rollout::Rollout;
 use crate::manifests::Manifests;
 use crate::options::Format;
 use crate::pipeline::{Branch, Done, Outcome, Running, step};
@@ -30,6 +31,7 @@ use crate::record::meta::{End, Mark, Meta, Verdict};
 use crate::report::text::{self, Progress};
 use crate::steps::smoke::PICTURE;
 use crate::summary::{Summary, entry};
+use crate::temporary::{self, App};
 
 pub mod args;
 pub mod disturb;
@@ -40,7 +42,7 @@ pub mod witness;
 
 use args::LoadArgs;
 use disturb::{Disturbance, Prepared};
-use experiment::{Experiment, Protection};
+use experiment::Protection;
 use threshold::Figures;
 use witness::Witness;
 
@@ -69,25 +71,29 @@ pub async fn run(branch: &mut Branch<'_>, args: &LoadArgs) -> Result<Summary> {
     let cluster = choice.kind.expect(cx).await?;
     let manifests = crate::manifests::read(&cx.root.join("kubernetes"), &cx.shared.namespace)?;
 
-    let mut experiment = match args.without {
-        Some(protection) => Some(Experiment::new(cx, protection, &cluster, &manifests)?),
-        None => None,
+    let without = args.without;
+    if let Some(protection) = without {
+        experiment::allow(cx, protection, &cluster)?;
+    }
+    let gated = without != Some(Protection::Gates);
+    // A protection shows its worth when pods come and go.
+    let during = args.during.or(without.filter(|_| gated).map(|_| Disturbance::Rollout));
+    let changes_app = without.is_some_and(|_| gated) || during == Some(Disturbance::ScaleDown);
+    let app = App::of(cx, &cluster, &manifests);
+    let left = if changes_app {
+        temporary::unmarked(&app).await.map(|()| Summary::new())?
+    } else {
+        temporary::warn(cx, app).await
     };
-    let gated = args.without != Some(Protection::Gates);
     if gated {
         ready::gates(branch, &cluster, &manifests).await?;
     }
-    // A protection shows its worth when pods come and go.
-    let during = args.during.or(args.without.filter(|_| gated).map(|_| Disturbance::Rollout));
-    let result = async {
-        if let Some(experiment) = &mut experiment {
-            experiment.take_away(branch).await?;
+    let result = temporary::lasting(cx, app, async |changes| {
+        if let Some(protection) = without.filter(|_| gated) {
+            experiment::remove(branch, changes, protection, &cluster, &manifests).await?;
         }
         let prepared = match during {
-            Some(what) => {
-                let namespace = &cx.shared.namespace;
-                Some(Prepared::new(branch, what, &cluster.client, namespace, &manifests).await?)
-            }
+            Some(what) => Some(Prepared::new(branch, changes, what, &manifests).await?),
             None => None,
         };
         let scene = Scene {
@@ -96,18 +102,17 @@ pub async fn run(branch: &mut Branch<'_>, args: &LoadArgs) -> Result<Summary> {
             plan: &plan,
             cluster: &cluster,
             manifests: &manifests,
-            experiment: experiment.as_ref(),
             prepared: prepared.as_ref(),
+            left: &left,
         };
-        let result = scene.measure(branch, gated).await;
-        if let Some(prepared) = &prepared {
-            prepared.restore().await?;
-        }
-        result
-    }
+        scene.measure(branch, gated).await
+    })
     .await;
-    if let Some(experiment) = &experiment {
-        experiment.put_back(branch).await?;
+    if changes_app && !cx.is_stopped() {
+        let target = Rollout::as_deployed(app.namespace, &manifests);
+        let settled = gates::settled::wait(branch, app.client, &target).await;
+        // What the load came to is what is reported.
+        return result.and_then(|summary| settled.map(|_| summary));
     }
     result
 }
@@ -119,8 +124,9 @@ struct Scene<'s> {
     plan: &'s Plan,
     cluster: &'s Cluster,
     manifests: &'s Manifests,
-    experiment: Option<&'s Experiment<'s>>,
     prepared: Option<&'s Prepared<'s>>,
+    /// What another run has left changed, as the summary tells it.
+    left: &'s Summary,
 }
 
 impl Scene<'_> {
@@ -135,8 +141,8 @@ impl Scene<'_> {
         if gated {
             ready::canary(branch, &witness, &canary).await?;
         }
-        if let Some(experiment) = self.experiment {
-            experiment.begin().await?;
+        if !gated {
+            experiment::restart_entry(cluster).await?;
         }
         let mut meta = Meta {
             began: Timestamp::now(),
@@ -177,12 +183,12 @@ impl Scene<'_> {
 
     /// What a disturbance or an experiment began is over before the witness leaves and the next run begins.
     async fn settle(&self, branch: &mut Branch<'_>) -> Result<()> {
-        if self.prepared.is_none() && self.experiment.is_none() {
+        if self.prepared.is_none() && self.args.without.is_none() {
             return Ok(());
         }
         let Scene { cx, cluster, manifests, .. } = *self;
         let namespace = cx.shared.namespace.as_str();
-        let rollout = gates::rollout::Rollout::as_deployed(namespace, manifests);
+        let rollout = Rollout::as_deployed(namespace, manifests);
         let controller = async |branch: &mut Branch<'_>| {
             gates::ingress_controller::wait(branch, &cluster.client, &manifests.ingress, namespace).await
         };
@@ -450,6 +456,7 @@ impl Scene<'_> {
         }
         let mut summary = entry(cluster, manifests);
         summary.extend(explained.json());
+        summary.extend(self.left.clone());
         let fields = [
             ("scheduled", json!(end.scheduled)),
             ("buckets", json!(end.buckets)),

@@ -11,6 +11,9 @@ use kube::{Api, Client};
 
 use crate::failure::Attach as _;
 
+/// The field manager of everything that this tool writes.
+pub const FIELD_MANAGER: &str = "xtask";
+
 /// A Deployment as the owner of pods.
 pub struct Owner {
     replica_sets: Api<ReplicaSet>,
@@ -31,11 +34,20 @@ impl Owner {
     /// # Errors
     /// When it is not there, or its selector can't be computed.
     pub async fn of(client: &Client, namespace: &str, name: &str) -> Result<Owner> {
+        Owner::find(client, namespace, name)
+            .await?
+            .ok_or_else(|| anyhow!("there is no deployment/{name} in namespace {namespace}"))
+            .hint("`cargo xtask up` makes it")
+    }
+
+    /// Looks at the Deployment, if it is there.
+    ///
+    /// # Errors
+    /// When its selector can't be computed.
+    pub async fn find(client: &Client, namespace: &str, name: &str) -> Result<Option<Owner>> {
         let api: Api<Deployment> = Api::namespaced(client.clone(), namespace);
         let found = api.get_opt(name).await.with_context(|| format!("looking for deployment/{name}"))?;
-        let deployment = found
-            .ok_or_else(|| anyhow!("there is no deployment/{name} in namespace {namespace}"))
-            .hint("`cargo xtask up` makes it")?;
+        let Some(deployment) = found else { return Ok(None) };
         let selector = deployment.spec.map(|spec| spec.selector).unwrap_or_default();
         let selector = Selector::try_from(selector)
             .with_context(|| format!("reading the selector of deployment/{name}"))?;
@@ -44,12 +56,12 @@ impl Owner {
                 "the selector of deployment/{name} is empty: its pods can't be told from others"
             ));
         }
-        Ok(Owner {
+        Ok(Some(Owner {
             replica_sets: Api::namespaced(client.clone(), namespace),
             pods: Api::namespaced(client.clone(), namespace),
             uid: deployment.metadata.uid.context("the Deployment has no uid")?,
             selector: selector.to_string(),
-        })
+        }))
     }
 
     /// All its pods.

@@ -12,7 +12,7 @@ use crate::gates::{self, Gate};
 use crate::load::args::LoadArgs;
 use crate::manifests::{Manifests, REPOSITORY};
 use crate::options::Format;
-use crate::steps::apply::FIELD_MANAGER;
+use crate::owned::FIELD_MANAGER;
 use crate::steps::smoke::PICTURE;
 use crate::summary::Summary;
 

@@ -6,6 +6,7 @@ use crate::clusters;
 use crate::pipeline::Branch;
 use crate::steps;
 use crate::summary::{Summary, entry};
+use crate::temporary::{self, App};
 
 /// Asks the newest Ready pod for its health and for a prediction.
 ///
@@ -16,6 +17,9 @@ pub async fn run(branch: &mut Branch<'_>) -> Result<Summary> {
     let choice = clusters::choose(cx).await?;
     let cluster = choice.kind.expect(cx).await?;
     let manifests = crate::manifests::read(&cx.root.join("kubernetes"), &cx.shared.namespace)?;
+    let left = temporary::warn(cx, App::of(cx, &cluster, &manifests)).await;
     steps::smoke::run(branch, &cluster, &manifests).await?;
-    Ok(entry(&cluster, &manifests))
+    let mut summary = entry(&cluster, &manifests);
+    summary.extend(left);
+    Ok(summary)
 }

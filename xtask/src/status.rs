@@ -14,6 +14,7 @@ use crate::gates::{self, Site, Verdict};
 use crate::manifests::Manifests;
 use crate::options::Format;
 use crate::summary::{Summary, entry};
+use crate::temporary::{self, App};
 
 /// A gate that has not said anything by then is shown as what it is: silent.
 const LOOK_DEADLINE: Duration = Duration::from_secs(5);
@@ -49,6 +50,10 @@ pub async fn run(cx: &Cx) -> Result<Summary> {
     };
     if cx.shared.output == Format::Human {
         cx.output.data(table(&rows, found.as_ref(), &manifests).trim_end());
+    }
+    if let Some(cluster) = &found {
+        let app = App::of(cx, cluster, &manifests);
+        summary.extend(cx.unless_stopped(async { Ok(temporary::warn(cx, app).await) }).await?);
     }
     if let Some(why) = choice.kind.outdated(cx) {
         cx.output.note(&format!("warning: {why}"));

@@ -1,15 +1,13 @@
 //! Whether what the manifests ask for fits: 3 to 10 pods with their requests, and one more while they are replaced.
 
-use std::collections::BTreeMap;
 use std::path::Path;
 
-use anyhow::{Context as _, Result};
-use k8s_openapi::api::core::v1::{Node, Pod, PodSpec};
-use kube::api::ListParams;
-use kube::{Api, ResourceExt as _};
+use anyhow::Result;
+use k8s_openapi::api::core::v1::PodSpec;
 
 use super::Finding;
-use crate::clusters::{Choice, Cluster, Kind};
+use crate::capacity::{self, Amounts, Room, amount, fit_by, free};
+use crate::clusters::{Choice, Cluster, Kind, Size};
 use crate::cx::Cx;
 use crate::manifests::Manifests;
 
@@ -19,18 +17,11 @@ const BUILD_BYTES: f64 = 5.0 * GIB;
 /// With less, not even an image can be imported.
 const LEAST_BYTES: f64 = 1.0 * GIB;
 
-/// One node, or the machine that will be one, and what it has free: by resource.
-#[derive(Debug, PartialEq)]
-struct Room {
-    name: String,
-    free: BTreeMap<&'static str, f64>,
-}
-
 /// How many pods there will be.
 #[derive(Clone, Copy, Debug, PartialEq)]
 struct Pods {
-    min: u32,
-    max: u32,
+    min: i64,
+    max: i64,
 }
 
 pub(super) async fn look(
@@ -39,14 +30,9 @@ pub(super) async fn look(
     running: Option<&Cluster>,
     manifests: &Manifests,
 ) -> Result<Vec<Finding>> {
-    let asked = match running {
-        Some(cluster) => of_cluster(cluster, manifests.pod_selector()).await,
-        None => choice.kind.size(cx).await.map(|size| {
-            let free = BTreeMap::from([("memory", size.memory_bytes as f64), ("cpu", f64::from(size.cpus))]);
-            vec![Room { name: size.of, free }]
-        }),
-    };
-    let rooms = match asked {
+    let deployment = manifests.deployment.spec.as_ref();
+    let pod = deployment.and_then(|spec| spec.template.spec.clone()).unwrap_or_default();
+    let rooms = match rooms(cx, choice, running, manifests, &pod).await {
         Ok(rooms) => rooms,
         Err(error) => {
             let what = format!("unknown: {}", crate::failure::paragraph(&error));
@@ -57,14 +43,15 @@ pub(super) async fn look(
             )]);
         }
     };
-    let need = manifests.deployment.spec.as_ref().and_then(|spec| spec.template.spec.as_ref());
-    let need = need.map(requests).unwrap_or_default();
+    if rooms.is_empty() {
+        let fix = format!("`{}` lets pods in again", cx.commands.kubectl("uncordon NODE"));
+        return Ok(vec![Finding::fatal("memory", "no node takes the app's pods: cordoned or tainted", fix)]);
+    }
     let spec = manifests.autoscaler.as_ref().and_then(|autoscaler| autoscaler.spec.as_ref());
-    let replicas = manifests.deployment.spec.as_ref().and_then(|spec| spec.replicas).unwrap_or(1);
-    let count = |number: i32| u32::try_from(number).unwrap_or_default();
+    let replicas = deployment.and_then(|spec| spec.replicas).unwrap_or(1);
     let pods = Pods {
-        min: count(manifests.min_replicas().unwrap_or(replicas)),
-        max: count(spec.map_or(replicas, |spec| spec.max_replicas)),
+        min: manifests.min_replicas().unwrap_or(replicas).into(),
+        max: spec.map_or(replicas, |spec| spec.max_replicas).into(),
     };
     let fix = match &choice.kind {
         Kind::Minikube(_) => format!(
@@ -73,69 +60,47 @@ pub(super) async fn look(
         ),
         Kind::Sandbox(_) => "lower `resources.requests` in kubernetes/30-deployment.yaml, or the autoscaler's bounds in kubernetes/40-hpa.yaml".to_owned(),
     };
+    let need = capacity::requests(&pod);
     Ok(["memory", "cpu"]
         .into_iter()
         .filter_map(|resource| judge(resource, &need, pods, &rooms, &fix))
         .collect())
 }
 
-/// What the pods of the other workloads leave free on each node.
-async fn of_cluster(cluster: &Cluster, ours: &str) -> Result<Vec<Room>> {
-    let nodes: Api<Node> = Api::all(cluster.client.clone());
-    let pods: Api<Pod> = Api::all(cluster.client.clone());
-    let (all, ours) = (ListParams::default(), ListParams::default().labels(ours));
-    let (nodes, pods, ours) =
-        futures::try_join!(nodes.list(&all), pods.list(&all), pods.list_metadata(&ours))
-            .context("asking the cluster for its nodes and pods")?;
-    let is_ours = |pod: &Pod| ours.items.iter().any(|other| other.uid() == pod.uid());
-    let is_over = |pod: &Pod| {
-        let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
-        matches!(phase, Some("Succeeded" | "Failed"))
-    };
-    let others: Vec<&Pod> = pods.items.iter().filter(|pod| !is_ours(pod) && !is_over(pod)).collect();
-    let room = |node: &Node| {
-        let name = node.name_any();
-        let allocatable = node.status.as_ref().and_then(|status| status.allocatable.as_ref());
-        let mut free = BTreeMap::new();
-        for resource in ["memory", "cpu"] {
-            let whole = allocatable
-                .and_then(|all| all.get(resource))
-                .and_then(|amount| quantity::value(&amount.0))
-                .unwrap_or_default();
-            let taken: f64 = others
-                .iter()
-                .filter_map(|pod| pod.spec.as_ref().filter(|spec| spec.node_name.as_ref() == Some(&name)))
-                .filter_map(|spec| requests(spec).get(resource).copied())
-                .sum();
-            free.insert(resource, (whole - taken).max(0.0));
-        }
-        Room { name: format!("node {name}"), free }
-    };
-    Ok(nodes.items.iter().map(room).collect())
+/// The nodes, or the machine that will be one.
+async fn rooms(
+    cx: &Cx,
+    choice: &Choice,
+    running: Option<&Cluster>,
+    manifests: &Manifests,
+    pod: &PodSpec,
+) -> Result<Vec<Room>> {
+    if let Some(Cluster { client, .. }) = running {
+        return capacity::rooms(client, &cx.shared.namespace, manifests.deployment_name(), pod).await;
+    }
+    let Size { of, memory_bytes, cpus } = choice.kind.size(cx).await?;
+    let memory = i64::try_from(memory_bytes).unwrap_or(i64::MAX).saturating_mul(1000);
+    let free = [("memory".to_owned(), memory), ("cpu".to_owned(), i64::from(cpus) * 1000)];
+    Ok(vec![Room { name: of, free: free.into() }])
 }
 
 fn judge(
     resource: &'static str,
-    need: &BTreeMap<String, f64>,
-    pods: Pods,
+    need: &Amounts,
+    Pods { min, max }: Pods,
     rooms: &[Room],
     fix: &str,
 ) -> Option<Finding> {
-    let each = need.get(resource).copied().filter(|each| *each > 0.0)?;
-    let fits = |room: &Room| (room.free.get(resource).copied().unwrap_or_default() / each).floor();
-    let fit: f64 = rooms.iter().map(fits).sum();
-    let free: f64 = rooms.iter().filter_map(|room| room.free.get(resource)).sum();
-    let names: Vec<&str> = rooms.iter().map(|room| room.name.as_str()).collect();
-    let place = format!("{} has {} free", names.join(", "), amount(resource, free));
-    let Pods { min, max } = pods;
-    let each = amount(resource, each);
-    let finding = if fit < f64::from(min) {
+    let each = need.get(resource).copied().filter(|each| *each > 0)?;
+    let fit = fit_by(rooms, resource, each);
+    let (place, each) = (free(rooms, resource), amount(resource, each));
+    let finding = if fit < min {
         let what = format!("{min} pods of {each} don't fit: {place}, room for {fit}");
         Finding::fatal(resource, what, fix)
-    } else if fit < f64::from(min) + 1.0 {
+    } else if fit == min {
         let what = format!("{min} pods of {each} fit, but not the extra one that a rollout needs: {place}");
         Finding::warning(resource, what, fix)
-    } else if fit < f64::from(max) {
+    } else if fit < max {
         let what = format!(
             "room for {fit} of the {max} pods of {each} that the autoscaler may ask for: {place}; the rest would stay Pending"
         );
@@ -144,26 +109,6 @@ fn judge(
         Finding::ok(resource, format!("{min} to {max} pods of {each} fit: {place}"))
     };
     Some(finding)
-}
-
-/// What a pod asks for: its containers together.
-fn requests(spec: &PodSpec) -> BTreeMap<String, f64> {
-    let mut sums = BTreeMap::new();
-    for container in &spec.containers {
-        let asked = container.resources.as_ref().and_then(|resources| resources.requests.as_ref());
-        for (resource, amount) in asked.into_iter().flatten() {
-            *sums.entry(resource.clone()).or_default() += quantity::value(&amount.0).unwrap_or_default();
-        }
-    }
-    sums
-}
-
-fn amount(resource: &str, number: f64) -> String {
-    match resource {
-        "memory" => format!("{:.1} GiB", number / GIB),
-        _ if number < 1.0 => format!("{:.0}m", number * 1000.0),
-        _ => format!("{number:.1} cores"),
-    }
 }
 
 /// Room for what is built.
@@ -179,9 +124,13 @@ pub(super) fn disk(cx: &Cx) -> Finding {
     }
 }
 
+fn gib(bytes: f64) -> String {
+    format!("{:.1} GiB", bytes / GIB)
+}
+
 fn judge_disk(free: f64, place: &str) -> Finding {
     let place = if place.is_empty() { "this folder" } else { place };
-    let what = format!("{} free at {place}", amount("memory", free));
+    let what = format!("{} free at {place}", gib(free));
     let fix =
         "free some (`cargo clean` in workspaces you don't use), or set CARGO_TARGET_DIR to another disk";
     if free < LEAST_BYTES {
@@ -189,7 +138,7 @@ fn judge_disk(free: f64, place: &str) -> Finding {
     } else if free < BUILD_BYTES {
         Finding::warning(
             "disk",
-            format!("{what}; a build from scratch takes up to {}", amount("memory", BUILD_BYTES)),
+            format!("{what}; a build from scratch takes up to {}", gib(BUILD_BYTES)),
             fix,
         )
     } else {
@@ -205,12 +154,13 @@ mod tests {
     const PODS: Pods = Pods { min: 3, max: 10 };
 
     fn of(memory_gib: &[f64]) -> Finding {
+        let memory = |gib: f64| Amounts::from([("memory".to_owned(), (gib * GIB * 1000.0) as i64)]);
         let rooms: Vec<Room> = memory_gib
             .iter()
             .enumerate()
-            .map(|(n, gib)| Room { name: format!("node n{n}"), free: [("memory", gib * GIB)].into() })
+            .map(|(n, gib)| Room { name: format!("node n{n}"), free: memory(*gib) })
             .collect();
-        judge("memory", &[("memory".to_owned(), GIB)].into(), PODS, &rooms, "more memory").expect("a finding")
+        judge("memory", &memory(1.0), PODS, &rooms, "more memory").expect("a finding")
     }
 
     #[test]
@@ -235,7 +185,7 @@ mod tests {
 
     #[test]
     fn what_is_not_asked_for_is_not_judged() {
-        assert_eq!(judge("cpu", &BTreeMap::new(), PODS, &[], ""), None);
+        assert_eq!(judge("cpu", &Amounts::new(), PODS, &[], ""), None);
     }
 
     #[test]

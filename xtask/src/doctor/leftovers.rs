@@ -8,9 +8,11 @@ use kube::config::Kubeconfig;
 use sandbox::{Home, State};
 
 use super::Finding;
-use crate::clusters::{Choice, Kind};
+use crate::clusters::{Choice, Cluster, Kind};
 use crate::commands::Commands;
 use crate::cx::Cx;
+use crate::manifests::Manifests;
+use crate::temporary::App;
 
 /// A server on this machine answers, or refuses, much sooner.
 const CONNECT: Duration = Duration::from_millis(500);
@@ -55,6 +57,14 @@ fn sandbox_of(home: &Path, build: &str) -> Option<Finding> {
             format!("look at {}", home.display()),
         )),
     }
+}
+
+/// What a load run has changed in the running app and has not put back.
+pub(super) async fn change(cx: &Cx, running: Option<&Cluster>, manifests: &Manifests) -> Option<Finding> {
+    let app = App::of(cx, running?, manifests);
+    let mark = app.mark().await.ok().flatten()?;
+    let fix = format!("`{}` puts it back, if that run is over", cx.commands.xtask("up"));
+    Some(Finding::warning("app", app.sentence(&mark), fix))
 }
 
 /// The profile's context in the kubeconfig of our own and in the user's.

@@ -6,20 +6,20 @@ use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
 use k8s_openapi::api::core::v1::Pod;
-use kube::api::{DeleteParams, Patch, PatchParams, Preconditions};
-use kube::{Api, Client, ResourceExt as _};
-use serde_json::json;
+use kube::api::{DeleteParams, Preconditions};
+use kube::{Api, ResourceExt as _};
 
-use crate::failure::Attach as _;
+use crate::capacity;
+use crate::failure::{Attach as _, Exit};
 use crate::gates;
 use crate::gates::ingress_lease::NAMESPACE as INGRESS_NAMESPACE;
 use crate::gates::rollout::Rollout;
 use crate::manifests::Manifests;
 use crate::owned::Owner;
-use crate::pipeline::Branch;
+use crate::pipeline::{Branch, Outcome, step};
 use crate::record::meta::Mark;
-use crate::steps::apply::FIELD_MANAGER;
 use crate::steps::restart::annotate;
+use crate::temporary::{App, Changes, Undo};
 
 /// The ingress controller's Deployment.
 const INGRESS_CONTROLLER: &str = "ingress-nginx-controller";
@@ -29,7 +29,7 @@ const INGRESS_CONTROLLER: &str = "ingress-nginx-controller";
 pub enum Disturbance {
     /// All pods of the app are replaced.
     Rollout,
-    /// From the autoscaler's most replicas to its fewest.
+    /// From the autoscaler's most replicas, or as many as the nodes hold, to its fewest.
     ScaleDown,
     /// One pod is deleted with the grace it asks for.
     PodDelete,
@@ -42,11 +42,15 @@ pub enum Disturbance {
 /// A disturbance that is prepared; the moment is the caller's.
 pub(super) struct Prepared<'p> {
     what: Disturbance,
-    client: &'p Client,
-    namespace: &'p str,
-    manifests: &'p Manifests,
-    /// The autoscaler's bounds before, where they were moved.
-    bounds: Option<(i32, i32)>,
+    app: App<'p>,
+    scale: Option<Scale<'p>>,
+}
+
+/// A scale-down to come.
+struct Scale<'p> {
+    autoscaler: &'p str,
+    from: i32,
+    to: i32,
 }
 
 impl<'p> Prepared<'p> {
@@ -56,31 +60,15 @@ impl<'p> Prepared<'p> {
     /// When the API refuses, or the pods for a scale-down do not come up.
     pub(super) async fn new(
         branch: &mut Branch<'_>,
+        changes: &mut Changes<'p>,
         what: Disturbance,
-        client: &'p Client,
-        namespace: &'p str,
         manifests: &'p Manifests,
     ) -> Result<Prepared<'p>> {
-        let mut prepared = Prepared { what, client, namespace, manifests, bounds: None };
-        if what == Disturbance::ScaleDown {
-            let name = prepared.autoscaler()?;
-            let hpa: Api<HorizontalPodAutoscaler> = Api::namespaced(client.clone(), namespace);
-            let spec = hpa.get(name).await.with_context(|| format!("reading hpa/{name}"))?.spec;
-            let spec = spec.context("the autoscaler has no spec")?;
-            let (fewest, most) = (spec.min_replicas.unwrap_or(1), spec.max_replicas);
-            prepared.bounds = Some((fewest, most));
-            let up = async {
-                prepared.bound(most, most).await?;
-                let target =
-                    Rollout { min_replicas: Some(most), ..Rollout::as_deployed(namespace, manifests) };
-                gates::settled::wait(branch, client, &target).await
-            };
-            if let Err(error) = up.await {
-                prepared.restore().await?;
-                return Err(error);
-            }
-        }
-        Ok(prepared)
+        let scale = match what {
+            Disturbance::ScaleDown => Some(scale_up(branch, changes, manifests).await?),
+            _ => None,
+        };
+        Ok(Prepared { what, app: changes.app, scale })
     }
 
     /// Does it.
@@ -89,16 +77,17 @@ impl<'p> Prepared<'p> {
     /// When the API refuses.
     pub(super) async fn disturb(&self) -> Result<Mark> {
         let at = Timestamp::now();
+        let App { client, namespace, deployment, .. } = self.app;
         let what = match self.what {
             Disturbance::Rollout => {
-                let name = self.manifests.deployment_name();
-                annotate(self.client, self.namespace, name).await?;
-                format!("rollout of deployment/{name}")
+                annotate(client, namespace, deployment).await?;
+                format!("rollout of deployment/{deployment}")
             }
             Disturbance::ScaleDown => {
-                let (fewest, most) = self.bounds.context("the bounds before are not known")?;
-                self.bound(fewest, fewest).await?;
-                format!("scale-down from {most} to {fewest}")
+                let Scale { autoscaler, from, to } =
+                    self.scale.as_ref().context("the replicas before are not known")?;
+                hold(&self.app, autoscaler, *to).await?;
+                format!("scale-down from {from} to {to}")
             }
             Disturbance::PodDelete => self.delete(&DeleteParams::default(), "deleted").await?,
             Disturbance::PodKill => {
@@ -106,59 +95,17 @@ impl<'p> Prepared<'p> {
                     .await?
             }
             Disturbance::IngressRestart => {
-                annotate(self.client, INGRESS_NAMESPACE, INGRESS_CONTROLLER).await?;
+                annotate(client, INGRESS_NAMESPACE, INGRESS_CONTROLLER).await?;
                 format!("restart of deployment/{INGRESS_CONTROLLER}")
             }
         };
         Ok(Mark { at, what })
     }
 
-    /// Puts back what was moved.
-    ///
-    /// # Errors
-    /// When the API refuses.
-    pub(super) async fn restore(&self) -> Result<()> {
-        match self.bounds {
-            Some((fewest, most)) => self.bound(fewest, most).await,
-            None => Ok(()),
-        }
-    }
-
-    fn autoscaler(&self) -> Result<&'p str> {
-        self.manifests
-            .autoscaler_name()
-            .ok_or_else(|| anyhow!("there is no autoscaler in kubernetes/, so nothing scales down"))
-            .hint("take another --during")
-    }
-
-    async fn bound(&self, fewest: i32, most: i32) -> Result<()> {
-        let name = self.autoscaler()?;
-        let hpa: Api<HorizontalPodAutoscaler> = Api::namespaced(self.client.clone(), self.namespace);
-        let spec = json!({"spec": {"minReplicas": fewest, "maxReplicas": most}});
-        let params = PatchParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PatchParams::default() };
-        hpa.patch(name, &params, &Patch::Merge(spec))
-            .await
-            .with_context(|| format!("bounding hpa/{name} to {fewest} and {most}"))?;
-        // The autoscaler looks only now and then; the bound holds from now on.
-        let deployments: Api<Deployment> = Api::namespaced(self.client.clone(), self.namespace);
-        let name = self.manifests.deployment_name();
-        let now =
-            deployments.get_scale(name).await.with_context(|| format!("reading the scale of {name}"))?;
-        let replicas = now.spec.and_then(|spec| spec.replicas).unwrap_or(0);
-        if replicas.clamp(fewest, most) != replicas {
-            let scale = json!({"spec": {"replicas": replicas.clamp(fewest, most)}});
-            deployments
-                .patch_scale(name, &PatchParams::default(), &Patch::Merge(scale))
-                .await
-                .with_context(|| format!("scaling deployment/{name}"))?;
-        }
-        Ok(())
-    }
-
     async fn delete(&self, params: &DeleteParams, how: &str) -> Result<String> {
-        let pods: Api<Pod> = Api::namespaced(self.client.clone(), self.namespace);
-        let deployment = self.manifests.deployment_name();
-        let own = Owner::of(self.client, self.namespace, deployment).await?.pods().await?;
+        let App { client, namespace, deployment, .. } = self.app;
+        let pods: Api<Pod> = Api::namespaced(client.clone(), namespace);
+        let own = Owner::of(client, namespace, deployment).await?.pods().await?;
         let is_well = |pod: &&Pod| gates::pod::is_ready(pod) && pod.metadata.deletion_timestamp.is_none();
         let pod =
             own.iter().find(is_well).ok_or_else(|| anyhow!("no pod of deployment/{deployment} is Ready"))?;
@@ -168,5 +115,82 @@ impl<'p> Prepared<'p> {
         let params = DeleteParams { preconditions: Some(this), ..params.clone() };
         pods.delete(&name, &params).await.with_context(|| format!("deleting {name}"))?;
         Ok(format!("pod {name} {how}"))
+    }
+}
+
+/// Keeps the Deployment at so many replicas.
+async fn hold(app: &App<'_>, autoscaler: &str, replicas: i32) -> Result<()> {
+    app.bound(autoscaler, Some(replicas), replicas).await?;
+    // The autoscaler looks only now and then; the bound holds from now on.
+    app.scale(replicas).await
+}
+
+/// Scales to the autoscaler's most replicas, or to as many as there is room for.
+async fn scale_up<'p>(
+    branch: &mut Branch<'_>,
+    changes: &mut Changes<'p>,
+    manifests: &'p Manifests,
+) -> Result<Scale<'p>> {
+    let (cx, app) = (branch.cx, changes.app);
+    let autoscaler = manifests
+        .autoscaler_name()
+        .ok_or_else(|| anyhow!("there is no autoscaler in kubernetes/, so nothing scales down"))
+        .hint("take another --during")?;
+    let scaled = step(branch, "scale-up", async |_| {
+        let before = cx.unless_stopped(Before::look(&app, autoscaler)).await?;
+        let Before { replicas, min, max, room, .. } = before;
+        let (from, to) = (max.min(room), min.unwrap_or(1));
+        let short =
+            format!("room for {room} of the {max} replicas that the autoscaler allows: {}", before.free);
+        if from <= to {
+            return Err(anyhow!("there is nothing to scale down: {short}; it keeps at least {to}"))
+                .hint(format!("`{}` says what makes room", cx.commands.xtask("doctor")))
+                .exit(Exit::Preflight);
+        }
+        let undo = vec![Undo::Autoscaler { name: autoscaler.to_owned(), min, max }, Undo::Replicas(replicas)];
+        changes.begin(&format!("scaled up from {replicas} to {from} replicas"), undo).await?;
+        cx.unless_stopped(hold(&app, autoscaler, from)).await?;
+        let how = format!("from {replicas} to {from} replicas");
+        let how = if from < max { format!("{how}; {short}") } else { how };
+        Ok(Outcome::Did(Scale { autoscaler, from, to }, how))
+    })
+    .await?;
+    let Scale { from, to, .. } = *scaled;
+    let target = Rollout { min_replicas: Some(from), ..Rollout::as_deployed(app.namespace, manifests) };
+    gates::settled::wait(branch, app.client, &target).await?;
+    Ok(Scale { autoscaler, from, to })
+}
+
+/// How many replicas there are, how many there may be, and how many there is room for.
+struct Before {
+    replicas: i32,
+    min: Option<i32>,
+    max: i32,
+    room: i32,
+    /// What is free of the resource that is scarce.
+    free: String,
+}
+
+impl Before {
+    async fn look(app: &App<'_>, autoscaler: &str) -> Result<Before> {
+        let App { client, namespace, deployment, .. } = *app;
+        let hpas: Api<HorizontalPodAutoscaler> = Api::namespaced(client.clone(), namespace);
+        let hpa = hpas.get(autoscaler).await.with_context(|| format!("reading hpa/{autoscaler}"))?;
+        let bounds = hpa.spec.context("the autoscaler has no spec")?;
+        let deployments: Api<Deployment> = Api::namespaced(client.clone(), namespace);
+        let found = deployments.get(deployment).await;
+        let found = found.with_context(|| format!("reading deployment/{deployment}"))?;
+        let spec = found.spec.context("the Deployment has no spec")?;
+        let pod = spec.template.spec.unwrap_or_default();
+        let rooms = capacity::rooms(client, namespace, deployment, &pod).await?;
+        let need = capacity::requests(&pod);
+        let free = capacity::scarcest(&rooms, &need).map(|resource| capacity::free(&rooms, resource));
+        Ok(Before {
+            replicas: spec.replicas.unwrap_or(1),
+            min: bounds.min_replicas,
+            max: bounds.max_replicas,
+            room: i32::try_from(capacity::fit(&rooms, &need)).unwrap_or(i32::MAX),
+            free: free.unwrap_or_else(|| "no node takes the pods".to_owned()),
+        })
     }
 }

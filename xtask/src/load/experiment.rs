@@ -1,14 +1,13 @@
-//! `--without`: one protection is taken away, the failures that it prevents come back, and it is put back.
+//! `--without`: one protection is taken away, and the failures that it prevents come back.
 
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, anyhow};
 use clap::ValueEnum;
-use k8s_openapi::api::apps::v1::Deployment;
-use k8s_openapi::api::core::v1::{ConfigMap, Pod};
-use kube::api::{DeleteParams, ListParams, Patch, PatchParams};
-use kube::{Api, Client};
-use serde_json::{Value, json};
+use k8s_openapi::api::core::v1::Pod;
+use kube::Api;
+use kube::api::{DeleteParams, ListParams};
+use serde_json::Value;
 use tokio::net::TcpStream;
 
 use crate::clusters::{Cluster, Kind};
@@ -19,10 +18,8 @@ use crate::gates::ingress_lease::{CONTROLLER_PODS, NAMESPACE as INGRESS_NAMESPAC
 use crate::gates::rollout::Rollout;
 use crate::manifests::{Manifests, REPOSITORY};
 use crate::pipeline::{Branch, Outcome, step};
-use crate::steps::apply::FIELD_MANAGER;
+use crate::temporary::{Changes, Undo};
 
-/// The ConfigMap by which the sandbox's ingress controller is told its pace.
-const PROXY_CONFIG: &str = "sandbox-faults";
 /// ingress-nginx takes up changes 0.3 times a second (`--sync-rate-limit`).
 const SYNC_SECONDS: &str = "3.3";
 /// A controller that is killed has closed its port by then.
@@ -51,165 +48,89 @@ impl Protection {
     }
 }
 
-/// A protection that was taken away.
-pub(super) struct Experiment<'e> {
-    protection: Protection,
-    cluster: &'e Cluster,
-    manifests: &'e Manifests,
-    namespace: &'e str,
-    /// The pod's spec as it was.
-    before: Option<Value>,
+/// Refuses where others may depend on the protection.
+///
+/// # Errors
+/// On a real cluster's default namespace; exit code 2.
+pub(super) fn allow(cx: &Cx, protection: Protection, cluster: &Cluster) -> Result<()> {
+    let namespace = cx.shared.namespace.as_str();
+    if !is_sandbox(cluster) && (namespace == "default" || protection == Protection::Gates) {
+        let refused = anyhow!("--without removes a protection from whatever runs in `{namespace}`");
+        return Err(refused)
+            .hint("run it on the sandbox (--cluster sandbox), or in a namespace of its own (--namespace)")
+            .exit(Exit::Usage);
+    }
+    Ok(())
 }
 
-impl<'e> Experiment<'e> {
-    /// Refuses where others may depend on the protection.
-    ///
-    /// # Errors
-    /// On a real cluster's default namespace; exit code 2.
-    pub(super) fn new(
-        cx: &'e Cx,
-        protection: Protection,
-        cluster: &'e Cluster,
-        manifests: &'e Manifests,
-    ) -> Result<Experiment<'e>> {
-        let namespace = cx.shared.namespace.as_str();
-        let is_sandbox = matches!(cluster.kind, Kind::Sandbox(_));
-        if !is_sandbox && (namespace == "default" || protection == Protection::Gates) {
-            let refused = anyhow!("--without removes a protection from whatever runs in `{namespace}`");
-            return Err(refused)
-                .hint("run it on the sandbox (--cluster sandbox), or in a namespace of its own (--namespace)")
-                .exit(Exit::Usage);
-        }
-        Ok(Experiment { protection, cluster, manifests, namespace, before: None })
-    }
+fn is_sandbox(cluster: &Cluster) -> bool {
+    matches!(cluster.kind, Kind::Sandbox(_))
+}
 
-    /// Takes it away, and waits until the pods are without it.
-    ///
-    /// # Errors
-    /// When the API refuses, or the pods do not come up without it.
-    pub(super) async fn take_away(&mut self, branch: &mut Branch<'_>) -> Result<()> {
-        let cx = branch.cx;
-        if self.protection == Protection::Gates {
-            return Ok(());
-        }
-        let name = self.manifests.deployment_name();
-        let deployment = self.api().get(name).await.with_context(|| format!("reading deployment/{name}"))?;
-        let spec = deployment
-            .spec
-            .and_then(|spec| spec.template.spec)
-            .context("the Deployment has no pod template")?;
-        let before = serde_json::to_value(spec).context("reading the pod's spec")?;
-        let without = self.protection.without(&before);
-        // Whatever comes of the attempt, the spec of before is put back.
-        self.before = Some(before);
-        if self.protection == Protection::PreStop {
-            self.pace_proxy(Some(SYNC_SECONDS)).await?;
-        }
-        step(branch, "remove-protection", async |_| {
-            cx.unless_stopped(self.put(&without)).await?;
-            Ok(Outcome::Did((), format!("deployment/{name} runs without {}", self.protection.name())))
+/// Takes a protection away from the pods, and waits until they are without it.
+///
+/// # Errors
+/// When the API refuses, or the pods do not come up without it.
+pub(super) async fn remove(
+    branch: &mut Branch<'_>,
+    changes: &mut Changes<'_>,
+    protection: Protection,
+    cluster: &Cluster,
+    manifests: &Manifests,
+) -> Result<()> {
+    let (cx, app) = (branch.cx, changes.app);
+    let paces = protection == Protection::PreStop && is_sandbox(cluster);
+    step(branch, "remove-protection", async |_| {
+        let before = cx.unless_stopped(app.pod()).await?;
+        let part = |pod: &Value, field: &str| pod.get(field).cloned().unwrap_or_default();
+        let (containers, grace) = (part(&before, "containers"), part(&before, GRACE));
+        let pace = paces.then_some(Undo::ProxyPace);
+        let undo = [Undo::Pod { containers, grace }].into_iter().chain(pace);
+        changes.begin(&format!("without {}", protection.name()), undo.collect()).await?;
+        let without = protection.without(&before);
+        cx.unless_stopped(async {
+            if paces {
+                app.pace_proxy(Some(SYNC_SECONDS)).await?;
+            }
+            app.remake(&part(&without, "containers"), &part(&without, GRACE)).await
         })
         .await?;
-        self.settled(branch).await
-    }
-
-    /// The moment before the first request.
-    ///
-    /// # Errors
-    /// When the API refuses.
-    pub(super) async fn begin(&self) -> Result<()> {
-        if self.protection == Protection::Gates {
-            let pods: Api<Pod> = Api::namespaced(self.cluster.client.clone(), INGRESS_NAMESPACE);
-            let selected = ListParams::default().labels(CONTROLLER_PODS);
-            pods.delete_collection(&DeleteParams::default().grace_period(0), &selected)
-                .await
-                .context("restarting the ingress controller")?;
-            self.entry_gone().await;
-        }
-        Ok(())
-    }
-
-    /// Waits until the entry takes no connection, or has had time enough to close.
-    async fn entry_gone(&self) {
-        let Some((_, address)) = self.cluster.entry.split_once("://") else { return };
-        let gone = async {
-            while TcpStream::connect(address).await.is_ok() {
-                tokio::time::sleep(Duration::from_millis(2)).await;
-            }
-        };
-        let _ = tokio::time::timeout(ENTRY_CLOSES, gone).await;
-    }
-
-    /// How often the sandbox's proxy may take up changes; `None` is at once.
-    async fn pace_proxy(&self, seconds: Option<&str>) -> Result<()> {
-        if !matches!(self.cluster.kind, Kind::Sandbox(_)) {
-            return Ok(());
-        }
-        let api: Api<ConfigMap> = Api::namespaced(self.client().clone(), INGRESS_NAMESPACE);
-        let object = json!({
-            "apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": PROXY_CONFIG},
-            "data": seconds.map_or_else(|| json!({}), |seconds| json!({"sync-seconds": seconds})),
-        });
-        let params = PatchParams::apply(FIELD_MANAGER).force();
-        api.patch(PROXY_CONFIG, &params, &Patch::Apply(object))
-            .await
-            .with_context(|| format!("setting the proxy's pace in configmap/{PROXY_CONFIG}"))?;
-        Ok(())
-    }
-
-    /// Puts it back; waits for it unless the run is told to stop.
-    ///
-    /// # Errors
-    /// When the API refuses, or the pods do not come up.
-    pub(super) async fn put_back(&self, branch: &mut Branch<'_>) -> Result<()> {
-        let Some(before) = &self.before else { return Ok(()) };
-        let put = async {
-            self.put(before).await?;
-            if self.protection == Protection::PreStop { self.pace_proxy(None).await } else { Ok(()) }
-        };
-        let cx = branch.cx;
-        put.await
-            .context("putting the protection back")
-            .hint(format!("`{}` puts it back too", cx.commands.xtask("redeploy")))?;
-        if cx.is_stopped() { Ok(()) } else { self.settled(branch).await }
-    }
-
-    async fn settled(&self, branch: &mut Branch<'_>) -> Result<()> {
-        let target = Rollout::as_deployed(self.namespace, self.manifests);
-        gates::settled::wait(branch, self.client(), &target).await.map(drop)
-    }
-
-    async fn put(&self, pod: &Value) -> Result<()> {
-        let name = self.manifests.deployment_name();
-        // A merge patch replaces a list as a whole, so what is missing from it is gone.
-        let spec = json!({
-            "containers": pod["containers"],
-            "terminationGracePeriodSeconds": pod["terminationGracePeriodSeconds"],
-        });
-        let patch = json!({"spec": {"template": {"spec": spec}}});
-        let params = PatchParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PatchParams::default() };
-        self.api()
-            .patch(name, &params, &Patch::Merge(patch))
-            .await
-            .with_context(|| format!("patching deployment/{name}"))?;
-        Ok(())
-    }
-
-    fn api(&self) -> Api<Deployment> {
-        Api::namespaced(self.client().clone(), self.namespace)
-    }
-
-    fn client(&self) -> &'e Client {
-        &self.cluster.client
-    }
+        Ok(Outcome::Did((), format!("deployment/{} runs without {}", app.deployment, protection.name())))
+    })
+    .await?;
+    let target = Rollout::as_deployed(app.namespace, manifests);
+    gates::settled::wait(branch, app.client, &target).await.map(drop)
 }
+
+/// Restarts the ingress controller, and waits until the entry takes no connection.
+///
+/// # Errors
+/// When the API refuses.
+pub(super) async fn restart_entry(cluster: &Cluster) -> Result<()> {
+    let pods: Api<Pod> = Api::namespaced(cluster.client.clone(), INGRESS_NAMESPACE);
+    let selected = ListParams::default().labels(CONTROLLER_PODS);
+    pods.delete_collection(&DeleteParams::default().grace_period(0), &selected)
+        .await
+        .context("restarting the ingress controller")?;
+    let Some((_, address)) = cluster.entry.split_once("://") else { return Ok(()) };
+    let gone = async {
+        while TcpStream::connect(address).await.is_ok() {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    };
+    let _ = tokio::time::timeout(ENTRY_CLOSES, gone).await;
+    Ok(())
+}
+
+/// The field of a pod's grace period.
+const GRACE: &str = "terminationGracePeriodSeconds";
 
 impl Protection {
     /// A pod's spec without it.
     fn without(self, pod: &Value) -> Value {
         let mut pod = pod.clone();
         if self == Protection::Grace {
-            pod["terminationGracePeriodSeconds"] = 1.into();
+            pod[GRACE] = 1.into();
         }
         let is_ours = |container: &&mut Value| {
             let image = container["image"].as_str().unwrap_or_default();
@@ -233,6 +154,8 @@ impl Protection {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
 
     #[test]

@@ -15,8 +15,10 @@ use crate::clusters::Cluster;
 use crate::cx::Cx;
 use crate::failure::Attach as _;
 use crate::manifests::{Manifests, Object};
+use crate::owned::FIELD_MANAGER;
 use crate::pipeline::{Branch, Done, Outcome, Running, step};
 use crate::steps::image::ImageRef;
+use crate::temporary::App;
 
 mod fields;
 mod refusal;
@@ -25,9 +27,6 @@ mod refusal;
 mod tests;
 
 use refusal::refusal;
-
-/// The field manager of everything that this tool applies.
-pub const FIELD_MANAGER: &str = "xtask";
 
 /// What was applied.
 pub struct Applied {
@@ -50,6 +49,10 @@ pub async fn run(
         let objects = manifests.rendered(&cx.shared.namespace, &image.reference);
         let template = || pod_template(cx, &cluster.client, manifests.deployment_name());
         let before = cx.unless_stopped(template()).await?;
+        let app = App::of(cx, cluster, manifests);
+        if let Some(mark) = cx.unless_stopped(app.mend()).await? {
+            step.warn(format!("deployment/{} was left changed, and is put back: {mark}", app.deployment));
+        }
         let mut targets = Vec::new();
         for object in objects {
             let resource = cx.unless_stopped(resolve(&cluster.client, &object)).await?;

@@ -43,7 +43,8 @@ fn too_early_is_fifty_of_fifty_and_unprobed_pods_get_requests_too_soon() {
     assert_eq!(world.run_ok(&["load", "--output", "json"]).summary()["buckets"]["ok"], 50);
 
     let load = ["load", "--output", "json", "--get", "/health", "--rate", "50", "--duration", "6"];
-    let unprobed = world.run(&[&load[..], &["--without", "startup-probe"]].concat());
+    // Nobody reads what is written for a person; the protection is put back all the same.
+    let unprobed = world.run_unread(&[&load[..], &["--without", "startup-probe"]].concat());
     // On a machine that is busy otherwise the generator may say that it was late; what failed, failed.
     assert!([40, 41].contains(&unprobed.code), "{}", unprobed.stderr);
     let found = mechanisms(&unprobed);
@@ -59,7 +60,39 @@ fn too_early_is_fifty_of_fifty_and_unprobed_pods_get_requests_too_soon() {
         assert_eq!(pod(&world), before, "put back when stopped during {at}");
     }
 
+    killed_in_the_middle(&world, &before);
+
     let protected = world.run(&[&load[..], &["--during", "rollout"]].concat());
     let summary = protected.summary();
     assert_eq!(summary["buckets"]["ok"], summary["scheduled"], "{:?}", mechanisms(&protected));
+}
+
+/// Nothing can put back what a killed run changed: it is marked, every look warns of it, and `up` puts it back.
+fn killed_in_the_middle(world: &World, before: &Value) {
+    let killed = stop_at(world, &["load", "--without", "pre-stop", "--requests", "500"], "load", "-KILL");
+    assert_eq!(killed.expect("the load never started").0, None);
+    assert_ne!(pod(world), *before, "the pods are without their preStop");
+
+    let change = "deployment/simple-model-api-deployment is changed for a while: without pre-stop, since ";
+    let up = format!("`cargo xtask up --cluster sandbox --profile {} --port 0` puts it back", world.profile);
+    for look in [&["status"][..], &["smoke"], &["load", "--get", "/health", "-n", "10"]] {
+        let ran = world.run_ok(look);
+        let warning = ran.stderr.lines().find(|line| line.starts_with("warning: "));
+        let warning = warning.unwrap_or_else(|| panic!("{look:?}: {}", ran.stderr));
+        assert!(warning.contains(change) && warning.ends_with(&up), "{look:?}: {warning}");
+    }
+    let summary = world.run_ok(&["status", "--output", "json"]).summary();
+    assert_eq!(summary["temporary_change"]["what"], "without pre-stop");
+    let doctor = world.run_ok(&["doctor"]).stdout;
+    assert!(doctor.contains(&format!("! app          {change}")), "{doctor}");
+    let another = world.run(&["load", "--without", "grace"]);
+    assert_eq!(another.code, 10, "{}", another.stderr);
+    assert!(another.stderr.contains("if it was killed, `cargo xtask up"), "{}", another.stderr);
+
+    let mended = world.run_ok(&["up"]).stderr;
+    assert!(mended.contains("was left changed, and is put back: without pre-stop"), "{mended}");
+    assert_eq!(pod(world), *before);
+    let pace = ["-n", "ingress-nginx", "get", "configmap", "sandbox-faults", "-o", "jsonpath={.data}"];
+    assert_eq!(world.kubectl(&pace).stdout.trim_matches(['{', '}']), "");
+    assert!(!world.run_ok(&["status"]).stderr.contains("warning"));
 }

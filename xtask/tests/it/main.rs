@@ -9,6 +9,7 @@ mod faults;
 mod interrupt;
 mod json;
 mod load;
+mod load_during;
 mod load_explain;
 mod load_replay;
 mod load_report;

@@ -143,6 +143,15 @@ impl World {
         Ran::from(&output, began.elapsed())
     }
 
+    /// Runs the tool to its end while nobody reads its stderr.
+    pub(crate) fn run_unread(&self, args: &[&str]) -> Ran {
+        let began = Instant::now();
+        let (reader, writer) = std::io::pipe().expect("a pipe");
+        drop(reader);
+        let output = self.command(args).stderr(writer).output().expect("running the tool");
+        Ran::from(&output, began.elapsed())
+    }
+
     /// Runs it and expects it to end well.
     pub(crate) fn run_ok(&self, args: &[&str]) -> Ran {
         let ran = self.run(args);
