@@ -4,6 +4,8 @@ use std::ffi::OsString;
 use std::sync::Arc;
 
 use anyhow::{Context as _, Result};
+use rustix::fs::Mode;
+use rustix::process::umask;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::cli::{self, Cli, Command};
@@ -20,6 +22,7 @@ use crate::{
 
 /// Runs the command and says how the process shall end.
 pub fn main(cli: Cli) -> Exit {
+    restrict_umask();
     let runtime = match tokio::runtime::Runtime::new().context("starting the runtime") {
         Ok(runtime) => runtime,
         Err(error) => return output::report(&error),
@@ -42,6 +45,15 @@ pub fn main(cli: Cli) -> Exit {
     // A blocking read, such as a large file's checksum, must not hold up Ctrl-C.
     runtime.shutdown_background();
     exit
+}
+
+/// Where everybody may write what this user makes, as in some containers, nobody else may write what is made from here on,
+/// by children too.
+fn restrict_umask() {
+    let before = umask(Mode::WGRP | Mode::WOTH);
+    if before.contains(Mode::WOTH) {
+        umask(before);
+    }
 }
 
 /// Ends a process whose command line asks for no run: help, version, or a mistake.

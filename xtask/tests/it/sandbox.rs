@@ -1,9 +1,11 @@
 //! The whole procedure on the embedded cluster, and a stock kubectl against it.
 
-use std::time::Duration;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
 
 use crate::minikube::assert_order;
-use crate::world::{Ran, World, eventually};
+use crate::world::{Ran, World, eventually, target};
 
 fn pods(world: &World) -> Vec<(String, String)> {
     let format =
@@ -14,6 +16,23 @@ fn pods(world: &World) -> Vec<(String, String)> {
         .filter_map(|line| line.split_once(' '))
         .map(|(pod, id)| (pod.to_owned(), id.to_owned()))
         .collect()
+}
+
+/// What is below a folder, was changed since then, and may be changed by everybody.
+fn writable_by_others(folder: &Path, since: SystemTime) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    // What other tests make and remove meanwhile is theirs.
+    for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
+        let Ok(about) = entry.metadata() else { continue };
+        if about.is_dir() {
+            found.extend(writable_by_others(&entry.path(), since));
+        }
+        let is_new = about.modified().is_ok_and(|modified| modified >= since);
+        if is_new && !about.is_symlink() && about.permissions().mode() & 0o002 != 0 {
+            found.push(entry.path());
+        }
+    }
+    found
 }
 
 fn curl(args: &[&str]) -> Ran {
@@ -33,6 +52,7 @@ fn curl(args: &[&str]) -> Ran {
 #[test]
 fn from_nothing_to_a_prediction_and_back() {
     let world = World::sandbox();
+    let began = SystemTime::now();
 
     let up = world.run_ok(&["up", "--output", "json"]).summary();
     assert_order(&up);
@@ -62,6 +82,9 @@ fn from_nothing_to_a_prediction_and_back() {
     world.run_ok(&["smoke"]);
     let logs = world.run_ok(&["logs", "--tail", "1"]).stdout;
     assert!(logs.lines().count() >= 3, "{logs}");
+
+    world.run_ok(&["load", "--get", "/health", "--requests", "5"]);
+    assert_eq!(writable_by_others(&target().join("xtask"), began), Vec::<PathBuf>::new());
 
     // Nothing changed, and it restarts all the same; it says that the image was current.
     let before = pods(&world);

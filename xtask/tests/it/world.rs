@@ -109,9 +109,10 @@ impl World {
         assert_eq!(ran.code, 0, "{}: {}", patch.display(), ran.stderr);
     }
 
-    /// The tool's command line, ready to be started.
+    /// The tool's command line, ready to be started; under the umask that protects nothing.
     pub(crate) fn command(&self, args: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_xtask"));
+        let mut command = Command::new("/bin/sh");
+        command.args(["-c", r#"umask 000; exec "$@""#, "sh", env!("CARGO_BIN_EXE_xtask")]);
         command.args(args).current_dir(&self.root).envs(&self.env).stdin(Stdio::null());
         for name in &self.unset {
             command.env_remove(name);
