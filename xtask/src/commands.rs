@@ -136,4 +136,38 @@ mod tests {
             "`cargo xtask redeploy` builds the image again"
         );
     }
+
+    /// A command that is written by hand forgets the cluster, the profile or the port sooner or later.
+    #[test]
+    fn no_message_writes_a_command_for_a_cluster_by_hand() {
+        let source = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+        let mut folders = vec![source.clone()];
+        let mut found = Vec::new();
+        while let Some(folder) = folders.pop() {
+            for entry in std::fs::read_dir(&folder).expect("listing") {
+                let path = entry.expect("listing").path();
+                if path.is_dir() {
+                    folders.push(path);
+                    continue;
+                }
+                let is_test = path.components().any(|part| part.as_os_str() == "tests");
+                if is_test || path.extension().is_none_or(|kind| kind != "rs") || path.ends_with(file!()) {
+                    continue;
+                }
+                let text = std::fs::read_to_string(&path).expect("reading");
+                let shown = |line: &&str| !line.trim_start().starts_with("//") && is_by_hand(line);
+                found.extend(text.lines().filter(shown).map(|line| format!("{}: {line}", path.display())));
+            }
+        }
+        assert!(is_by_hand("start it with `cargo xtask up`") && is_by_hand("`kubectl get pods` shows it"));
+        assert_eq!(found, Vec::<String>::new());
+    }
+
+    /// The commands that need no cluster are free.
+    fn is_by_hand(line: &str) -> bool {
+        let free = ["weights", "explain", "completions", "test", "doctor"];
+        let of_ours = |rest: &str| !free.iter().any(|command| rest.starts_with(command));
+        line.split("`cargo xtask ").skip(1).any(of_ours)
+            || line.split("`kubectl ").skip(1).any(|rest| !rest.starts_with("config "))
+    }
 }

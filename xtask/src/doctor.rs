@@ -108,7 +108,7 @@ async fn look(cx: &Cx, choice: &Choice) -> Result<Vec<Finding>> {
             findings.extend(leftovers::change(cx, running.as_ref(), manifests).await);
         }
         Err(error) => {
-            let fix = attached::<Hint>(error).map(|hint| hint.0.clone()).unwrap_or_default();
+            let fix = attached::<Hint>(error).map(|hint| cx.commands.write_out(&hint.0)).unwrap_or_default();
             findings.push(Finding::fatal("manifests", paragraph(error), fix));
         }
     }
@@ -175,7 +175,7 @@ async fn weights(cx: &Cx) -> Finding {
         ),
         Ok(manifest) => Finding::ok("weights", crate::steps::weights::describe(&manifest)),
         Err(error) => {
-            let fix = attached::<Hint>(&error).map(|hint| hint.0.clone()).unwrap_or_default();
+            let fix = attached::<Hint>(&error).map(|hint| cx.commands.write_out(&hint.0)).unwrap_or_default();
             // The error carries the library's own hint on a line below.
             let what = paragraph(&error).lines().next().unwrap_or_default().to_owned();
             Finding::fatal("weights", what, fix)

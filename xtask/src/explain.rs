@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use xtask_load::record::Outcome;
 use xtask_load::tally::error_code;
 
+use crate::commands::Advice;
 use crate::cx::Cx;
 use crate::failure::{Attach as _, Exit};
 use crate::options::Format;
@@ -59,7 +60,7 @@ pub fn run(cx: &Cx, run: Option<&str>, request: Option<&str>) -> Result<Summary>
         (Err(error), ..) => return Err(error),
     };
     let mut explained = explain_run(&dir)
-        .hint("a run this damaged can't be explained; `cargo xtask load` makes a new one")?;
+        .hint(Advice::Xtask("load", "makes a new one; a run this damaged can't be explained"))?;
     if let Some(request) = request {
         let all = [&mut explained.failures, &mut explained.late];
         all.into_iter()
@@ -168,7 +169,7 @@ fn find(runs: &Path, name: Option<&str>) -> Result<PathBuf> {
         .max();
     newest
         .ok_or_else(|| anyhow!("there is no load run in {}", runs.display()))
-        .hint("`cargo xtask load` makes one")
+        .hint(Advice::Xtask("load", "makes one"))
         .exit(Exit::Usage)
 }
 

@@ -5,6 +5,8 @@ use std::any::Any;
 use std::error::Error as StdError;
 use std::fmt;
 
+use crate::commands::Advice;
+
 /// The exit codes users script against.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
@@ -33,7 +35,7 @@ pub enum Exit {
 
 /// What to try next; printed as `hint: ...`.
 #[derive(Debug)]
-pub struct Hint(pub String);
+pub struct Hint(pub Advice);
 
 /// What was seen around a failure, already worded for a reader: a heading and its lines.
 #[derive(Clone, Debug, Default, serde::Serialize)]
@@ -97,8 +99,8 @@ pub trait Attach: Sized {
     /// Attaches `value`; [`attached`] finds it again.
     fn attach<T: Send + Sync + 'static>(self, value: T) -> Self::Out;
     /// Says what to try next.
-    fn hint(self, text: impl Into<String>) -> Self::Out {
-        self.attach(Hint(text.into()))
+    fn hint(self, advice: impl Into<Advice>) -> Self::Out {
+        self.attach(Hint(advice.into()))
     }
     /// Says which exit code this failure means.
     fn exit(self, code: Exit) -> Self::Out {
@@ -186,7 +188,7 @@ mod tests {
             .unwrap_err();
         assert_eq!(paragraph(&error), "starting the cluster: GET /readyz: connection refused");
         assert_eq!(exit_of(&error), Exit::Preflight);
-        assert_eq!(attached::<Hint>(&error).map(|h| h.0.as_str()), Some("is it running?"));
+        assert_eq!(attached::<Hint>(&error).map(|hint| &hint.0), Some(&"is it running?".into()));
         assert!(!is_echo(&error));
     }
 

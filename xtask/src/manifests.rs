@@ -14,6 +14,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 use serde_path_to_error::Segment;
 
+use crate::commands::Advice;
 use crate::failure::{Attach as _, Exit};
 
 mod app;
@@ -125,12 +126,14 @@ impl Object {
                     other => format!("/{}", yaml::escape(&other.to_string())),
                 })
                 .collect();
-            let explain =
-                format!("`kubectl explain {}` lists the fields and their types", self.kind.to_lowercase());
+            let explain = Advice::Kubectl(
+                format!("explain {}", self.kind.to_lowercase()),
+                "lists the fields and their types",
+            );
             let reason = error.inner().to_string().replace("expected i32", "expected a whole number");
             let cure = self.value.pointer(&pointer).and_then(|value| requoted(value, &reason));
             anyhow!("{}: {}: {field}: {reason}", self.place_of(&pointer), self.title())
-                .hint(cure.unwrap_or(explain))
+                .hint(cure.map_or(explain, Advice::from))
         })
     }
 }

@@ -9,6 +9,7 @@ use kube::api::ListParams;
 use kube::core::Selector;
 use kube::{Api, Client};
 
+use crate::commands::Advice;
 use crate::failure::Attach as _;
 
 /// The field manager of everything that this tool writes.
@@ -37,7 +38,7 @@ impl Owner {
         Owner::find(client, namespace, name)
             .await?
             .ok_or_else(|| anyhow!("there is no deployment/{name} in namespace {namespace}"))
-            .hint("`cargo xtask up` makes it")
+            .hint(Advice::Xtask("up", "makes it"))
     }
 
     /// Looks at the Deployment, if it is there.

@@ -9,6 +9,7 @@ use rustix::process::umask;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::cli::{self, Cli, Command};
+use crate::commands::Commands;
 use crate::cx::Cx;
 use crate::failure::{Exit, exit_of};
 use crate::options::{Format, Shared};
@@ -78,7 +79,8 @@ pub fn without_run(error: &clap::Error) -> Exit {
 
 async fn run(shared: Shared, command: Command) -> Exit {
     let (format, verbose, name) = (shared.output, shared.verbose, command.name());
-    let output = || Output::new(format, verbose).named(name);
+    let commands = Commands::new(&shared);
+    let output = || Output::new(format, verbose).named(name).hinting(commands.clone());
     let cx = match prepare(shared, output(), &command) {
         Ok(cx) => Arc::new(cx),
         Err(error) => {

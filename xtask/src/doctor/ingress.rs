@@ -50,7 +50,7 @@ fn judge(kubernetes: &str, controller: Option<&str>) -> Option<Finding> {
         Finding::ok("ingress", format!("{tested}; this is {kubernetes}"))
     } else {
         let fix = format!(
-            "nothing to do while the ingress gates open; otherwise make a profile with `minikube start --kubernetes-version=v1.{newest}.0`"
+            "nothing to do while the ingress gates open; otherwise make another profile with `minikube start --profile NAME --kubernetes-version=v1.{newest}.0`, and use it with --profile NAME"
         );
         Finding::warning("ingress", format!("{tested}, never with {kubernetes}"), fix)
     })

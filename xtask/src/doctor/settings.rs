@@ -13,7 +13,7 @@ const IGNORED: [(&str, &str); 5] = [
     ("DOCKER_CONTEXT", "the daemon of the chosen cluster is used, and no other"),
     ("MINIKUBE_ACTIVE_DOCKERD", "docker-env is read anew in every run"),
     ("BUILDX_BUILDER", "the node's own builder is used"),
-    ("KUBECONFIG", "the tool uses a kubeconfig of its own: `cargo xtask kubeconfig` prints its path"),
+    ("KUBECONFIG", "the tool uses a kubeconfig of its own; the command `kubeconfig` prints its path"),
 ];
 
 pub(super) fn environment(get: impl Fn(&str) -> Option<String>) -> Vec<Finding> {

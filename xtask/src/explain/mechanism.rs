@@ -105,7 +105,7 @@ impl Mechanism {
     pub fn fix(self) -> &'static str {
         match self {
             Mechanism::NeverReachedProxy => {
-                "wait for the gates `ingress-controller` and `route` (`cargo xtask load` does); run 2 controller replicas \
+                "wait for the gates `ingress-controller` and `route` (`load` does); run 2 controller replicas \
                  with maxUnavailable 0"
             }
             Mechanism::ProxyEnded => {
@@ -123,7 +123,7 @@ impl Mechanism {
             }
             Mechanism::ControllerNotSynced => {
                 "run 2 ingress controller replicas with maxUnavailable 0, so that one serves while the other syncs; after a \
-                 restart wait for the gate `route` before sending (`cargo xtask load` does)"
+                 restart wait for the gate `route` before sending (`load` does)"
             }
             Mechanism::NotListeningYet | Mechanism::NotReadyYet => {
                 "kubernetes/30-deployment.yaml: startupProbe on /health with failureThreshold x periodSeconds above the \
@@ -147,7 +147,7 @@ impl Mechanism {
                 "kubernetes/30-deployment.yaml: livenessProbe.failureThreshold x periodSeconds and timeoutSeconds above the \
                  longest busy moment"
             }
-            Mechanism::Crash => "fix the crash: `kubectl logs --previous` of that pod shows its last lines",
+            Mechanism::Crash => "fix the crash: the last lines of that pod are in `logs POD --previous`",
             Mechanism::KeepAliveRace => {
                 "the app's keep-alive must outlast the proxy's (upstream-keepalive-timeout, 60 s): 75 s or more"
             }

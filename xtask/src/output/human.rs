@@ -9,6 +9,7 @@ use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use super::streams::{Terminal, tell};
 use super::style::{only_colour, painted, plain, safe};
 use super::{Event, Kind, State};
+use crate::commands::Commands;
 use crate::failure::{Evidence, Exit, Hint, Printed, attached, paragraph};
 
 /// Without a terminal, a wait is shown when it is this old, and then at most this often.
@@ -198,7 +199,7 @@ fn label(kind: Kind, name: &str) -> String {
 }
 
 /// A failure as a paragraph, its evidence, and what to try.
-pub(super) fn failure(error: &anyhow::Error, exit: Exit, colour: bool) -> String {
+pub(super) fn failure(error: &anyhow::Error, exit: Exit, commands: &Commands, colour: bool) -> String {
     let mut text = String::new();
     if let Some(Evidence(parts)) = attached(error) {
         for (heading, lines) in parts.iter().filter(|(_, lines)| !lines.is_empty()) {
@@ -215,8 +216,8 @@ pub(super) fn failure(error: &anyhow::Error, exit: Exit, colour: bool) -> String
     }
     let word = if exit == Exit::Interrupted { "interrupted" } else { "error" };
     let _ = writeln!(text, "{word}: {}", safe(&paragraph(error)));
-    if let Some(Hint(hint)) = attached(error) {
-        let _ = writeln!(text, "hint: {}", safe(hint));
+    if let Some(Hint(advice)) = attached(error) {
+        let _ = writeln!(text, "hint: {}", safe(&commands.write_out(advice)));
     }
     if colour { painted(&text) } else { text }
 }
@@ -273,7 +274,7 @@ mod tests {
         let evidence = Evidence(vec![(format!("log of {hostile}"), vec![hostile.to_owned()])]);
         let error = anyhow::anyhow!("gate rollout: {hostile}").attach(evidence).hint(hostile);
         for colour in [false, true] {
-            let text = failure(&error, Exit::GateDoomed, colour);
+            let text = failure(&error, Exit::GateDoomed, &Commands::default(), colour);
             let own = if colour { text.matches("\x1b[").count() } else { 0 };
             assert_eq!(text.matches('\x1b').count(), own, "{text:?}");
             assert!(!text.contains(['\x07', '\u{9b}', '\u{202e}']), "{text:?}");

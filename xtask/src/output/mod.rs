@@ -17,6 +17,7 @@ use parking_lot::Mutex;
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
+use crate::commands::Commands;
 use crate::failure::{Evidence, Exit, Hint, Printed, attached, exit_of, paragraph};
 use crate::options::Format;
 pub(crate) use style::plain;
@@ -83,6 +84,7 @@ pub struct Event {
 pub struct Output {
     format: Format,
     command: &'static str,
+    commands: Commands,
     log: Mutex<Option<File>>,
     human: Arc<Mutex<human::Human>>,
     delivery: streams::Delivery,
@@ -116,13 +118,19 @@ impl Output {
             tick(&human);
         }
         let delivery = streams::Delivery::default();
-        Output { format, command: "", log: Mutex::new(None), human, delivery }
+        Output { format, command: "", commands: Commands::default(), log: Mutex::new(None), human, delivery }
     }
 
     /// The command whose run this reports, as its summary names it.
     #[must_use]
     pub fn named(self, command: &'static str) -> Output {
         Output { command, ..self }
+    }
+
+    /// How hints name the cluster of the run.
+    #[must_use]
+    pub fn hinting(self, commands: Commands) -> Output {
+        Output { commands, ..self }
     }
 
     /// Whether colour is shown to the person.
@@ -205,8 +213,8 @@ impl Output {
                 // What a command has to tell even when it ends badly.
                 summary.extend(attached::<Map<String, Value>>(error).cloned().unwrap_or_default());
                 summary.insert("error".into(), paragraph(error).into());
-                if let Some(Hint(hint)) = attached(error) {
-                    summary.insert("hint".into(), hint.as_str().into());
+                if let Some(Hint(advice)) = attached(error) {
+                    summary.insert("hint".into(), self.commands.write_out(advice).into());
                 }
                 if let Some(evidence) = attached::<Evidence>(error) {
                     summary.insert("evidence".into(), json!(evidence));
@@ -222,7 +230,7 @@ impl Output {
                 streams::tell(&format!("\n{}", table(spans)));
             }
             if let Err(error) = result {
-                streams::tell(&human::failure(error, exit, self.colour()));
+                streams::tell(&human::failure(error, exit, &self.commands, self.colour()));
             }
         }
     }
@@ -240,7 +248,7 @@ impl Output {
 /// The failure of a command that has no run, such as bad input before anything began.
 pub fn report(error: &anyhow::Error) -> Exit {
     let exit = exit_of(error);
-    streams::tell(&human::failure(error, exit, style::is_wanted(&std::io::stderr())));
+    streams::tell(&human::failure(error, exit, &Commands::default(), style::is_wanted(&std::io::stderr())));
     exit
 }
 

@@ -12,6 +12,7 @@ use kube::{Api, Client, ResourceExt as _};
 use serde_json::Value;
 
 use crate::clusters::Cluster;
+use crate::commands::Advice;
 use crate::cx::Cx;
 use crate::failure::Attach as _;
 use crate::manifests::{Manifests, Object};
@@ -115,7 +116,10 @@ fn unknown(object: &Object) -> anyhow::Error {
         object.kind,
         object.api_version
     )
-    .hint("check the spelling of both, or install what defines the kind; `kubectl api-resources` lists the known ones")
+    .hint(Advice::Kubectl(
+        "api-resources".to_owned(),
+        "lists the known kinds; check the spelling of both, or install what defines this one",
+    ))
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]

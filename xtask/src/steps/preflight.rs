@@ -27,7 +27,8 @@ pub async fn run(branch: &mut Branch<'_>, choice: &Choice) -> Result<Done<Checke
         let manifests = match manifests {
             Ok(manifests) => Some(manifests),
             Err(error) => {
-                let fix = attached::<Hint>(&error).map(|hint| hint.0.clone()).unwrap_or_default();
+                let fix =
+                    attached::<Hint>(&error).map(|hint| cx.commands.write_out(&hint.0)).unwrap_or_default();
                 problems.push(Problem { what: paragraph(&error), fix });
                 None
             }

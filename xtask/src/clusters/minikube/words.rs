@@ -209,6 +209,7 @@ fn shortened(line: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::commands::Commands;
     use crate::failure::{Hint, attached, paragraph};
 
     const FAILED_START: &str = include_str!("../../../tests/stand-ins/answers/start-fails-guest-start.jsonl");
@@ -225,7 +226,10 @@ mod tests {
         for (heading, lines) in &attached::<Evidence>(&error).expect("evidence").0 {
             text += &format!("{heading}\n  {}\n", lines.join("\n  "));
         }
-        text + &format!("hint: {}", attached::<Hint>(&error).expect("a hint").0)
+        text + &format!(
+            "hint: {}",
+            Commands::default().write_out(&attached::<Hint>(&error).expect("a hint").0)
+        )
     }
 
     #[test]

@@ -481,6 +481,7 @@ async fn a_path_that_the_ingress_does_not_have_is_named_instead_of_waited_for() 
         said.contains("does not lead /health to service/simple-model-api-service: its path is `/predict`"),
         "{said}"
     );
-    let hint = &attached::<crate::failure::Hint>(&error).unwrap().0;
+    let hint =
+        crate::commands::Commands::default().write_out(&attached::<crate::failure::Hint>(&error).unwrap().0);
     assert!(hint.ends_with("give ingress/simple-model-api-ingress a path `/` or `/health` for service/simple-model-api-service"), "{hint}");
 }

@@ -5,6 +5,7 @@ use serde_json::json;
 use super::*;
 use crate::clusters::Kind;
 use crate::clusters::sandbox::Sandbox;
+use crate::commands::Commands;
 use crate::failure::{Hint, attached, paragraph};
 use crate::gates::tests::{Server, cx};
 use crate::image::Digests;
@@ -51,7 +52,8 @@ impl Scene<'_> {
             Err(error) => Some(error),
         };
         let error = refused.expect("a refusal");
-        let hint = attached::<Hint>(&error).map(|hint| hint.0.clone()).unwrap_or_default();
+        let hint =
+            attached::<Hint>(&error).map(|hint| Commands::default().write_out(&hint.0)).unwrap_or_default();
         let folder = self.folder.path().with_file_name("").display().to_string();
         format!("{}\n  hint: {hint}\n", paragraph(&error)).replace(&folder, "")
     }
