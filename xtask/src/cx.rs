@@ -14,8 +14,8 @@ use crate::commands::Commands;
 use crate::failure::{Attach as _, Cancelled, Exit, attached};
 use crate::options::Shared;
 use crate::output::{Output, Span, State};
-use crate::proc;
 use crate::summary::Summary;
+use crate::{proc, record};
 
 /// One run of one command.
 pub struct Cx {
@@ -48,7 +48,7 @@ pub type Liveness = Box<dyn for<'c> Fn(&'c Cx) -> BoxFuture<'c, Option<anyhow::E
 /// How often to ask for it.
 const LIVENESS_EVERY: Duration = Duration::from_millis(500);
 
-/// How many runs keep their records.
+/// How many runs keep their records: so many load runs, and so many others.
 const RUNS_KEPT: usize = 100;
 
 /// Why a run is told to stop.
@@ -211,6 +211,7 @@ impl Cx {
                     self.shared.timeout.map(|limit| format!("{}s", limit.as_secs())).unwrap_or_default(),
                     running.join(", ")
                 ))
+                .attach(told)
                 .hint(format!(
                     "raise --timeout; `{}` shows which gate stays closed",
                     self.commands.xtask("status")
@@ -241,14 +242,16 @@ impl Cx {
     }
 }
 
-/// Removes all but the newest runs; a folder that can't be removed is no reason to fail.
+/// Removes all but the newest runs; a folder that can't be removed is no reason to fail. Load runs are counted for
+/// themselves: what was measured is not pushed out by however many other runs.
 fn forget_old_runs(runs: &Path) {
     let entries = std::fs::read_dir(runs).into_iter().flatten().flatten();
     let mut dirs: Vec<_> =
         entries.map(|entry| entry.path()).filter(|path| path.is_dir() && !path.is_symlink()).collect();
     // Their names begin with the time.
     dirs.sort_unstable();
-    for dir in dirs.iter().rev().skip(RUNS_KEPT) {
+    let (loads, others): (Vec<_>, Vec<_>) = dirs.into_iter().rev().partition(|dir| record::is_load(dir));
+    for dir in [loads, others].iter().flat_map(|runs| runs.iter().skip(RUNS_KEPT)) {
         let _ = std::fs::remove_dir_all(dir);
     }
 }
@@ -284,4 +287,26 @@ fn target_folder(root: &Path) -> Result<PathBuf> {
         .hint("`cargo metadata --no-deps` in this folder says what is wrong")
         .exit(Exit::Preflight)?;
     Ok(metadata.target_directory)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_load_run_is_not_pushed_out_by_others() {
+        let runs = tempfile::tempdir().expect("a folder");
+        let make = |name: String| {
+            let dir = runs.path().join(name);
+            std::fs::create_dir(&dir).expect("making a run's folder");
+            dir
+        };
+        let load = make("20260101-000000-load-1".to_owned());
+        std::fs::write(load.join(record::meta::FILE), "{}").expect("writing");
+        let ups: Vec<_> = (0..=RUNS_KEPT).map(|n| make(format!("20260102-000000-up-{n:04}"))).collect();
+        forget_old_runs(runs.path());
+        assert!(load.exists(), "the only load run is gone");
+        let left: Vec<_> = ups.iter().filter(|dir| dir.exists()).collect();
+        assert_eq!((left.len(), ups[0].exists()), (RUNS_KEPT, false));
+    }
 }

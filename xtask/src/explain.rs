@@ -13,9 +13,9 @@ use crate::commands::Advice;
 use crate::cx::Cx;
 use crate::failure::{Attach as _, Exit};
 use crate::options::Format;
-use crate::record::RECORDS;
 use crate::record::case::Case;
-use crate::record::meta::{self, Meta};
+use crate::record::is_load;
+use crate::record::meta::Meta;
 use crate::record::timeline::Timeline;
 use crate::summary::Summary;
 
@@ -151,8 +151,6 @@ impl Explained {
 
 /// The folder of a run: by path, by name, or the newest that has records.
 fn find(runs: &Path, name: Option<&str>) -> Result<PathBuf> {
-    // One whose records are lost is a load run all the same.
-    let is_load = |dir: &Path| [meta::FILE, RECORDS].iter().any(|file| dir.join(file).is_file());
     let latest = runs.join("latest");
     if let Some(name) = name.filter(|name| *name != "latest" || is_load(&latest)) {
         let dir = [runs.join(name), PathBuf::from(name)].into_iter().find(|dir| is_load(dir));

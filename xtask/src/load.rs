@@ -24,6 +24,7 @@ use crate::gates;
 use crate::gates::rollout::Rollout;
 use crate::manifests::Manifests;
 use crate::options::Format;
+use crate::owned::Owner;
 use crate::pipeline::{Branch, Done, Outcome, Running, step};
 use crate::record::RECORDS;
 use crate::record::case::Case;
@@ -135,8 +136,8 @@ impl Scene<'_> {
         let Scene { cx, cluster, manifests, plan, .. } = *self;
         let dir = cx.run_dir.clone().context("the run has no folder")?;
         let target = target(cx, cluster, manifests, self.args.get.as_deref()).await?;
-        let selector = manifests.pod_selector();
-        let witness = Witness::start(&cluster.client, &cx.shared.namespace, selector, &dir).await?;
+        let owner = Owner::of(&cluster.client, &cx.shared.namespace, manifests.deployment_name()).await?;
+        let witness = Witness::start(&cluster.client, &cx.shared.namespace, owner, &dir).await?;
         let canary = Target::get(&cluster.entry, manifests.host(), "/health").await?;
         if gated {
             ready::canary(branch, &witness, &canary).await?;

@@ -38,6 +38,11 @@ pub struct Seen {
     pub object: Value,
 }
 
+/// Whether a folder is that of a load run; one whose records are lost is one all the same.
+pub fn is_load(dir: &Path) -> bool {
+    [meta::FILE, RECORDS].iter().any(|file| dir.join(file).is_file())
+}
+
 /// The files of a run's folder that its verdicts are read from, with their sizes in bytes.
 pub fn sizes(dir: &Path) -> BTreeMap<String, u64> {
     let logs = [INGRESS_LOGS, APP_LOGS].into_iter().flat_map(|folder| {

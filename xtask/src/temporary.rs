@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::clusters::Cluster;
-use crate::commands::Commands;
+use crate::commands::Advice;
 use crate::cx::Cx;
 use crate::failure::{Attach as _, Exit, paragraph};
 use crate::gates::ingress_lease::NAMESPACE as INGRESS_NAMESPACE;
@@ -84,7 +84,7 @@ impl fmt::Display for Mark {
         if let Some(since) = self.since {
             write!(f, ", since {since:.0}")?;
         }
-        if self.run.is_empty() { Ok(()) } else { write!(f, ", by the run {}", self.run) }
+        if self.run.is_empty() { Ok(()) } else { write!(f, ", by run {}", self.run) }
     }
 }
 
@@ -97,7 +97,6 @@ pub struct App<'a> {
     pub namespace: &'a str,
     /// The Deployment's name.
     pub deployment: &'a str,
-    commands: &'a Commands,
 }
 
 impl<'a> App<'a> {
@@ -107,7 +106,6 @@ impl<'a> App<'a> {
             client: &cluster.client,
             namespace: &cx.shared.namespace,
             deployment: manifests.deployment_name(),
-            commands: &cx.commands,
         }
     }
 
@@ -124,7 +122,7 @@ impl<'a> App<'a> {
 
     /// That it is marked, in a sentence.
     pub fn sentence(&self, mark: &Mark) -> String {
-        format!("deployment/{} is changed for a while: {mark}", self.deployment)
+        format!("deployment/{} is temporarily changed: {mark}", self.deployment)
     }
 
     /// Puts back what a run has left changed that is no more; gives back what that was.
@@ -276,7 +274,7 @@ pub async fn lasting<'a, T>(
     let run = cx.run_dir.as_ref().and_then(|dir| dir.file_name()).unwrap_or_default();
     let mut changes = Changes { app, run: run.to_string_lossy().into_owned(), mark: None };
     let result = AssertUnwindSafe(Box::pin(work(&mut changes))).catch_unwind().await;
-    let back = changes.put_back().await.hint(format!("`{}` puts it back too", cx.commands.xtask("up")));
+    let back = changes.put_back().await.hint(Advice::Xtask("up", "puts it back too"));
     match (result, back) {
         (Ok(Ok(done)), back) => back.map(|()| done),
         (Ok(Err(error)), back) => {
@@ -336,10 +334,7 @@ impl Changes<'_> {
 pub async fn unmarked(app: &App<'_>) -> Result<()> {
     let Some(mark) = in_time(app.mark()).await? else { return Ok(()) };
     Err(anyhow!("{}", app.sentence(&mark)))
-        .hint(format!(
-            "wait for that run's end; if it was killed, `{}` puts it back",
-            app.commands.xtask("up")
-        ))
+        .hint(Advice::Xtask("up", "puts it back if that run was killed; else wait for its end"))
         .exit(Exit::Preflight)
 }
 
@@ -353,7 +348,7 @@ async fn in_time<T>(work: impl Future<Output = Result<T>>) -> Result<T> {
 pub async fn warn(cx: &Cx, app: App<'_>) -> Summary {
     // An API server that does not answer is told of by the gates.
     let Ok(Some(mark)) = in_time(app.mark()).await else { return Summary::new() };
-    let up = app.commands.xtask("up");
+    let up = cx.commands.xtask("up");
     cx.output.note(&format!("warning: {}; if that run is over, `{up}` puts it back", app.sentence(&mark)));
     let Mark { what, since, run, .. } = mark;
     [("temporary_change".to_owned(), json!({"what": what, "since": since, "run": run}))].into_iter().collect()
@@ -392,8 +387,8 @@ mod tests {
         client
     }
 
-    fn app<'a>(client: &'a Client, cx: &'a Cx) -> App<'a> {
-        App { client, namespace: "default", deployment: "web", commands: &cx.commands }
+    fn app(client: &Client) -> App<'_> {
+        App { client, namespace: "default", deployment: "web" }
     }
 
     /// Everything that may be changed, as it is.
@@ -418,7 +413,7 @@ mod tests {
         let mark = app.mark().await?.expect("a mark");
         assert!(
             app.sentence(&mark).starts_with(
-                "deployment/web is changed for a while: without startup-probe, scaled up, since 2"
+                "deployment/web is temporarily changed: without startup-probe, scaled up, since 2"
             )
         );
         Ok(())
@@ -427,7 +422,7 @@ mod tests {
     #[tokio::test]
     async fn what_is_changed_is_put_back_however_the_work_ends() {
         let (client, cx) = (cluster().await, cx());
-        let app = app(&client, &cx);
+        let app = app(&client);
         let before = state(&app).await;
         lasting(&cx, app, async |changes| change(changes).await).await.expect("it goes well");
         assert_eq!((state(&app).await, app.mark().await.expect("a look")), (before.clone(), None));
@@ -454,7 +449,7 @@ mod tests {
     #[tokio::test]
     async fn a_mark_that_stayed_refuses_another_change_until_it_is_mended() {
         let (client, cx) = (cluster().await, cx());
-        let app = app(&client, &cx);
+        let app = app(&client);
         let before = state(&app).await;
         let mut killed = Changes { app, run: "20260102-030405-load-1".into(), mark: None };
         change(&mut killed).await.expect("a change");
@@ -462,7 +457,7 @@ mod tests {
 
         let refused = lasting(&cx, app, async |changes| change(changes).await).await.unwrap_err();
         assert_eq!(exit_of(&refused), Exit::Preflight);
-        assert!(refused.to_string().ends_with(", by the run 20260102-030405-load-1"), "{refused}");
+        assert!(refused.to_string().ends_with(", by run 20260102-030405-load-1"), "{refused}");
         assert_eq!(warn(&cx, app).await["temporary_change"]["run"], "20260102-030405-load-1");
 
         let mended = app.mend().await.expect("mending").expect("a mark");
@@ -475,7 +470,7 @@ mod tests {
     #[tokio::test]
     async fn what_another_command_has_put_back_or_removed_is_left_to_it() {
         let (client, cx) = (cluster().await, cx());
-        let app = app(&client, &cx);
+        let app = app(&client);
         let work = async |changes: &mut Changes<'_>| {
             change(changes).await?;
             app.mend().await?;
@@ -495,12 +490,12 @@ mod tests {
 
     #[tokio::test]
     async fn a_mark_that_was_edited_by_hand_is_shown_as_it_is_and_removed() {
-        let (client, cx) = (cluster().await, cx());
-        let app = app(&client, &cx);
+        let client = cluster().await;
+        let app = app(&client);
         let edited = json!({"metadata": {"annotations": {ANNOTATION: "broken"}}});
         app.deployments().patch("web", &params(), &Patch::Merge(edited)).await.expect("marking");
         let mark = app.mend().await.expect("mending").expect("a mark");
-        assert_eq!(app.sentence(&mark), "deployment/web is changed for a while: broken");
+        assert_eq!(app.sentence(&mark), "deployment/web is temporarily changed: broken");
         assert_eq!(app.mark().await.expect("a look"), None);
     }
 }

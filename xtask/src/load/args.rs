@@ -47,7 +47,7 @@ pub struct LoadArgs {
     /// Timeout of a request.
     #[arg(long, value_parser = duration, default_value = "30s")]
     pub request_timeout: Duration,
-    /// Fail the run unless this holds at the end, such as 'p99<800ms', 'failed<=0', 'unexplained==0'; may be repeated.
+    /// Fail the run unless this holds at the end, such as 'p99<800ms', 'failed<=0', 'unexplained==0'; may be repeated. A run without one success always fails.
     #[arg(long, default_value = "failed<=0")]
     pub threshold: Vec<Threshold>,
     /// Disturb the cluster after a fifth of the load.

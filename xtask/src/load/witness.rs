@@ -30,6 +30,7 @@ use tokio::task::JoinSet;
 
 use crate::gates::ingress_lease::{CONTROLLER_PODS, NAMESPACE as INGRESS_NAMESPACE};
 use crate::gates::watch::reason;
+use crate::owned::Owner;
 use crate::record::{APP_LOGS, INGRESS_LOGS, Seen, TIMELINE, access};
 
 /// The first lists must be there by then.
@@ -50,6 +51,8 @@ pub struct Witness {
 
 struct Shared {
     client: Client,
+    /// Whose the app's pods are: others may have their labels.
+    owner: Owner,
     dir: PathBuf,
     timeline: Mutex<File>,
     /// Runs of containers: each is followed once, and for as long as it is among those that run.
@@ -63,18 +66,21 @@ struct Shared {
 }
 
 impl Witness {
-    /// Watches the app's namespace and the ingress controller; back when everything was listed once.
+    /// Watches the namespace of the app, whose pods are those of `owner`, and the ingress controller; back when everything
+    /// was listed once.
     ///
     /// # Errors
     /// When the folder can't be written, or the API does not answer.
-    pub async fn start(client: &Client, namespace: &str, selector: &str, dir: &Path) -> Result<Witness> {
+    pub async fn start(client: &Client, namespace: &str, owner: Owner, dir: &Path) -> Result<Witness> {
         for role in [INGRESS_LOGS, APP_LOGS] {
             let folder = dir.join(role);
             std::fs::create_dir_all(&folder).with_context(|| format!("making {}", folder.display()))?;
         }
         let timeline = dir.join(TIMELINE);
+        let selector = owner.selector.clone();
         let shared = Arc::new(Shared {
             client: client.clone(),
+            owner,
             dir: dir.to_owned(),
             timeline: Mutex::new(
                 File::create(&timeline).with_context(|| format!("creating {}", timeline.display()))?,
@@ -93,7 +99,8 @@ impl Witness {
             synced.push(listed);
         };
         let app = || Api::<Pod>::namespaced(client.clone(), namespace);
-        add(watch(&shared, app(), all().labels(selector), |shared, pod, is_first| {
+        // The Service sends requests to whatever has the labels: all of that is noted, and the app's own logs are followed.
+        add(watch(&shared, app(), all().labels(&selector), |shared, pod, is_first| {
             follow(shared, APP_LOGS, pod, is_first);
         }));
         let controllers = Api::<Pod>::namespaced(client.clone(), INGRESS_NAMESPACE);
@@ -235,7 +242,7 @@ fn follow(shared: &Arc<Shared>, role: &'static str, pod: &Pod, is_first: bool) {
                 api: Api::namespaced(shared.client.clone(), &pod.namespace().unwrap_or_default()),
                 file: shared.dir.join(role).join(format!("{}.log", pod.name_any())),
                 is_access_log: role == INGRESS_LOGS,
-                pod: pod.name_any(),
+                pod: pod.clone(),
                 uid: uid.clone(),
                 container: status.name.clone(),
                 run,
@@ -252,7 +259,7 @@ struct Follower {
     api: Api<Pod>,
     file: PathBuf,
     is_access_log: bool,
-    pod: String,
+    pod: Pod,
     uid: String,
     container: String,
     run: String,
@@ -260,8 +267,12 @@ struct Follower {
 
 impl Follower {
     async fn work(self, since: Option<i64>) {
+        // Where whose it is can't be told, its labels decide.
+        if !self.is_access_log && matches!(self.shared.owner.owns(&self.pod).await, Ok(false)) {
+            return;
+        }
         if let Err(error) = self.read(since).await {
-            self.shared.gap(format!("log of {}: {error:#}", self.pod));
+            self.shared.gap(format!("log of {}: {error:#}", self.pod.name_any()));
         }
     }
 
@@ -282,7 +293,7 @@ impl Follower {
             };
             let mut heard = Instant::now();
             let mut no_log = None;
-            match self.api.log_stream(&self.pod, &params).await {
+            match self.api.log_stream(&self.pod.name_any(), &params).await {
                 Ok(stream) => {
                     was_read = true;
                     let mut lines = stream.lines();
@@ -324,14 +335,132 @@ impl Follower {
         if wanted.is_empty() {
             return;
         }
-        if let Some(access) = access::parse(&self.pod, line)
+        let pod = self.pod.name_any();
+        if let Some(access) = access::parse(&pod, line)
             && let Some(seen) = wanted.remove(&access.id)
         {
-            let _ = seen.send(self.pod.clone());
+            let _ = seen.send(pod);
         }
     }
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use http::{Request, Response};
+    use kube::api::{Patch, PatchParams, PostParams};
+    use kube::client::Body;
+    use sandbox_apiserver::ApiServer;
+    use serde_json::json;
+
+    use super::*;
+
+    const NO_LOG_LINE: &str = "unable to retrieve container logs for docker://0a1b";
+
+    /// An API server whose nodes have these logs, by pod; what is asked for is noted.
+    fn server(logs: &'static [(&str, &str)]) -> (Client, Arc<Mutex<BTreeSet<String>>>) {
+        drop(rustls::crypto::ring::default_provider().install_default());
+        let direct = ApiServer::new("token".into()).client();
+        let asked = Arc::new(Mutex::new(BTreeSet::new()));
+        let noted = Arc::clone(&asked);
+        let service = tower::service_fn(move |request: Request<Body>| {
+            let (direct, noted) = (direct.clone(), Arc::clone(&noted));
+            async move {
+                let path = request.uri().path();
+                let Some(pod) = path.strip_suffix("/log").and_then(|path| path.rsplit('/').next()) else {
+                    return direct.send(request).await;
+                };
+                let log = logs.iter().find(|(name, _)| *name == pod).map_or("", |(_, log)| log);
+                lock(&noted).insert(pod.to_owned());
+                Ok(Response::new(Body::from(log.as_bytes().to_vec())))
+            }
+        });
+        (Client::new(service, "default"), asked)
+    }
+
+    async fn create<K>(client: &Client, object: Value) -> K
+    where
+        K: Resource<Scope = k8s_openapi::NamespaceResourceScope, DynamicType = ()>
+            + Clone
+            + Debug
+            + Serialize
+            + DeserializeOwned,
+    {
+        let api: Api<K> = Api::namespaced(client.clone(), "default");
+        let object = serde_json::from_value(object).expect("an object");
+        api.create(&PostParams::default(), &object).await.expect("creating it")
+    }
+
+    /// A pod whose container runs, of a ReplicaSet or of nobody.
+    async fn pod(client: &Client, name: &str, set: Option<&ReplicaSet>) {
+        let owners: Vec<_> = set.map(|set| owner("ReplicaSet", &set.metadata)).into_iter().collect();
+        let pod = json!({
+            "metadata": {"name": name, "labels": {"app": "web"}, "ownerReferences": owners},
+            "spec": {"containers": [{"name": "web", "image": "web"}]},
+        });
+        create::<Pod>(client, pod).await;
+        state(client, name, json!({"running": {"startedAt": "2026-01-02T03:04:05Z"}})).await;
+    }
+
+    async fn state(client: &Client, pod: &str, state: Value) {
+        let container = json!({"name": "web", "image": "web", "imageID": "", "ready": true, "restartCount": 0, "state": state});
+        let status = json!({"status": {"phase": "Running", "containerStatuses": [container]}});
+        let api: Api<Pod> = Api::namespaced(client.clone(), "default");
+        api.patch_status(pod, &PatchParams::default(), &Patch::Merge(status)).await.expect("its status");
+    }
+
+    fn owner(kind: &str, of: &k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta) -> Value {
+        json!({"apiVersion": "apps/v1", "kind": kind, "name": of.name, "uid": of.uid, "controller": true})
+    }
+
+    async fn until(what: &str, condition: impl Fn() -> bool) {
+        let wait = async {
+            while !condition() {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(10), wait).await.unwrap_or_else(|_| panic!("never: {what}"));
+    }
+
+    #[tokio::test]
+    async fn a_log_that_a_kubelet_has_no_more_is_a_gap_and_other_pods_logs_are_not_read() {
+        let (client, asked) = server(&[
+            ("web-lost", NO_LOG_LINE),
+            ("web-well", "2026-01-02T03:04:06Z a line of the app\n"),
+            ("stranger", "2026-01-02T03:04:06Z a secret\n"),
+        ]);
+        let labels = json!({"metadata": {"labels": {"app": "web"}}, "spec": {"containers": [{"name": "web", "image": "web"}]}});
+        let spec = json!({"selector": {"matchLabels": {"app": "web"}}, "template": labels});
+        let deployment: k8s_openapi::api::apps::v1::Deployment =
+            create(&client, json!({"metadata": {"name": "web"}, "spec": spec})).await;
+        let owners = [owner("Deployment", &deployment.metadata)];
+        let set = json!({"metadata": {"name": "web-1", "labels": {"app": "web"}, "ownerReferences": owners}, "spec": spec});
+        let set: ReplicaSet = create(&client, set).await;
+        // Only their labels are those of the app's pods.
+        pod(&client, "stranger", None).await;
+        for name in ["web-lost", "web-well"] {
+            pod(&client, name, Some(&set)).await;
+        }
+
+        let dir = tempfile::tempdir().expect("a folder");
+        let owner = Owner::of(&client, "default", "web").await.expect("an owner");
+        let witness = Witness::start(&client, "default", owner, dir.path()).await.expect("a witness");
+        until("both logs are followed", || lock(&asked).len() == 2).await;
+        state(&client, "web-lost", json!({"terminated": {"exitCode": 137}})).await;
+        until("its end is seen", || !lock(&witness.shared.gaps).is_empty()).await;
+
+        let file = |pod: &str| std::fs::read_to_string(dir.path().join(APP_LOGS).join(format!("{pod}.log")));
+        assert_eq!(file("web-lost").expect("a log"), "", "what the kubelet says is no line of the app");
+        assert!(file("web-well").expect("a log").starts_with("2026-01-02T03:04:06Z a line of the app\n"));
+        assert!(file("stranger").is_err());
+        assert_eq!(lock(&asked).iter().collect::<Vec<_>>(), ["web-lost", "web-well"]);
+        // The Service sends requests to it too: what met them must be known.
+        let timeline = std::fs::read_to_string(dir.path().join(TIMELINE)).expect("the timeline");
+        assert!(timeline.contains(r#""name":"stranger""#), "{timeline}");
+        let gaps = witness.finish().expect("an end");
+        assert_eq!(gaps, [format!("log of web-lost: the kubelet: {NO_LOG_LINE}")]);
+    }
 }

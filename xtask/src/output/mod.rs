@@ -8,7 +8,8 @@ mod timing;
 
 use std::fs::File;
 use std::io::{IsTerminal as _, Write as _};
-use std::path::Path;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -85,9 +86,24 @@ pub struct Output {
     format: Format,
     command: &'static str,
     commands: Commands,
-    log: Mutex<Option<File>>,
+    log: Mutex<Option<Log>>,
     human: Arc<Mutex<human::Human>>,
     delivery: streams::Delivery,
+}
+
+/// The run's event log.
+struct Log {
+    path: PathBuf,
+    file: File,
+}
+
+impl Log {
+    /// That it is not in its folder any more, where that is so.
+    fn lost(&self) -> Option<String> {
+        let is_removed = self.file.metadata().is_ok_and(|file| file.nlink() == 0);
+        let folder = self.path.parent().unwrap_or(&self.path).display();
+        is_removed.then(|| format!("the records of this run are lost: {folder} was removed meanwhile"))
+    }
 }
 
 /// How often it is looked whether a wait has become old enough to be shown.
@@ -141,7 +157,7 @@ impl Output {
     /// From now on every event is also kept in `path`, one JSON object a line.
     pub fn log_to(&self, path: &Path) -> Result<()> {
         let file = File::create(path).with_context(|| format!("creating {}", path.display()))?;
-        *self.log.lock() = Some(file);
+        *self.log.lock() = Some(Log { path: path.to_owned(), file });
         Ok(())
     }
 
@@ -225,6 +241,9 @@ impl Output {
             }
         }
         self.json_line(&Value::Object(summary).to_string());
+        if let Some(lost) = self.log.lock().as_ref().and_then(Log::lost) {
+            self.note(&format!("warning: {lost}"));
+        }
         if self.format == Format::Human {
             if spans.len() > 1 && spans.iter().any(|span| span.seconds() >= WORTH_A_TABLE) {
                 streams::tell(&format!("\n{}", table(spans)));
@@ -235,9 +254,19 @@ impl Output {
         }
     }
 
+    /// Adds a line to the event log; says why it can't, once.
+    fn keep(&self, line: &str) -> Option<String> {
+        let mut log = self.log.lock();
+        let Log { path, file } = log.as_mut()?;
+        let error = writeln!(file, "{line}").err()?;
+        let failure = format!("writing {}: {error}", path.display());
+        *log = None;
+        Some(failure)
+    }
+
     fn json_line(&self, line: &str) {
-        if let Some(file) = self.log.lock().as_mut() {
-            let _ = writeln!(file, "{line}");
+        if let Some(failure) = self.keep(line) {
+            self.note(&format!("warning: the rest of this run's events is not kept: {failure}"));
         }
         if self.format == Format::Json {
             self.data(line);
@@ -259,5 +288,19 @@ pub fn usage(said: &clap::Error, exit: Exit) -> Exit {
         Err(_) if said.use_stderr() => exit,
         Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Exit::ReaderLeft,
         Err(error) => report(&anyhow!("writing to stdout: {error}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_event_log_that_can_not_be_written_is_told_of_once() {
+        let output = Output::new(Format::Json, false);
+        output.log_to(Path::new("/dev/full")).expect("opening it");
+        let failure = output.keep("{}").expect("a failure");
+        assert!(failure.starts_with("writing /dev/full: No space left on device"), "{failure}");
+        assert_eq!(output.keep("{}"), None);
     }
 }

@@ -73,7 +73,7 @@ fn killed_in_the_middle(world: &World, before: &Value) {
     assert_eq!(killed.expect("the load never started").0, None);
     assert_ne!(pod(world), *before, "the pods are without their preStop");
 
-    let change = "deployment/simple-model-api-deployment is changed for a while: without pre-stop, since ";
+    let change = "deployment/simple-model-api-deployment is temporarily changed: without pre-stop, since ";
     let up = format!("`cargo xtask up --cluster sandbox --profile {} --port 0` puts it back", world.profile);
     for look in [&["status"][..], &["smoke"], &["load", "--get", "/health", "-n", "10"]] {
         let ran = world.run_ok(look);
@@ -87,7 +87,7 @@ fn killed_in_the_middle(world: &World, before: &Value) {
     assert!(doctor.contains(&format!("! app          {change}")), "{doctor}");
     let another = world.run(&["load", "--without", "grace"]);
     assert_eq!(another.code, 10, "{}", another.stderr);
-    assert!(another.stderr.contains("if it was killed, `cargo xtask up"), "{}", another.stderr);
+    assert!(another.stderr.contains("puts it back if that run was killed"), "{}", another.stderr);
 
     let mended = world.run_ok(&["up"]).stderr;
     assert!(mended.contains("was left changed, and is put back: without pre-stop"), "{mended}");

@@ -10,6 +10,7 @@ mod interrupt;
 mod json;
 mod load;
 mod load_during;
+mod load_ends;
 mod load_explain;
 mod load_replay;
 mod load_report;
