@@ -2,6 +2,7 @@
 //! gates between the steps. Start reading at [`up`].
 
 pub mod capacity;
+pub mod cargo;
 pub mod cli;
 pub mod clusters;
 pub mod commands;

@@ -158,6 +158,7 @@ pub async fn run_with<H: Into<Heard>>(
     let (mut out_open, mut err_open) = (true, true);
     let mut output = String::new();
     let mut excerpt = Excerpt::default();
+    let mut shown_live = String::new();
     while out_open || err_open {
         let (line, is_stdout) = tokio::select! {
             () = cx.stopped() => {
@@ -176,21 +177,25 @@ pub async fn run_with<H: Into<Heard>>(
             }
             continue;
         };
-        let plain = output::plain(&line);
+        let plain = output::plain(&line.text);
+        let Heard { live, quote } = hear(&plain).into();
+        if let Some(text) = live.filter(|text| *text != shown_live) {
+            shown_live.clone_from(&text);
+            step.at(text);
+        }
+        if line.is_overwritten {
+            continue;
+        }
         if let Some(log) = &mut log {
             log.write_all(format!("{plain}\n").as_bytes()).await.context("writing the step's log")?;
         }
         cx.output.trace(&format!("  {plain}"));
-        let Heard { live, quote } = hear(&plain).into();
-        if let Some(text) = live {
-            step.at(text);
-        }
         if is_stdout {
-            output.push_str(&line);
+            output.push_str(&line.text);
             output.push('\n');
         }
         if quote {
-            excerpt.push(&line);
+            excerpt.push(&line.text);
         }
     }
     let status = tokio::select! {
@@ -219,22 +224,46 @@ pub async fn run_with<H: Into<Heard>>(
 struct Lines<R> {
     reader: BufReader<R>,
     line: Vec<u8>,
+    /// The last line ended with a carriage return.
+    overwritten: Option<String>,
+}
+
+struct Line {
+    text: String,
+    /// A terminal would show the next line in its place: how far something has come, and nothing to keep.
+    is_overwritten: bool,
 }
 
 impl<R: tokio::io::AsyncRead + Unpin> Lines<R> {
     fn of(stream: R) -> Lines<R> {
-        Lines { reader: BufReader::new(stream), line: Vec::new() }
+        Lines { reader: BufReader::new(stream), line: Vec::new(), overwritten: None }
     }
 
     /// The next line; nothing is lost when the wait for it is given up.
-    async fn next(&mut self) -> std::io::Result<Option<String>> {
-        self.reader.read_until(b'\n', &mut self.line).await?;
-        if self.line.is_empty() {
-            return Ok(None);
+    async fn next(&mut self) -> std::io::Result<Option<Line>> {
+        loop {
+            let bytes = self.reader.fill_buf().await?;
+            let is_end = bytes.is_empty();
+            let end = bytes.iter().position(|byte| matches!(byte, b'\n' | b'\r'));
+            let by_return = end.is_some_and(|end| bytes[end] == b'\r');
+            self.line.extend_from_slice(&bytes[..end.unwrap_or(bytes.len())]);
+            let used = end.map_or(bytes.len(), |end| end + 1);
+            self.reader.consume(used);
+            match end {
+                None if !is_end => continue,
+                None if self.line.is_empty() => return Ok(None),
+                _ => {}
+            }
+            let mut text = String::from_utf8_lossy(&self.line).into_owned();
+            self.line.clear();
+            if by_return {
+                self.overwritten = Some(text.clone());
+            } else if let Some(before) = self.overwritten.take().filter(|_| text.is_empty()) {
+                // A line that ends with both stays.
+                text = before;
+            }
+            return Ok(Some(Line { text, is_overwritten: by_return }));
         }
-        let line = String::from_utf8_lossy(&self.line).trim_end_matches(['\n', '\r']).to_owned();
-        self.line.clear();
-        Ok(Some(line))
     }
 }
 

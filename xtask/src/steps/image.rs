@@ -5,10 +5,10 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, anyhow};
 use sandbox::images::ImageLayout;
-use serde::Deserialize;
 use sha2::{Digest as _, Sha256};
 use xshell::cmd;
 
+use crate::cargo;
 use crate::clusters::Cluster;
 use crate::cx::Cx;
 use crate::failure::Attach as _;
@@ -16,7 +16,7 @@ use crate::gates;
 use crate::image::Digests;
 use crate::manifests::REPOSITORY;
 use crate::pipeline::{Branch, Done, Running, step};
-use crate::proc::{self, Command, Heard};
+use crate::proc::{self, Command};
 use crate::steps::weights::Weights;
 
 /// The Cargo package and the binary that it makes.
@@ -147,38 +147,9 @@ pub fn compile_command(linkage: Linkage) -> Result<Command> {
 /// When the build fails.
 pub async fn compile(cx: &Cx, step: &Running<'_>, linkage: Linkage) -> Result<PathBuf> {
     step.at("compiling the app");
-    let command = compile_command(linkage)?.current_dir(&cx.root);
-    let words = |line: &str| {
-        let is_message = line.starts_with('{');
-        Heard { live: (!is_message).then(|| line.trim().to_owned()), quote: !is_message }
-    };
-    let messages = proc::run_with(cx, step, command, words)
+    cargo::build(cx, step, compile_command(linkage)?.current_dir(&cx.root), PACKAGE)
         .await
         .context("compiling the app")
-        .hint("the compiler's output is above")?;
-    executable(&messages)
-        .ok_or_else(|| anyhow!("the build succeeded, but Cargo names no executable of {PACKAGE}"))
-        .hint("a `build.rustc-wrapper` or an alias may keep Cargo's messages back; see `cargo config get build`")
-}
-
-/// The app's binary, from Cargo's messages: one JSON object a line.
-fn executable(messages: &str) -> Option<PathBuf> {
-    #[derive(Deserialize)]
-    struct Message {
-        reason: String,
-        target: Option<Target>,
-        executable: Option<PathBuf>,
-    }
-    #[derive(Deserialize)]
-    struct Target {
-        name: String,
-    }
-    let messages = messages.lines().filter_map(|line| serde_json::from_str::<Message>(line).ok());
-    messages
-        .filter(|message| message.reason == "compiler-artifact")
-        .filter(|message| message.target.as_ref().is_some_and(|target| target.name == PACKAGE))
-        .filter_map(|message| message.executable)
-        .next_back()
 }
 
 /// What the sandbox's image consists of.
@@ -249,22 +220,4 @@ pub async fn stage(cx: &Cx, step: &Running<'_>, recipe: &Recipe, folder: &Path) 
         Ok(())
     };
     tokio::task::block_in_place(fresh)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_binary_is_the_one_that_cargo_names() {
-        let messages = r#"{"reason":"compiler-artifact","target":{"name":"rten"},"executable":null,"fresh":true}
-{"reason":"build-script-executed","package_id":"ort","out_dir":"/out"}
-a wrapper's own words
-{"reason":"compiler-artifact","target":{"name":"simple_model_api"},"executable":null}
-{"reason":"compiler-artifact","target":{"name":"simple-model-api"},"executable":"/else/x86_64/release/simple-model-api"}
-{"reason":"build-finished","success":true}"#;
-        let binary = executable(messages);
-        assert_eq!(binary.as_deref(), Some(Path::new("/else/x86_64/release/simple-model-api")));
-        assert_eq!(executable(r#"{"reason":"build-finished","success":true}"#), None);
-    }
 }

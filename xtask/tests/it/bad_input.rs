@@ -143,6 +143,8 @@ fn failing_cargo(world: &World) -> std::path::PathBuf {
         "#!/bin/sh\n[ \"$1\" = rustc ] || exec {real} \"$@\"\n\
          printf '\\033[1m\\033[38;5;9merror[E0308]\\033[0m: mismatched types\\033]0;title\\007\\n' >&2\n\
          [ \"$CARGO_TERM_COLOR\" = always ] || exit 3\n\
+         [ \"$CARGO_TERM_PROGRESS_WHEN\" = always ] || exit 4\n\
+         printf '    Building [==>  ] 3/9: serde, tokio  \\r\\033[K' >&2\n\
          for i in $(seq 1000); do echo \"  line $i\" >&2; done\necho 'error: could not compile' >&2\nexit 101\n"
     );
     std::fs::write(&cargo, script).expect("writing the script");
@@ -174,7 +176,14 @@ fn a_failed_build_is_quoted_from_its_first_error_to_its_last_and_names_its_log()
     let coloured = world.run(&["up"]).stderr;
     assert!(coloured.contains("\x1b[1m\x1b[38;5;9merror[E0308]\x1b[0m: mismatched types"), "{coloured}");
     assert!(!coloured.contains('\x07'), "colour, and nothing else of a terminal's language: {coloured}");
-    let summary = world.run(&["up", "--output", "json"]).summary();
+    let ran = world.run(&["up", "--output", "json"]);
+    let far = "compiling, 3 of 9 crates done: serde, tokio";
+    assert!(
+        ran.events().iter().any(|event| event["name"] == "image" && event["detail"] == far),
+        "{}",
+        ran.stdout
+    );
+    let summary = ran.summary();
     let quoted = &summary["evidence"][0][1];
-    assert_eq!(quoted[0], "error[E0308]: mismatched types", "{summary}");
+    assert_eq!((&quoted[0], &quoted[1]), (&"error[E0308]: mismatched types".into(), &"  line 1".into()));
 }
