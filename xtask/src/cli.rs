@@ -6,7 +6,7 @@ use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
 use crate::load::args::LoadArgs;
 use crate::logs::LogsArgs;
-use crate::options::Shared;
+use crate::options::{Deploy, Shared};
 
 const EXIT_CODES: &str = "\
 Exit codes:
@@ -63,9 +63,9 @@ pub fn command() -> clap::Command {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Start the cluster, deploy the app and verify it, with a gate after each step.
-    Up,
+    Up(Deploy),
     /// Build, apply, restart and verify, on a cluster that is up.
-    Redeploy,
+    Redeploy(Deploy),
     /// Check the health and one prediction of the newest Ready pod.
     Smoke,
     /// Show what is ready and what is not, gate by gate; changes nothing.
@@ -115,8 +115,8 @@ impl Command {
     /// Its name, as in the summary that `--output json` ends with.
     pub fn name(&self) -> &'static str {
         match self {
-            Command::Up => "up",
-            Command::Redeploy => "redeploy",
+            Command::Up(_) => "up",
+            Command::Redeploy(_) => "redeploy",
             Command::Smoke => "smoke",
             Command::Status => "status",
             Command::Load(_) => "load",

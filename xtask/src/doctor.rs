@@ -12,6 +12,7 @@ use serde_json::json;
 use crate::clusters::{self, Choice, Cluster, Problem};
 use crate::commands::Commands;
 use crate::cx::Cx;
+use crate::drift;
 use crate::failure::{Attach as _, Exit, Hint, attached, paragraph};
 use crate::manifests::{self, Manifests};
 use crate::options::Format;
@@ -105,6 +106,7 @@ async fn look(cx: &Cx, choice: &Choice) -> Result<Vec<Finding>> {
         Ok(manifests) => {
             findings.extend(capacity::look(cx, choice, running.as_ref(), manifests).await?);
             findings.push(Finding::ok("manifests", objects(manifests)));
+            findings.extend(drifted(cx, running.as_ref(), manifests).await);
             findings.extend(leftovers::change(cx, running.as_ref(), manifests).await);
         }
         Err(error) => {
@@ -153,6 +155,22 @@ fn cluster(
         findings.push(Finding::warning("cluster", format!("{name} can't be reached: {why}"), fix));
     }
     findings
+}
+
+/// Where a cluster that has the app is not as the manifests say.
+async fn drifted(cx: &Cx, running: Option<&Cluster>, manifests: &Manifests) -> Vec<Finding> {
+    let Some(cluster) = running else { return Vec::new() };
+    match drift::look_in_time(&cluster.client, &cx.shared.namespace, manifests).await {
+        Ok(drift) if drift.is_none() => vec![Finding::ok("drift", "the cluster is as kubernetes/ says")],
+        Ok(drift) => {
+            let fix = format!("`{}`", cx.commands.xtask(drift.cure()));
+            drift.lines().into_iter().map(|line| Finding::warning("drift", line, fix.as_str())).collect()
+        }
+        Err(error) => {
+            let fix = format!("`{}` shows more", cx.commands.xtask("status"));
+            vec![Finding::warning("drift", format!("can't be told: {}", paragraph(&error)), fix)]
+        }
+    }
 }
 
 fn objects(manifests: &Manifests) -> String {

@@ -1,25 +1,21 @@
 //! `cargo xtask down`: removes exactly what `up` made.
 
-use std::time::Duration;
-
 use anyhow::{Context as _, Result};
 use futures::future::try_join_all;
 use k8s_openapi::api::core::v1::Namespace;
 use kube::api::{DeleteParams, DynamicObject};
-use kube::runtime::wait::{await_condition, conditions};
 use kube::{Api, ResourceExt as _};
 
 use crate::clusters::{self, Cluster, Kind};
 use crate::cx::Cx;
+use crate::drift;
 use crate::manifests::{Manifests, Object};
 use crate::owned::FIELD_MANAGER;
 use crate::pipeline::{Branch, Done, Outcome, Running, step};
 use crate::steps::apply;
 use crate::steps::cluster::MADE_BY;
+use crate::steps::prune::{self, gone};
 use crate::summary::Summary;
-
-/// Longer than the pods' grace period (45 s in `kubernetes/`), within which the kubelet ends them.
-const GONE_WITHIN: Duration = Duration::from_secs(120);
 
 /// Deletes the app's objects, then does to the cluster what its kind says: the sandbox ends, a minikube profile
 /// goes on unless `delete` is asked for.
@@ -46,18 +42,21 @@ async fn remove(branch: &mut Branch<'_>, cluster: &Cluster, manifests: &Manifest
         // Last applied, first removed: the Ingress before what it routes to.
         for object in manifests.objects.iter().rev() {
             let resource = cx.unless_stopped(apply::resolve(&cluster.client, object)).await?;
-            let api = apply::api(cx, &cluster.client, &resource);
+            let api = apply::api(&cluster.client, &cx.shared.namespace, &resource);
             let deleted = cx.unless_stopped(delete(step, &api, object)).await;
             let uid = deleted.with_context(|| format!("removing {}", object.title()))?;
             going.extend(uid.map(|uid| (api, object, uid)));
         }
         let removed = going.len();
         let gone = going.into_iter().map(async |(api, object, uid)| {
-            gone(api, object, &uid).await.with_context(|| format!("removing {}", object.title()))?;
+            gone(api, &object.name, &uid).await.with_context(|| format!("removing {}", object.title()))?;
             step.at(format!("{} removed", object.title()));
             anyhow::Ok(())
         });
         cx.unless_stopped(try_join_all(gone)).await?;
+        let left = drift::orphans(&cluster.client, &cx.shared.namespace, manifests);
+        let left = cx.unless_stopped(left).await.context("looking for what has left kubernetes/")?;
+        let removed = removed + cx.unless_stopped(prune::remove(step, left)).await?.len();
         cx.unless_stopped(remove_namespace(cx, cluster)).await?;
         Ok(match removed {
             0 => Outcome::Already((), "the app is not in the cluster".to_owned()),
@@ -76,15 +75,6 @@ async fn delete(step: &Running<'_>, api: &Api<DynamicObject>, object: &Object) -
     }
     api.delete(&object.name, &DeleteParams::foreground()).await?;
     Ok(Some(found.uid().unwrap_or_default()))
-}
-
-/// Waits until the object is gone: it stays until the last of its pods has drained.
-async fn gone(api: Api<DynamicObject>, object: &Object, uid: &str) -> Result<()> {
-    let gone = await_condition(api, &object.name, conditions::is_deleted(uid));
-    tokio::time::timeout(GONE_WITHIN, gone)
-        .await
-        .with_context(|| format!("it is still there after {} s", GONE_WITHIN.as_secs()))??;
-    Ok(())
 }
 
 fn is_ours(object: &DynamicObject) -> bool {

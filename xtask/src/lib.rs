@@ -10,6 +10,7 @@ pub mod completions;
 pub mod cx;
 pub mod doctor;
 pub mod down;
+pub mod drift;
 pub mod explain;
 pub mod failure;
 pub mod gates;

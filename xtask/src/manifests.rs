@@ -1,13 +1,14 @@
 //! The plain manifests in `kubernetes/`, read once: as generic objects to apply, and typed where a step needs to know.
 //! They mean here what `kubectl apply -f kubernetes/` takes them to mean.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Result, anyhow};
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
+use k8s_openapi::api::core::v1::Container;
 use k8s_openapi::api::networking::v1::Ingress;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use serde::de::DeserializeOwned;
@@ -24,6 +25,8 @@ mod yaml;
 
 #[cfg(test)]
 pub(crate) mod tests;
+
+pub use render::{Contents, Input, held};
 
 /// The image's name, without the tag, as the manifests write it.
 pub const REPOSITORY: &str = "simple-model-api";
@@ -111,6 +114,16 @@ impl Object {
         self.api_version.split_once('/').map_or("", |(group, _)| group)
     }
 
+    /// The ConfigMaps and Secrets that a workload's pods read, where its controller replaces them by a new template.
+    pub fn reads(&self) -> BTreeSet<Input> {
+        render::read_by(self)
+    }
+
+    /// The ConfigMap or Secret that it is, and what it holds.
+    pub fn content(&self) -> Option<(Input, Value)> {
+        render::content(self)
+    }
+
     fn is(&self, group: &str, kind: &str) -> bool {
         self.kind == kind && self.group() == group
     }
@@ -175,9 +188,28 @@ impl Manifests {
         &self.selector
     }
 
-    /// The objects as they go to the cluster: in `namespace`, running `reference`.
-    pub fn rendered(&self, namespace: &str, reference: &str) -> Vec<Object> {
-        render::render(&self.objects, namespace, reference)
+    /// The objects as they go to the cluster: in `namespace`, running `reference`. `outside` is what the cluster holds of
+    /// [`Manifests::outside`].
+    pub fn rendered(&self, namespace: &str, reference: &str, outside: &Contents) -> Vec<Object> {
+        render::render(&self.objects, namespace, reference, outside)
+    }
+
+    /// The ConfigMaps and Secrets that the pods read and that the folder does not hold.
+    pub fn outside(&self) -> BTreeSet<Input> {
+        render::outside(&self.objects)
+    }
+
+    /// Whether the folder holds an object.
+    pub fn hold(&self, group: &str, kind: &str, name: &str) -> bool {
+        self.objects.iter().any(|object| object.is(group, kind) && object.name == name)
+    }
+
+    /// The container of the Deployment that runs the app's image.
+    pub fn container_name(&self) -> &str {
+        let pod = self.deployment.spec.iter().filter_map(|spec| spec.template.spec.as_ref());
+        let mut containers = pod.flat_map(|pod| &pod.containers);
+        let is_app = |container: &&Container| container.image.as_deref() == Some(REPOSITORY);
+        containers.find(is_app).map_or("", |container| container.name.as_str())
     }
 }
 
@@ -260,6 +292,17 @@ pub fn requoted(value: &Value, reason: &str) -> Option<String> {
         }
         _ => None,
     }
+}
+
+/// Whether the labels say that an object is one of the app's, of this namespace or of the one that holds it; nothing where
+/// they do not say.
+pub fn is_part_of_app(labels: &BTreeMap<String, String>) -> Option<bool> {
+    labels.get(render::PART_OF).map(|app| app == REPOSITORY)
+}
+
+/// Selects the objects of the app that no namespace holds and that came with `namespace`.
+pub fn cluster_wide_selector(namespace: &str) -> String {
+    format!("{}={REPOSITORY},{}={namespace}", render::PART_OF, render::NAMESPACE)
 }
 
 /// Objects as a sentence names them.

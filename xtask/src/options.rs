@@ -42,6 +42,14 @@ pub struct Shared {
     pub verbose: bool,
 }
 
+/// What `up` and `redeploy` are asked beside that.
+#[derive(Args, Clone, Copy, Debug, Default)]
+pub struct Deploy {
+    /// Remove from the cluster what has left kubernetes/.
+    #[arg(long)]
+    pub prune: bool,
+}
+
 /// The kinds of cluster that can be asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum ClusterChoice {

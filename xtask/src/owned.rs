@@ -99,3 +99,75 @@ impl Owner {
         controller(metadata).is_some_and(|owner| owner.uid == self.uid)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use kube::ResourceExt as _;
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::gates::tests::Server;
+
+    fn owned_by(kind: &str, name: &str, uid: &str) -> Value {
+        json!([{"apiVersion": "apps/v1", "kind": kind, "name": name, "uid": uid, "controller": true}])
+    }
+
+    /// A Deployment with its ReplicaSet and a pod, all of the same labels as any other.
+    async fn deployed(server: &Server, name: &str) -> Deployment {
+        let labels = json!({"app": "web"});
+        let template =
+            json!({"metadata": {"labels": labels}, "spec": {"containers": [{"name": "c", "image": "i"}]}});
+        let selector = json!({"matchExpressions": [{"key": "app", "operator": "In", "values": ["web"]}]});
+        let deployment: Deployment = server
+            .create(
+                "default",
+                json!({"metadata": {"name": name}, "spec": {"selector": selector, "template": template}}),
+            )
+            .await;
+        let owner = owned_by("Deployment", name, &deployment.uid().expect("a uid"));
+        let set: ReplicaSet = server
+            .create(
+                "default",
+                json!({
+                    "metadata": {"name": format!("{name}-1"), "labels": labels, "ownerReferences": owner},
+                    "spec": {"selector": {"matchLabels": labels}, "template": template},
+                }),
+            )
+            .await;
+        let owner = owned_by("ReplicaSet", &set.name_any(), &set.uid().expect("a uid"));
+        pod(server, &format!("{name}-1-a"), owner).await;
+        deployment
+    }
+
+    async fn pod(server: &Server, name: &str, owners: Value) {
+        let metadata = json!({"name": name, "labels": {"app": "web"}, "ownerReferences": owners});
+        let spec = json!({"containers": [{"name": "c", "image": "i"}]});
+        let _: Pod = server.create("default", json!({"metadata": metadata, "spec": spec})).await;
+    }
+
+    /// `load --during pod-kill` takes its victim from these, `smoke` whom it asks, `logs` whom it shows.
+    #[tokio::test]
+    async fn a_pod_of_the_same_labels_is_the_apps_only_if_its_replica_set_is() {
+        let server = Server::start();
+        deployed(&server, "web").await;
+        deployed(&server, "another-teams").await;
+        pod(&server, "by-hand", json!([])).await;
+        // The name of the app's ReplicaSet, and another's identity.
+        pod(&server, "of-an-earlier-one", owned_by("ReplicaSet", "web-1", "gone")).await;
+        pod(&server, "of-a-job", owned_by("Job", "web-1", "job")).await;
+        let owner = Owner::of(&server.client, "default", "web").await.expect("the Deployment");
+        let own = owner.pods().await.expect("its pods");
+        assert_eq!(own.iter().map(kube::ResourceExt::name_any).collect::<Vec<_>>(), ["web-1-a"]);
+        let pods: Api<Pod> = Api::namespaced(server.client.clone(), "default");
+        let all = pods.list(&ListParams::default()).await.expect("all pods").items;
+        assert_eq!(all.len(), 5);
+        for pod in all {
+            assert_eq!(
+                owner.owns(&pod).await.expect("an answer"),
+                pod.name_any() == "web-1-a",
+                "{}",
+                pod.name_any()
+            );
+        }
+    }
+}

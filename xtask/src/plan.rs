@@ -11,7 +11,7 @@ use crate::cx::Cx;
 use crate::gates::{self, Gate};
 use crate::load::args::LoadArgs;
 use crate::manifests::{Manifests, REPOSITORY};
-use crate::options::Format;
+use crate::options::{Deploy, Format};
 use crate::owned::FIELD_MANAGER;
 use crate::steps::smoke::PICTURE;
 use crate::summary::Summary;
@@ -42,8 +42,8 @@ pub async fn run(cx: &Cx, command: &Command) -> Result<Summary> {
     let choice = clusters::choose(cx).await?;
     let manifests = crate::manifests::read(&cx.root.join("kubernetes"), &cx.shared.namespace)?;
     let plan = match command {
-        Command::Up => up(cx, &choice.kind, &manifests).await?,
-        Command::Redeploy => redeploy(cx, &choice.kind, &manifests).await?,
+        Command::Up(deploy) => up(cx, &choice.kind, &manifests, *deploy).await?,
+        Command::Redeploy(deploy) => redeploy(cx, &choice.kind, &manifests, *deploy).await?,
         Command::Smoke => vec![smoke()],
         Command::Load(args) => load(cx, args, &manifests)?,
         Command::Down { delete } => down(&choice.kind, &manifests, *delete),
@@ -68,7 +68,7 @@ pub async fn run(cx: &Cx, command: &Command) -> Result<Summary> {
     Ok([("plan".to_owned(), plan.iter().map(json).collect::<Value>())].into_iter().collect())
 }
 
-async fn up(cx: &Cx, kind: &Kind, manifests: &Manifests) -> Result<Vec<Planned>> {
+async fn up(cx: &Cx, kind: &Kind, manifests: &Manifests, deploy: Deploy) -> Result<Vec<Planned>> {
     let commands = kind.plan(cx).await?;
     let namespace = &cx.shared.namespace;
     let mut plan = vec![
@@ -86,6 +86,7 @@ async fn up(cx: &Cx, kind: &Kind, manifests: &Manifests) -> Result<Vec<Planned>>
         image(commands.image),
         apply(namespace, manifests),
         restart("if the pod template is unchanged: nothing"),
+        prune(deploy, namespace),
         route(manifests),
     ];
     if let Some(name) = manifests.autoscaler_name() {
@@ -97,7 +98,7 @@ async fn up(cx: &Cx, kind: &Kind, manifests: &Manifests) -> Result<Vec<Planned>>
     Ok(plan)
 }
 
-async fn redeploy(cx: &Cx, kind: &Kind, manifests: &Manifests) -> Result<Vec<Planned>> {
+async fn redeploy(cx: &Cx, kind: &Kind, manifests: &Manifests, deploy: Deploy) -> Result<Vec<Planned>> {
     let name = manifests.deployment_name();
     let restarted = format!(
         "if the pod template is unchanged: patch deployment/{name}, annotation kubectl.kubernetes.io/restartedAt"
@@ -108,6 +109,7 @@ async fn redeploy(cx: &Cx, kind: &Kind, manifests: &Manifests) -> Result<Vec<Pla
         image(kind.plan(cx).await?.image),
         apply(&cx.shared.namespace, manifests),
         restart(&restarted),
+        prune(deploy, &cx.shared.namespace),
         route(manifests),
         smoke(),
     ])
@@ -164,6 +166,14 @@ fn restart(otherwise: &str) -> Planned {
         otherwise.to_owned(),
     ];
     Planned::new("restart", does).gate(&gates::rollout::GATE).gate(&gates::settled::GATE)
+}
+
+fn prune(deploy: Deploy, namespace: &str) -> Planned {
+    let look = format!(
+        "list the metadata of every kind in {namespace}: what of the app is no longer in kubernetes/"
+    );
+    let then = if deploy.prune { "delete each, where no other tool applies it too" } else { "name each" };
+    Planned::new("prune", vec![look, then.to_owned()])
 }
 
 fn route(manifests: &Manifests) -> Planned {

@@ -5,6 +5,7 @@ use anyhow::Result;
 use crate::clusters;
 use crate::gates;
 use crate::gates::rollout::Rollout;
+use crate::options::Deploy;
 use crate::pipeline::Branch;
 use crate::steps;
 use crate::steps::restart::Restart;
@@ -15,7 +16,7 @@ use crate::up::{say_where, verify};
 ///
 /// # Errors
 /// When no cluster runs (exit code 10); the first step or gate that fails.
-pub async fn run(branch: &mut Branch<'_>) -> Result<Summary> {
+pub async fn run(branch: &mut Branch<'_>, deploy: Deploy) -> Result<Summary> {
     let cx = branch.cx;
     let choice = clusters::choose(cx).await?;
     cx.output.note(&format!("{}: {}", choice.kind.name(), choice.why));
@@ -28,6 +29,7 @@ pub async fn run(branch: &mut Branch<'_>) -> Result<Summary> {
     let image = steps::image::run(branch, cluster, &weights).await?;
     let applied = steps::apply::run(branch, cluster, manifests, &image).await?;
     steps::restart::run(branch, cluster, manifests, &image, &applied, Restart::Always).await?;
+    steps::prune::run(branch, cluster, manifests, deploy.prune).await?;
     let since_begin = |what: &str| {
         let seconds = cx.began.elapsed().as_secs_f64();
         cx.output.note(&format!("the new version {what} after {seconds:.1} s"));

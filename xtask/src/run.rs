@@ -125,8 +125,8 @@ fn prepare(shared: Shared, output: Output, command: &Command) -> Result<Cx> {
 /// The name of the run's folder, for the commands that keep one.
 fn recorded(command: &Command) -> Option<&'static str> {
     match command {
-        Command::Up => Some("up"),
-        Command::Redeploy => Some("redeploy"),
+        Command::Up(_) => Some("up"),
+        Command::Redeploy(_) => Some("redeploy"),
         Command::Smoke => Some("smoke"),
         Command::Load(_) => Some("load"),
         Command::Down { .. } => Some("down"),
@@ -144,8 +144,8 @@ fn recorded(command: &Command) -> Option<&'static str> {
 async fn dispatch(cx: &Cx, command: Command) -> Result<Summary> {
     let branch = &mut Branch::first(cx);
     match command {
-        Command::Up => up::run(branch).await,
-        Command::Redeploy => redeploy::run(branch).await,
+        Command::Up(deploy) => up::run(branch, deploy).await,
+        Command::Redeploy(deploy) => redeploy::run(branch, deploy).await,
         Command::Smoke => smoke::run(branch).await,
         Command::Status => status::run(cx).await,
         Command::Load(args) => load::run(branch, &args).await,

@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 
 use crate::clusters::{self, Cluster};
 use crate::cx::Cx;
+use crate::drift::{self, Drift};
 use crate::failure::paragraph;
 use crate::gates::{self, Site, Verdict};
 use crate::manifests::Manifests;
@@ -37,19 +38,26 @@ pub async fn run(cx: &Cx) -> Result<Summary> {
     let choice = clusters::choose(cx).await?;
     let manifests = crate::manifests::read(&cx.root.join("kubernetes"), &cx.shared.namespace)?;
     let found = cx.unless_stopped(choice.kind.find(cx)).await?;
+    let mut drift = Ok(Drift::default());
     let (rows, mut summary) = match &found {
         None => {
             let why = cx.unless_stopped(choice.kind.absence(cx)).await?;
             let detail = format!("{why}; `{}` starts it", cx.commands.xtask("up"));
             (vec![Row { gate: "cluster", state: "closed", detail }], Summary::new())
         }
-        Some(cluster) => (
-            cx.unless_stopped(async { Ok(look(cx, cluster, &manifests).await) }).await?,
-            entry(cluster, &manifests),
-        ),
+        Some(cluster) => {
+            let compare = drift::look_in_time(&cluster.client, &cx.shared.namespace, &manifests);
+            let look = async { Ok(futures::join!(look(cx, cluster, &manifests), compare)) };
+            let (rows, compared) = cx.unless_stopped(look).await?;
+            drift = compared.map_err(|error| paragraph(&error));
+            (rows, entry(cluster, &manifests))
+        }
     };
     if cx.shared.output == Format::Human {
         cx.output.data(table(&rows, found.as_ref(), &manifests).trim_end());
+        if found.is_some() {
+            cx.output.data(drifted(cx, &drift).trim_end());
+        }
     }
     if let Some(cluster) = &found {
         let app = App::of(cx, cluster, &manifests);
@@ -63,6 +71,10 @@ pub async fn run(cx: &Cx) -> Result<Summary> {
     let gates: Vec<Value> =
         rows.iter().map(|row| json!({"name": row.gate, "state": row.state, "detail": row.detail})).collect();
     summary.insert("gates".into(), gates.into());
+    if found.is_some() {
+        let drift = drift.map_or_else(|why| json!({"unknown": why}), |drift| json!(drift));
+        summary.insert("drift".into(), drift);
+    }
     Ok(summary)
 }
 
@@ -103,6 +115,21 @@ fn causes_once(rows: &[Row]) -> Vec<String> {
         details.push(short);
     }
     details
+}
+
+/// Where the cluster is not as `kubernetes/` says, and what mends that.
+fn drifted(cx: &Cx, drift: &Result<Drift, String>) -> String {
+    match drift {
+        Ok(drift) if drift.is_none() => "the cluster is as kubernetes/ says".to_owned(),
+        Ok(drift) => {
+            let mut text = String::new();
+            for line in drift.lines() {
+                let _ = writeln!(text, "! {line}");
+            }
+            format!("{text}`{}` makes it as kubernetes/ says", cx.commands.xtask(drift.cure()))
+        }
+        Err(why) => format!("! whether it is as kubernetes/ says can't be told: {why}"),
+    }
 }
 
 fn table(rows: &[Row], cluster: Option<&Cluster>, manifests: &Manifests) -> String {

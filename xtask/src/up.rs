@@ -7,6 +7,7 @@ use crate::cx::Cx;
 use crate::gates;
 use crate::gates::rollout::Rollout;
 use crate::manifests::Manifests;
+use crate::options::Deploy;
 use crate::pipeline::{Branch, Done, Handoff};
 use crate::steps;
 use crate::steps::restart::Restart;
@@ -17,7 +18,7 @@ use crate::summary::{Summary, entry};
 ///
 /// # Errors
 /// The first step or gate that fails.
-pub async fn run(branch: &mut Branch<'_>) -> Result<Summary> {
+pub async fn run(branch: &mut Branch<'_>, deploy: Deploy) -> Result<Summary> {
     let cx = branch.cx;
     let choice = clusters::choose(cx).await?;
     cx.output.note(&format!("{}: {}", choice.kind.name(), choice.why));
@@ -37,7 +38,7 @@ pub async fn run(branch: &mut Branch<'_>) -> Result<Summary> {
     let ingress = Handoff::new();
     let control =
         async |branch: &mut Branch<'_>| steps::ingress::run(branch, cluster, manifests, &ingress).await;
-    let deploy = async |branch: &mut Branch<'_>| {
+    let rest = async |branch: &mut Branch<'_>| {
         let image = async |branch: &mut Branch<'_>| {
             let weights = steps::weights::run(branch).await?;
             steps::image::run(branch, cluster, &weights).await
@@ -47,6 +48,7 @@ pub async fn run(branch: &mut Branch<'_>) -> Result<Summary> {
         let ((), image) = branch.both(open, image).await?;
         let applied = steps::apply::run(branch, cluster, manifests, &image).await?;
         steps::restart::run(branch, cluster, manifests, &image, &applied, Restart::IfNeeded).await?;
+        steps::prune::run(branch, cluster, manifests, deploy.prune).await?;
         let autoscale = async |branch: &mut Branch<'_>| {
             let Some(hpa) = manifests.autoscaler_name() else { return Ok(()) };
             metrics.take(branch).await?;
@@ -68,7 +70,7 @@ pub async fn run(branch: &mut Branch<'_>) -> Result<Summary> {
     };
     // In this order: minikube switches one addon on at a time, and that of metrics takes seconds.
     let (_, (_, (image, prediction))) =
-        branch.both(measure, async |branch| branch.both(control, deploy).await).await?;
+        branch.both(measure, async |branch| branch.both(control, rest).await).await?;
     say_where(cx, cluster, manifests);
     let mut summary = entry(cluster, manifests);
     summary.insert("image".into(), image.reference.as_str().into());

@@ -7,31 +7,51 @@ use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
 use super::app::repository;
-use super::{Object, REPOSITORY};
+use super::{CLUSTER_WIDE, Object, REPOSITORY};
 
 /// The annotation of the pod template by which a changed ConfigMap or Secret becomes a rollout.
 pub(super) const CONFIG_HASH: &str = "xtask/config-hash";
 
+/// The label by which an object is known as one of the app's, and the label of what no namespace holds, by which it is
+/// known which namespace's it is.
+pub(super) const PART_OF: &str = "xtask/part-of";
+pub(super) const NAMESPACE: &str = "xtask/namespace";
+
 /// Kinds whose controller replaces the pods when the template changes.
 const ROLLED_OUT: [&str; 3] = ["Deployment", "StatefulSet", "DaemonSet"];
+
+/// Kinds that pods read.
+const INPUTS: [&str; 2] = ["ConfigMap", "Secret"];
 
 /// Where the kinds of workload keep their pod template; a Pod is one itself.
 const TEMPLATES: [&str; 3] = ["/spec/template", "/spec/jobTemplate/spec/template", "/template"];
 
 /// A ConfigMap or Secret: kind and name.
-type Input = (&'static str, String);
+pub type Input = (&'static str, String);
 
-/// The objects as they go to the cluster.
-pub(super) fn render(objects: &[Object], namespace: &str, reference: &str) -> Vec<Object> {
+/// What ConfigMaps and Secrets hold.
+pub type Contents = BTreeMap<Input, Value>;
+
+/// The objects as they go to the cluster. `outside` is what the cluster holds of [`outside`].
+pub(super) fn render(
+    objects: &[Object],
+    namespace: &str,
+    reference: &str,
+    outside: &Contents,
+) -> Vec<Object> {
     let scaled = scaled(objects);
-    let contents: BTreeMap<Input, Value> = objects.iter().filter_map(content).collect();
+    let mut contents = outside.clone();
+    contents.extend(objects.iter().filter_map(content));
     let mut rendered = objects.to_vec();
     for object in &mut rendered {
-        let hash =
-            ROLLED_OUT.contains(&object.kind.as_str()).then(|| hash(&object.value, &contents)).flatten();
+        let hash = hash(object, &contents);
         let leaves_replicas = scaled.contains(&(object.kind.clone(), object.name.clone()));
         let value = &mut object.value;
         set(value, &["metadata", "namespace"], namespace.into());
+        set(value, &["metadata", "labels", PART_OF], REPOSITORY.into());
+        if CLUSTER_WIDE.contains(&object.kind.as_str()) {
+            set(value, &["metadata", "labels", NAMESPACE], namespace.into());
+        }
         tag(value, reference);
         if let Some(hash) = hash {
             set(value, &["spec", "template", "metadata", "annotations", CONFIG_HASH], hash.into());
@@ -156,21 +176,37 @@ fn encode(secret: &mut Value) {
     }
 }
 
-/// What a ConfigMap or Secret holds.
-fn content(object: &Object) -> Option<(Input, Value)> {
-    let kind = ["ConfigMap", "Secret"].into_iter().find(|kind| object.is("", kind))?;
+/// The ConfigMap or Secret that an object is, and what it holds.
+pub(super) fn content(object: &Object) -> Option<(Input, Value)> {
+    let kind = INPUTS.into_iter().find(|kind| object.is("", kind))?;
     let mut value = object.value.clone();
     if kind == "Secret" {
         encode(&mut value);
     }
-    let fields = ["data", "binaryData"].map(|field| value.get(field).cloned().unwrap_or_default());
-    Some(((kind, object.name.clone()), fields.to_vec().into()))
+    Some(((kind, object.name.clone()), held(&value)))
 }
 
-/// A hash of what a workload's pods read; none where they read nothing of the folder.
-fn hash(workload: &Value, contents: &BTreeMap<Input, Value>) -> Option<String> {
+/// What a ConfigMap or Secret of the cluster holds.
+pub fn held(value: &Value) -> Value {
+    let fields = ["data", "binaryData"].map(|field| value.get(field).cloned().unwrap_or_default());
+    fields.to_vec().into()
+}
+
+/// The ConfigMaps and Secrets that the pods of a workload read whose controller replaces them when its template changes.
+pub(super) fn read_by(object: &Object) -> BTreeSet<Input> {
+    if ROLLED_OUT.contains(&object.kind.as_str()) { inputs(&object.value) } else { BTreeSet::new() }
+}
+
+/// What the pods read that is not among the objects.
+pub(super) fn outside(objects: &[Object]) -> BTreeSet<Input> {
+    let inside: BTreeSet<Input> = objects.iter().filter_map(content).map(|(input, _)| input).collect();
+    objects.iter().flat_map(read_by).filter(|input| !inside.contains(input)).collect()
+}
+
+/// A hash of what a workload's pods read; none where they read nothing that is known.
+fn hash(object: &Object, contents: &Contents) -> Option<String> {
     let read: Vec<_> =
-        inputs(workload).into_iter().filter_map(|input| contents.get_key_value(&input)).collect();
+        read_by(object).into_iter().filter_map(|input| contents.get_key_value(&input)).collect();
     if read.is_empty() {
         return None;
     }

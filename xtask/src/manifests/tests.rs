@@ -55,7 +55,7 @@ impl Folder {
 
     /// The object as it goes to the cluster.
     fn rendered(&self, kind: &str, name: &str) -> Value {
-        let objects = self.read().rendered("default", "simple-model-api:abc");
+        let objects = self.read().rendered("default", "simple-model-api:abc", &Contents::new());
         let found = objects.into_iter().find(|object| object.kind == kind && object.name == name);
         found.unwrap_or_else(|| panic!("no {kind} {name}")).value
     }
@@ -281,7 +281,7 @@ fn every_container_with_the_apps_image_gets_the_tag() {
         format!("---\napiVersion: {api}\nkind: {kind}\nmetadata: {{name: more}}\nspec: {spec}\n")
     });
     folder.write("80-more.yaml", &files.collect::<String>());
-    for object in folder.read().rendered("default", "simple-model-api:abc") {
+    for object in folder.read().rendered("default", "simple-model-api:abc", &Contents::new()) {
         let text = object.value.to_string();
         assert!(!text.contains(r#""image":"simple-model-api""#), "{}: {text}", object.title());
         let wanted = if object.kind == "Deployment" { 3 } else { 2 };
@@ -409,7 +409,11 @@ fn rendering_takes_whatever_shape_an_object_has() {
         }
     }
     assert_eq!(
-        folder.write("80-odd.yaml", &text).read().rendered("default", "simple-model-api:abc").len(),
+        folder
+            .write("80-odd.yaml", &text)
+            .read()
+            .rendered("default", "simple-model-api:abc", &Contents::new())
+            .len(),
         7 + 18
     );
 }

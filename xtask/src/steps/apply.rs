@@ -1,9 +1,10 @@
 //! Server-side apply of `kubernetes/`, every object or none of them begun.
 
+use std::collections::BTreeSet;
+
 use anyhow::{Context as _, Result, anyhow};
 use http_body_util::BodyExt as _;
 use k8s_openapi::api::apps::v1::Deployment;
-use k8s_openapi::api::core::v1::PodTemplateSpec;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{FieldsV1, ManagedFieldsEntry};
 use kube::api::{ApiResource, DynamicObject, GroupVersionKind, Patch, PatchParams, ValidationDirective};
 use kube::client::Body;
@@ -15,7 +16,7 @@ use crate::clusters::Cluster;
 use crate::commands::Advice;
 use crate::cx::Cx;
 use crate::failure::Attach as _;
-use crate::manifests::{Manifests, Object};
+use crate::manifests::{Contents, Input, Manifests, Object, held};
 use crate::owned::FIELD_MANAGER;
 use crate::pipeline::{Branch, Done, Outcome, Running, step};
 use crate::steps::image::ImageRef;
@@ -25,7 +26,7 @@ mod fields;
 mod refusal;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use refusal::refusal;
 
@@ -33,6 +34,19 @@ use refusal::refusal;
 pub struct Applied {
     /// Whether the pod template changed, so that a rollout is under way already.
     pub template_changed: bool,
+    /// The workloads whose pods may have read something else than what is declared.
+    pub stale: Vec<Stale>,
+}
+
+/// A workload with the template that it had before, while something that its pods read was put back.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Stale {
+    /// `Deployment`, `StatefulSet` or `DaemonSet`.
+    pub kind: String,
+    /// Its name.
+    pub name: String,
+    /// What was put back.
+    pub put_back: Vec<String>,
 }
 
 /// Applies all objects; the image is set to the one that was built.
@@ -47,48 +61,105 @@ pub async fn run(
 ) -> Result<Done<Applied>> {
     let cx = branch.cx;
     step(branch, "apply", async |step| {
-        let objects = manifests.rendered(&cx.shared.namespace, &image.reference);
-        let template = || pod_template(cx, &cluster.client, manifests.deployment_name());
-        let before = cx.unless_stopped(template()).await?;
+        let (client, namespace) = (&cluster.client, &cx.shared.namespace);
         let app = App::of(cx, cluster, manifests);
+        let before = cx.unless_stopped(app_template(&app)).await?;
         if let Some(mark) = cx.unless_stopped(app.mend()).await? {
             step.warn(format!("deployment/{} was left changed, and is put back: {mark}", app.deployment));
         }
+        let outside = outside(client, namespace, manifests, |warning| step.warn(warning));
+        let outside = cx.unless_stopped(outside).await?;
         let mut targets = Vec::new();
-        for object in objects {
-            let resource = cx.unless_stopped(resolve(&cluster.client, &object)).await?;
+        for object in manifests.rendered(namespace, &image.reference, &outside) {
+            let resource = cx.unless_stopped(resolve(client, &object)).await?;
             targets.push((object, resource));
         }
-        let mut said = Vec::new();
-        for (object, resource) in &targets {
-            let change = cx.unless_stopped(apply(cx, step, &cluster.client, object, resource)).await?;
-            if change != Change::Unchanged {
-                cx.output.trace(&format!("  {} {}", object.title(), change.word()));
-                step.at(format!("{} {}", object.title(), change.word()));
-                said.push(format!("{} {}", object.title(), change.word()));
+        let mut sent = Vec::new();
+        let mut changes = Vec::new();
+        for (object, resource) in targets {
+            let one = cx.unless_stopped(apply(cx, step, client, object, &resource)).await?;
+            if let Some(change) = one.change() {
+                let change = format!("{} {change}", one.object.title());
+                cx.output.trace(&format!("  {change}"));
+                step.at(change.as_str());
+                changes.push(change);
             }
+            sent.push(one);
         }
-        let template_changed = before != cx.unless_stopped(template()).await?;
-        let applied = Applied { template_changed };
-        Ok(if said.is_empty() {
-            Outcome::Already(applied, format!("all {} objects are as in kubernetes/", targets.len()))
-        } else if said.len() == targets.len() {
-            Outcome::Did(
-                applied,
-                format!("{} objects {}", targets.len(), said[0].rsplit(' ').next().unwrap_or("applied")),
-            )
+        let after = cx.unless_stopped(app_template(&app)).await?;
+        let applied = Applied { template_changed: before != after, stale: stale(&sent) };
+        Ok(if changes.is_empty() {
+            Outcome::Already(applied, format!("all {} objects are as in kubernetes/", sent.len()))
+        } else if changes.len() == sent.len() {
+            let how = changes[0].rsplit(' ').next().unwrap_or("applied");
+            Outcome::Did(applied, format!("{} objects {how}", sent.len()))
         } else {
-            Outcome::Did(applied, said.join(", "))
+            Outcome::Did(applied, changes.join(", "))
         })
     })
     .await
 }
 
-/// What the Deployment's pods are made from; a change of it is what starts a rollout.
-async fn pod_template(cx: &Cx, client: &Client, name: &str) -> Result<Option<PodTemplateSpec>> {
-    let api: Api<Deployment> = Api::namespaced(client.clone(), &cx.shared.namespace);
-    let found = api.get_opt(name).await.with_context(|| format!("looking for Deployment {name}"))?;
-    Ok(found.and_then(|deployment| deployment.spec).map(|spec| spec.template))
+/// What a workload's pods are made from; a change of it is what starts a rollout.
+fn template(object: &DynamicObject) -> Value {
+    object.data.pointer("/spec/template").cloned().unwrap_or_default()
+}
+
+async fn app_template(app: &App<'_>) -> Result<Option<Value>> {
+    let resource = ApiResource::erase::<Deployment>(&());
+    let api: Api<DynamicObject> = Api::namespaced_with(app.client.clone(), app.namespace, &resource);
+    let found = api.get_opt(app.deployment).await;
+    let found = found.with_context(|| format!("looking for deployment/{}", app.deployment))?;
+    Ok(found.as_ref().map(template))
+}
+
+/// The workloads that are as they were, while what their pods read is not: a pod that was started in between has read
+/// what nobody declared, and the template's hash can't tell.
+fn stale(sent: &[Sent]) -> Vec<Stale> {
+    let put_back: BTreeSet<Input> = sent
+        .iter()
+        .filter(|one| !one.is_same(|object| held(&object.data)))
+        .filter_map(|one| Some(one.object.content()?.0))
+        .collect();
+    let mut stale = Vec::new();
+    for one in sent.iter().filter(|one| one.is_same(template)) {
+        let reads = one.object.reads();
+        let put_back: Vec<String> = reads
+            .intersection(&put_back)
+            .map(|(kind, name)| format!("{}/{name}", kind.to_lowercase()))
+            .collect();
+        if !put_back.is_empty() {
+            stale.push(Stale { kind: one.object.kind.clone(), name: one.object.name.clone(), put_back });
+        }
+    }
+    stale
+}
+
+/// What the cluster holds of the ConfigMaps and Secrets that the pods read and `kubernetes/` has not. What may not be
+/// read is warned about.
+///
+/// # Errors
+/// When the API does not answer.
+pub async fn outside(
+    client: &Client,
+    namespace: &str,
+    manifests: &Manifests,
+    warn: impl Fn(String),
+) -> Result<Contents> {
+    let mut contents = Contents::new();
+    for (kind, name) in manifests.outside() {
+        let resource = ApiResource::from_gvk(&GroupVersionKind::gvk("", "v1", kind));
+        let api: Api<DynamicObject> = Api::namespaced_with(client.clone(), namespace, &resource);
+        let title = format!("{}/{name}", kind.to_lowercase());
+        match api.get_opt(&name).await {
+            Ok(found) => contents.extend(found.map(|found| ((kind, name), held(&found.data)))),
+            Err(kube::Error::Api(status)) if status.code == 403 => {
+                warn(format!("{title} may not be read, so that a change of it reaches no running pod"));
+            }
+            Err(error) => return Err(error).with_context(|| format!("reading {title}, which the pods read")),
+        }
+    }
+    Ok(contents)
 }
 
 /// How the API serves an object's kind.
@@ -122,27 +193,37 @@ fn unknown(object: &Object) -> anyhow::Error {
     ))
 }
 
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Change {
-    Created,
-    Configured,
-    Unchanged,
+/// An object as it was sent, and as it was in the cluster before and after.
+struct Sent {
+    object: Object,
+    before: Option<DynamicObject>,
+    after: DynamicObject,
 }
 
-impl Change {
-    fn word(self) -> &'static str {
-        match self {
-            Change::Created => "created",
-            Change::Configured => "configured",
-            Change::Unchanged => "unchanged",
+impl Sent {
+    /// What became of it, where anything did.
+    fn change(&self) -> Option<&'static str> {
+        let wanted = |object| wanted(&self.object.value, object);
+        match &self.before {
+            None => Some("created"),
+            Some(before) => (wanted(before) != wanted(&self.after)).then_some("configured"),
         }
+    }
+
+    /// Whether a part of it was there before, and the same.
+    fn is_same(&self, part: impl Fn(&DynamicObject) -> Value) -> bool {
+        self.before.as_ref().is_some_and(|before| part(before) == part(&self.after))
     }
 }
 
-/// An API for the object's kind, in the run's namespace where the kind has one.
-pub fn api(cx: &Cx, client: &Client, (resource, namespaced): &(ApiResource, bool)) -> Api<DynamicObject> {
+/// An API for the object's kind, in the namespace where the kind has one.
+pub fn api(
+    client: &Client,
+    namespace: &str,
+    (resource, namespaced): &(ApiResource, bool),
+) -> Api<DynamicObject> {
     if *namespaced {
-        Api::namespaced_with(client.clone(), &cx.shared.namespace, resource)
+        Api::namespaced_with(client.clone(), namespace, resource)
     } else {
         Api::all_with(client.clone(), resource)
     }
@@ -193,37 +274,40 @@ async fn apply(
     cx: &Cx,
     step: &Running<'_>,
     client: &Client,
-    object: &Object,
+    object: Object,
     resource: &(ApiResource, bool),
-) -> Result<Change> {
-    let api = api(cx, client, resource);
+) -> Result<Sent> {
+    let api = api(client, &cx.shared.namespace, resource);
     let before =
         api.get_opt(&object.name).await.with_context(|| format!("looking for {}", object.title()))?;
-    let params = PatchParams {
-        field_validation: Some(ValidationDirective::Strict),
-        ..PatchParams::apply(FIELD_MANAGER).force()
-    };
-    let mut value = object.value.clone();
-    if !resource.1
-        && let Some(metadata) = value["metadata"].as_object_mut()
-    {
-        metadata.remove("namespace");
-    }
     let request = Request::new(api.resource_url())
-        .patch(&object.name, &params, &Patch::Apply(&value))
+        .patch(&object.name, &params(), &Patch::Apply(body(&object, resource)))
         .with_context(|| format!("asking for {}", object.title()))?;
     let (after, warnings) = match send(client, request).await? {
         Ok(answer) => answer,
-        Err(status) => return Err(refusal(object, &status, &cx.shared.namespace, &cx.commands)),
+        Err(status) => return Err(refusal(&object, &status, &cx.shared.namespace, &cx.commands)),
     };
     for warning in warnings {
         step.warn(format!("{}: {}: {warning}", object.place(), object.title()));
     }
-    Ok(match before {
-        None => Change::Created,
-        Some(before) if wanted(&value, &before) == wanted(&value, &after) => Change::Unchanged,
-        Some(_) => Change::Configured,
-    })
+    Ok(Sent { object, before, after })
+}
+
+/// How everything is applied.
+pub fn params() -> PatchParams {
+    PatchParams {
+        field_validation: Some(ValidationDirective::Strict),
+        ..PatchParams::apply(FIELD_MANAGER).force()
+    }
+}
+
+/// What is sent of an object: what no namespace holds names none.
+pub fn body(object: &Object, (_, namespaced): &(ApiResource, bool)) -> Value {
+    let mut value = object.value.clone();
+    if !namespaced && let Some(metadata) = value["metadata"].as_object_mut() {
+        metadata.remove("namespace");
+    }
+    value
 }
 
 /// What a manifest wants of an object: the values at its own fields, and which fields were ever its own. What controllers

@@ -7,6 +7,7 @@ pub mod image;
 pub mod ingress;
 pub mod metrics;
 pub mod preflight;
+pub mod prune;
 pub mod restart;
 pub mod route;
 pub mod smoke;

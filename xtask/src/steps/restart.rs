@@ -1,8 +1,7 @@
 //! Rollout restart, and the gate behind it: the newest pods are available, and they run the built image.
 
 use anyhow::{Context as _, Result};
-use k8s_openapi::api::apps::v1::Deployment;
-use kube::api::{Patch, PatchParams};
+use kube::api::{ApiResource, DynamicObject, GroupVersionKind, Patch, PatchParams};
 use kube::{Api, Client};
 
 use crate::clusters::Cluster;
@@ -10,7 +9,7 @@ use crate::gates;
 use crate::gates::rollout::{RolledOut, Rollout};
 use crate::manifests::Manifests;
 use crate::pipeline::{Branch, Done, Outcome, step};
-use crate::steps::apply::Applied;
+use crate::steps::apply::{Applied, Stale};
 use crate::steps::image::ImageRef;
 
 /// As kubectl writes it: with the same manager, the next server-side apply leaves the restart alone.
@@ -41,14 +40,23 @@ pub async fn run(
     let cx = branch.cx;
     let name = manifests.deployment_name();
     step(branch, "restart", async |_| {
-        if applied.template_changed {
-            return Ok(Outcome::Already((), "the changed Deployment is being rolled out".to_owned()));
+        let namespace = &cx.shared.namespace;
+        let mut restarted = Vec::new();
+        for Stale { kind, name, put_back } in &applied.stale {
+            cx.unless_stopped(restart_workload(&cluster.client, namespace, kind, name)).await?;
+            let title = format!("{}/{name}", kind.to_lowercase());
+            restarted.push(format!("{title} restarted, since {} was put back", put_back.join(", ")));
         }
-        if restart == Restart::IfNeeded {
-            return Ok(Outcome::Already((), "skipped: pod template unchanged".to_owned()));
+        let is_stale = applied.stale.iter().any(|stale| stale.kind == "Deployment" && stale.name == name);
+        if restart == Restart::Always && !is_stale && !applied.template_changed {
+            cx.unless_stopped(annotate(&cluster.client, namespace, name)).await?;
+            restarted.push(format!("deployment/{name} restarted"));
         }
-        cx.unless_stopped(annotate(&cluster.client, &cx.shared.namespace, name)).await?;
-        Ok(Outcome::Did((), format!("deployment/{name} restarted")))
+        Ok(match (restarted.as_slice(), applied.template_changed) {
+            ([_, ..], _) => Outcome::Did((), restarted.join("; ")),
+            ([], true) => Outcome::Already((), "the changed Deployment is being rolled out".to_owned()),
+            ([], false) => Outcome::Already((), "skipped: pod template unchanged".to_owned()),
+        })
     })
     .await?;
     let target = Rollout::built(&cx.shared.namespace, manifests, image);
@@ -60,12 +68,17 @@ pub async fn run(
 /// # Errors
 /// When the API refuses.
 pub(crate) async fn annotate(client: &Client, namespace: &str, name: &str) -> Result<()> {
-    let api: Api<Deployment> = Api::namespaced(client.clone(), namespace);
+    restart_workload(client, namespace, "Deployment", name).await
+}
+
+async fn restart_workload(client: &Client, namespace: &str, kind: &str, name: &str) -> Result<()> {
+    let resource = ApiResource::from_gvk(&GroupVersionKind::gvk("apps", "v1", kind));
+    let api: Api<DynamicObject> = Api::namespaced_with(client.clone(), namespace, &resource);
     let now = jiff::Timestamp::now().to_string();
     let patch = serde_json::json!({"spec": {"template": {"metadata": {"annotations": {RESTARTED_AT: now}}}}});
     let params = PatchParams { field_manager: Some(RESTART_MANAGER.to_owned()), ..PatchParams::default() };
     api.patch(name, &params, &Patch::Merge(&patch))
         .await
-        .with_context(|| format!("restarting deployment/{name}"))?;
+        .with_context(|| format!("restarting {}/{name}", kind.to_lowercase()))?;
     Ok(())
 }

@@ -140,7 +140,7 @@ impl Server {
         *self.faults.lists.lock().unwrap()
     }
 
-    pub(super) async fn create<K>(&self, namespace: &str, object: Value) -> K
+    pub(crate) async fn create<K>(&self, namespace: &str, object: Value) -> K
     where
         K: Resource<Scope = k8s_openapi::NamespaceResourceScope, DynamicType = ()>
             + Serialize

@@ -12,18 +12,18 @@ use crate::image::Digests;
 use crate::manifests::tests::Folder;
 
 const IMAGE: &str = "simple-model-api:abc";
-const APP: &str = "simple-model-api-deployment";
+pub(crate) const APP: &str = "simple-model-api-deployment";
 
 /// An API server, and manifests that are applied to it.
-struct Scene<'s> {
-    cx: &'s Cx,
-    server: Server,
-    folder: Folder,
-    cluster: Done<Cluster>,
+pub(crate) struct Scene<'s> {
+    pub(crate) cx: &'s Cx,
+    pub(crate) server: Server,
+    pub(crate) folder: Folder,
+    pub(crate) cluster: Done<Cluster>,
 }
 
 impl Scene<'_> {
-    fn new(cx: &Cx) -> Scene<'_> {
+    pub(crate) fn new(cx: &Cx) -> Scene<'_> {
         let server = Server::start();
         let cluster = Done::with(Cluster {
             kind: Kind::Sandbox(Sandbox::new(cx)),
@@ -41,7 +41,7 @@ impl Scene<'_> {
     }
 
     /// Applies what must be taken.
-    async fn applied(&self) -> Done<Applied> {
+    pub(crate) async fn applied(&self) -> Done<Applied> {
         self.apply().await.unwrap_or_else(|error| panic!("{}", paragraph(&error)))
     }
 
@@ -58,7 +58,7 @@ impl Scene<'_> {
         format!("{}\n  hint: {hint}\n", paragraph(&error)).replace(&folder, "")
     }
 
-    async fn live(&self, kind: &str, name: &str) -> Value {
+    pub(crate) async fn live(&self, kind: &str, name: &str) -> Value {
         let gvk = match kind {
             "Deployment" => GroupVersionKind::gvk("apps", "v1", kind),
             "Ingress" => GroupVersionKind::gvk("networking.k8s.io", "v1", kind),
@@ -69,8 +69,27 @@ impl Scene<'_> {
         json!(api.get_opt(name).await.expect("the API"))
     }
 
+    /// Applies an object as another manager, or makes a part of it so.
+    pub(crate) async fn others(&self, manager: &str, kind: &str, mut object: Value) {
+        let core = ["ConfigMap", "Secret", "Service"].contains(&kind);
+        let gvk = GroupVersionKind::gvk(if core { "" } else { "apps" }, "v1", kind);
+        let resource = ApiResource::from_gvk(&gvk);
+        object["apiVersion"] = resource.api_version.as_str().into();
+        object["kind"] = kind.into();
+        let name = object["metadata"]["name"].as_str().expect("a name").to_owned();
+        let api: Api<DynamicObject> = Api::namespaced_with(self.server.direct.clone(), "default", &resource);
+        let params = PatchParams::apply(manager).force();
+        api.patch(&name, &params, &Patch::Apply(object)).await.expect("applying");
+    }
+
+    pub(crate) async fn delete(&self, kind: &str, name: &str) {
+        let resource = ApiResource::from_gvk(&GroupVersionKind::gvk("", "v1", kind));
+        let api: Api<DynamicObject> = Api::namespaced_with(self.server.direct.clone(), "default", &resource);
+        api.delete(name, &kube::api::DeleteParams::default()).await.expect("deleting");
+    }
+
     /// What the last step of that name came to.
-    fn said(&self, step: &str) -> String {
+    pub(crate) fn said(&self, step: &str) -> String {
         let spans = self.cx.spans();
         spans.iter().rev().find(|span| span.name == step).map(|span| span.detail.clone()).unwrap_or_default()
     }
@@ -129,6 +148,53 @@ async fn an_edit_of_the_manifests_arrives_in_the_cluster_as_it_is_written() {
             scene.said("apply")
         );
     }
+}
+
+/// The pods read it, so a change of it is a rollout, wherever it is kept.
+#[tokio::test]
+async fn what_the_pods_read_counts_though_kubernetes_does_not_have_it() {
+    let cx = cx();
+    let scene = Scene::new(&cx);
+    scene.folder.replace(
+        "30-deployment.yaml",
+        "          envFrom:\n",
+        "          envFrom:\n            - {secretRef: {name: token, optional: true}}\n",
+    );
+    assert!(scene.applied().await.template_changed);
+    let secret = |value: &str| json!({"metadata": {"name": "token"}, "stringData": {"TOKEN": value}});
+    for (value, is_change) in [("one", true), ("one", false), ("two", true)] {
+        scene.others("vault", "Secret", secret(value)).await;
+        let applied = scene.applied().await;
+        assert_eq!((applied.template_changed, applied.stale.len()), (is_change, 0), "{value}");
+    }
+    scene.delete("Secret", "token").await;
+    assert!(scene.applied().await.template_changed, "without it");
+}
+
+/// A pod that was started in between has read what nobody declared, and the template does not show it.
+#[tokio::test]
+async fn what_was_changed_in_the_cluster_is_put_back_and_its_readers_are_restarted() {
+    let cx = cx();
+    let scene = Scene::new(&cx);
+    assert_eq!(scene.applied().await.stale, []);
+    let config = "simple-model-api-config";
+    let stale = Stale {
+        kind: "Deployment".to_owned(),
+        name: APP.to_owned(),
+        put_back: vec![format!("configmap/{config}")],
+    };
+    let other = json!({"metadata": {"name": config}, "data": {"PORT": "1"}});
+    scene.others("kubectl-edit", "ConfigMap", other).await;
+    let applied = scene.applied().await;
+    assert_eq!((applied.template_changed, &applied.stale), (false, &vec![stale]));
+    assert_eq!(scene.live("ConfigMap", config).await["data"]["PORT"], "8000");
+    scene.delete("ConfigMap", config).await;
+    assert_eq!(scene.applied().await.stale.len(), 1, "a pod may have started without it");
+    // What no pod reads, and what is not content, restarts nothing.
+    let label = json!({"metadata": {"name": config, "labels": {"app.kubernetes.io/name": "other"}}});
+    scene.others("kubectl-label", "ConfigMap", label).await;
+    assert_eq!(scene.applied().await.stale, []);
+    assert_eq!(scene.said("apply"), format!("configmap/{config} configured"));
 }
 
 #[tokio::test]
