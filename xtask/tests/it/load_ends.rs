@@ -15,6 +15,7 @@ fn what_was_measured_is_told_however_the_run_ends() {
     ctrl_c(&world);
     few_open_files(&world);
     a_folder_that_vanishes(&world);
+    ctrl_c_behind_the_load(&world);
 }
 
 /// Runs it, and does something when it has said how far it is for the first time.
@@ -125,4 +126,22 @@ fn a_folder_that_vanishes(world: &World) {
     ] {
         assert!(stderr.contains(part), "`{part}` is missing:\n{stderr}");
     }
+}
+
+/// While the pods that the disturbance replaced are still on their way out.
+fn ctrl_c_behind_the_load(world: &World) {
+    let args = [&HEALTH[..], &["-n", "50", "--during", "rollout", "--output", "json"]].concat();
+    let mut command = world.command(&args);
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().expect("starting the tool");
+    let mut events = BufReader::new(child.stdout.take().expect("stdout")).lines().map_while(Result::ok);
+    for awaited in [r#""name":"load","state":"start""#, r#""name":"settled","state":"start""#] {
+        assert!(events.by_ref().any(|event| event.contains(awaited)), "never: {awaited}");
+    }
+    let sent = Command::new("kill").args(["-INT", &child.id().to_string()]).status();
+    assert!(sent.is_ok_and(|sent| sent.success()));
+    let last = events.last().expect("a summary");
+    assert_eq!(child.wait().expect("waiting for the tool").code(), Some(130), "{last}");
+    let summary: serde_json::Value = serde_json::from_str(&last).expect("json");
+    assert_eq!((&summary["scheduled"], &summary["interrupted"]), (&50.into(), &false.into()), "{summary}");
+    assert!(summary["report"].as_str().is_some_and(|report| std::path::Path::new(report).exists()));
 }

@@ -1,0 +1,223 @@
+//! What a load came to: its books, its thresholds, and why what failed did; in the box, the report, the JSON summary and
+//! the exit code.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result, anyhow};
+use serde_json::{Value, json};
+use xtask_load::run::Finished;
+use xtask_load::tally::{Book, Latency};
+
+use super::Scene;
+use super::threshold::Figures;
+use crate::cx::Cx;
+use crate::explain::{self, Explained};
+use crate::failure::{Attach as _, Cancelled, Exit};
+use crate::options::Format;
+use crate::record::case::Case;
+use crate::record::meta::{End, Meta, Verdict};
+use crate::report::text;
+use crate::summary::{Summary, entry};
+
+/// Senders that were free and let a request wait longer than this are no instrument.
+const MOST_LAG_MS: f64 = 100.0;
+/// The same as a share of the median latency: what is slow itself is not blurred by a slow start.
+const MOST_LAG_SHARE: f64 = 0.1;
+/// Above this share of its time the generator measures itself.
+const MOST_OWN_CPU: f64 = 0.9;
+
+/// What was measured.
+pub(super) struct Measured<'m> {
+    /// Every request.
+    pub(super) book: &'m Book,
+    /// How the sending ended.
+    pub(super) finished: &'m Finished,
+    /// The limit of open files that it was held to.
+    pub(super) open_files: u64,
+    /// What was not seen meanwhile, or not written down.
+    pub(super) gaps: Vec<String>,
+}
+
+impl Scene<'_> {
+    /// Says what the run came to, everywhere, and ends with its verdict.
+    ///
+    /// # Errors
+    /// When a threshold is not met, the run is invalid, or it was stopped.
+    pub(super) fn conclude(&self, dir: &Path, mut meta: Meta, measured: Measured<'_>) -> Result<Summary> {
+        let Measured { book, finished, .. } = measured;
+        let mut end = end(measured);
+        end.files = crate::record::sizes(dir);
+        meta.end = Some(end.clone());
+        let failures = book.tally().failures.clone();
+        let mut explained = explain::explain(Case::of(meta, dir, &failures));
+        let figures = figures(book, finished, Some(explained.unexplained() as u64));
+        end.thresholds = self.args.threshold.iter().map(|threshold| threshold.judge(&figures)).collect();
+        explained.meta.end = Some(end.clone());
+        end.gaps.extend(explained.meta.write(dir).err().map(|error| format!("{error:#}")));
+        let errors = book.tally().errors.clone();
+        let page = crate::report::write(dir, &end, &explained).context("drawing the report");
+        self.tell(&end, &errors, &explained, page)
+    }
+
+    fn tell(
+        &self,
+        end: &End,
+        errors: &BTreeMap<String, u64>,
+        explained: &Explained,
+        page: Result<PathBuf>,
+    ) -> Result<Summary> {
+        let Scene { cx, args, cluster, manifests, .. } = *self;
+        let meta = &explained.meta;
+        if cx.shared.output == Format::Human {
+            cx.output.data(&text::summary(meta, end, errors));
+            let causes = explain::causes(&explained.failures, &explained.late);
+            if !causes.is_empty() {
+                cx.output.data(causes.trim_end());
+            }
+        }
+        for gap in end.gaps.iter().chain(&explained.missing) {
+            cx.output.note(&format!("warning: missing: {gap}"));
+        }
+        match &page {
+            Ok(page) => show(cx, page, args.report),
+            Err(error) => cx.output.note(&format!("warning: there is no report: {error:#}")),
+        }
+        let mut summary = entry(cluster, manifests);
+        summary.extend(explained.json());
+        summary.extend(self.left.clone());
+        let fields = [
+            ("scheduled", json!(end.scheduled)),
+            ("buckets", json!(end.buckets)),
+            ("latency_ms", percentiles(end.latency_ms)),
+            ("sent_latency_ms", percentiles(end.sent_latency_ms)),
+            ("success_rate", json!(end.success_rate())),
+            ("throughput", json!(end.buckets.ok as f64 / end.seconds.max(1e-9))),
+            ("errors", json!(errors)),
+            ("seconds", json!(end.seconds)),
+            (
+                "generator",
+                json!({"lag_ms": end.lag_ms, "own_cpu": end.own_cpu, "valid": end.invalid.is_none()}),
+            ),
+            ("plan", json!(meta.plan)),
+            ("without", json!(meta.without)),
+            ("marks", json!(meta.marks)),
+            ("interrupted", json!(end.interrupted)),
+            ("gaps", json!(end.gaps)),
+            ("run", json!(cx.run_dir)),
+            ("report", json!(page.ok())),
+        ];
+        summary.extend(fields.into_iter().map(|(name, value)| (name.to_owned(), value)));
+
+        match end.verdict() {
+            Verdict::Passed => Ok(summary),
+            Verdict::Failed(why) => Err(anyhow!("not met: {why}"))
+                .attach(summary)
+                .hint("`cargo xtask explain` shows again why each request failed, from the records of this run")
+                .exit(Exit::Threshold),
+            Verdict::Invalid(why) => Err(anyhow!("this run is invalid: {why}"))
+                .attach(summary)
+                .hint(
+                    "lower --rate or --concurrency, raise the limit of open files (`ulimit -n`), or run the generator on \
+                     a machine with cores to spare",
+                )
+                .exit(Exit::InvalidRun),
+            // Why it was stopped is said by whoever stopped it.
+            Verdict::Interrupted => Err(Cancelled).attach(summary),
+        }
+    }
+}
+
+fn end(Measured { book, finished, open_files, gaps }: Measured<'_>) -> End {
+    let tally = book.tally();
+    let mut end = End {
+        scheduled: finished.scheduled,
+        buckets: tally.buckets,
+        latency_ms: tally.from_due(),
+        sent_latency_ms: tally.from_sent(),
+        lag_ms: tally.lag(),
+        seconds: finished.took.as_secs_f64(),
+        own_cpu: finished.own_cpu,
+        gaps,
+        thresholds: Vec::new(),
+        invalid: None,
+        interrupted: finished.stopped,
+        files: BTreeMap::new(),
+    };
+    end.invalid = match tally.own_limit {
+        0 => behind(&end),
+        requests => Some(format!(
+            "the generator ran out of open files or ports: {requests} requests could not be sent (limit of open files: \
+             {open_files})"
+        )),
+    };
+    end
+}
+
+/// What thresholds see.
+pub(super) fn figures(book: &Book, finished: &Finished, unexplained: Option<u64>) -> Figures {
+    let tally = book.tally();
+    Figures {
+        buckets: tally.buckets,
+        due: tally.from_due(),
+        sent: tally.from_sent(),
+        throughput: tally.buckets.ok as f64 / finished.took.as_secs_f64().max(1e-9),
+        unexplained,
+    }
+}
+
+/// Why the generator's own lateness is in the figures; none if it is not.
+fn behind(end: &End) -> Option<String> {
+    let lag = end.lag_ms.p99;
+    let median = end.sent_latency_ms.map_or(0.0, |latency| latency.p50);
+    if lag > MOST_LAG_MS && lag > median * MOST_LAG_SHARE {
+        return Some(format!(
+            "the generator sent requests up to {lag:.0} ms (p99) later than it should have; its own delay is in the \
+             figures"
+        ));
+    }
+    if end.own_cpu > MOST_OWN_CPU {
+        return Some(format!(
+            "the generator was busy {:.0} % of the time: the figures measure it, not the server",
+            end.own_cpu * 100.0
+        ));
+    }
+    None
+}
+
+/// Percentiles in JSON; each is null where nothing was measured.
+fn percentiles(latency: Option<Latency>) -> Value {
+    let mut all = json!(latency.unwrap_or_default());
+    if let (None, Some(fields)) = (latency, all.as_object_mut()) {
+        fields.values_mut().for_each(|value| *value = Value::Null);
+    }
+    all
+}
+
+/// Names the page, and opens it where that is asked for and there is something to open it with.
+fn show(cx: &Cx, page: &Path, open: bool) {
+    let mut how = String::new();
+    if open {
+        how = match browse(page) {
+            Ok(()) => " (opened)".to_owned(),
+            Err(why) => format!(" (not opened: {why:#})"),
+        };
+    }
+    if open || cx.shared.output == Format::Human {
+        cx.output.note(&format!("report: {}{how}", cx.short(page)));
+    }
+}
+
+fn browse(page: &Path) -> Result<()> {
+    let name = if cfg!(target_os = "macos") { "open" } else { "xdg-open" };
+    let has_desktop = cfg!(target_os = "macos")
+        || ["DISPLAY", "WAYLAND_DISPLAY"].iter().any(|v| std::env::var_os(v).is_some());
+    if !has_desktop {
+        return Err(anyhow!("there is no desktop here"));
+    }
+    let program = which::which(name).map_err(|_| anyhow!("there is no `{name}` on PATH"))?;
+    let shell = crate::proc::shell()?;
+    // The browser stays when this program has ended.
+    crate::proc::daemon(xshell::cmd!(shell, "{program} {page}").into(), &page.with_file_name("browser.log"))
+        .map(drop)
+}
