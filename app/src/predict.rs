@@ -56,11 +56,11 @@ struct Meta {
     params(("top_k" = Option<usize>, Query, description = "How many predictions", minimum = 1, maximum = 10, example = 5)),
     request_body(content(
         (UploadForm = "multipart/form-data"),
-        (Vec<u8> = "image/jpeg"),
-        (Vec<u8> = "image/png"),
-        (Vec<u8> = "image/bmp"),
-        (Vec<u8> = "image/tiff"),
-        (Vec<u8> = "image/webp"),
+        (PictureFile = "image/jpeg"),
+        (PictureFile = "image/png"),
+        (PictureFile = "image/bmp"),
+        (PictureFile = "image/tiff"),
+        (PictureFile = "image/webp"),
     )),
     responses(
         (status = 200, body = PredictResponse),
@@ -122,6 +122,12 @@ fn server_timing(output: &Output) -> HeaderMap {
     let value = HeaderValue::from_str(&text).ok();
     value.into_iter().map(|value| (HeaderName::from_static("server-timing"), value)).collect()
 }
+
+/// The picture itself.
+#[derive(ToSchema)]
+#[schema(value_type = String, format = Binary)]
+#[expect(dead_code, reason = "read by the derive alone")]
+struct PictureFile(Vec<u8>);
 
 /// What a browser's form or `curl -F` sends.
 #[derive(ToSchema)]
