@@ -10,26 +10,21 @@ use crate::failure::Attach as _;
 use crate::pipeline::Running;
 use crate::proc::{self, Command, Heard};
 
-/// How wide Cargo draws its bar: some names fit beside it.
-const BAR_COLUMNS: &str = "140";
-
 /// Compiles with a command that asks for `--message-format=json-render-diagnostics`; the live line shows how far it is.
 /// Returns the program of that name, where Cargo says that it is.
 ///
 /// # Errors
 /// When the build fails, or makes no such program.
 pub async fn build(cx: &Cx, step: &Running<'_>, command: Command, program: &str) -> Result<PathBuf> {
-    // On a pipe, Cargo would keep its progress to itself.
-    let command =
-        command.env("CARGO_TERM_PROGRESS_WHEN", "always").env("CARGO_TERM_PROGRESS_WIDTH", BAR_COLUMNS);
     let messages = proc::run_with(cx, step, command, hear).await.hint("the compiler's output is above")?;
     executable(&messages, program)
         .ok_or_else(|| anyhow!("the build succeeded, but Cargo names no executable of {program}"))
         .hint("a `build.rustc-wrapper` or an alias may keep Cargo's messages back; see `cargo config get build`")
 }
 
-/// What a line is to a person.
-fn hear(line: &str) -> Heard {
+/// What a line of a build is to a person.
+#[must_use]
+pub fn hear(line: &str) -> Heard {
     let line = line.trim();
     let is_message = line.starts_with('{');
     // The bar says it better.

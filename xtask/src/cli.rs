@@ -7,6 +7,7 @@ use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 use crate::load::args::LoadArgs;
 use crate::logs::LogsArgs;
 use crate::options::{Deploy, Shared};
+use crate::test::TestArgs;
 
 const EXIT_CODES: &str = "\
 Exit codes:
@@ -97,6 +98,8 @@ pub enum Command {
         #[command(subcommand)]
         command: Weights,
     },
+    /// Fetch what the tests call, run them all, and say what did not run and why.
+    Test(TestArgs),
     /// Print the completion script for a shell.
     Completions {
         /// Which shell.
@@ -126,6 +129,7 @@ impl Command {
             Command::Logs(_) => "logs",
             Command::Kubeconfig => "kubeconfig",
             Command::Weights { .. } => "weights",
+            Command::Test(_) => "test",
             Command::Completions { .. } => "completions",
             Command::Sandbox { .. } => "sandbox",
         }

@@ -243,16 +243,22 @@ impl Cx {
 }
 
 /// Removes all but the newest runs; a folder that can't be removed is no reason to fail. Load runs are counted for
-/// themselves: what was measured is not pushed out by however many other runs.
+/// themselves: what was measured is not pushed out by however many other runs. So are those of `test`, under which others
+/// run.
 fn forget_old_runs(runs: &Path) {
     let entries = std::fs::read_dir(runs).into_iter().flatten().flatten();
     let mut dirs: Vec<_> =
         entries.map(|entry| entry.path()).filter(|path| path.is_dir() && !path.is_symlink()).collect();
     // Their names begin with the time.
     dirs.sort_unstable();
-    let (loads, others): (Vec<_>, Vec<_>) = dirs.into_iter().rev().partition(|dir| record::is_load(dir));
-    for dir in [loads, others].iter().flat_map(|runs| runs.iter().skip(RUNS_KEPT)) {
-        let _ = std::fs::remove_dir_all(dir);
+    let mut counts = [0; 3];
+    for dir in dirs.iter().rev() {
+        let is_test = dir.file_name().is_some_and(|name| name.to_string_lossy().contains("-test-"));
+        let count = &mut counts[if record::is_load(dir) { 0 } else { 1 + usize::from(is_test) }];
+        *count += 1;
+        if *count > RUNS_KEPT {
+            let _ = std::fs::remove_dir_all(dir);
+        }
     }
 }
 

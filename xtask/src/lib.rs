@@ -34,5 +34,6 @@ pub mod status;
 pub mod steps;
 pub mod summary;
 pub mod temporary;
+pub mod test;
 pub mod up;
 pub mod weights;

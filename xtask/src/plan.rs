@@ -48,6 +48,7 @@ pub async fn run(cx: &Cx, command: &Command) -> Result<Summary> {
         Command::Load(args) => load(cx, args, &manifests)?,
         Command::Down { delete } => down(&choice.kind, &manifests, *delete),
         Command::Weights { .. } => vec![weights(cx)],
+        Command::Test(args) => vec![Planned::new("test", crate::test::plan(cx, args)?)],
         Command::Status
         | Command::Explain { .. }
         | Command::Doctor

@@ -24,6 +24,9 @@ use excerpt::Excerpt;
 /// What a child is given to end on its own after it was told to stop.
 const GRACE: Duration = Duration::from_secs(2);
 
+/// How wide Cargo draws its bar: some names fit beside it.
+const BAR_COLUMNS: &str = "140";
+
 /// A command line by value; prints as its environment and quoted arguments, ready to be pasted into a shell.
 pub struct Command {
     inner: std::process::Command,
@@ -62,6 +65,16 @@ impl Command {
     /// Sets one variable of its environment.
     pub fn env(mut self, name: impl AsRef<OsStr>, value: impl AsRef<OsStr>) -> Command {
         self.inner.env(name, value);
+        self
+    }
+
+    /// Keeps the variables from it whose names begin so.
+    pub fn without(mut self, prefix: &str) -> Command {
+        for (name, _) in std::env::vars_os() {
+            if name.to_string_lossy().starts_with(prefix) {
+                self.inner.env_remove(name);
+            }
+        }
         self
     }
 
@@ -151,8 +164,13 @@ pub async fn run_with<H: Into<Heard>>(
     if let Some(log) = &mut log {
         log.write_all(format!("$ {shown}\n").as_bytes()).await.context("writing the step's log")?;
     }
-    // On a pipe cargo would leave its colours out; whoever prints them decides whether they stay.
-    let mut child = Child::spawn(cx, command.env("CARGO_TERM_COLOR", "always"))?;
+    // On a pipe Cargo would leave out its colours, which whoever prints them may drop, and its bar.
+    let cargo = [
+        ("CARGO_TERM_COLOR", "always"),
+        ("CARGO_TERM_PROGRESS_WHEN", "always"),
+        ("CARGO_TERM_PROGRESS_WIDTH", BAR_COLUMNS),
+    ];
+    let mut child = Child::spawn(cx, command.envs(cargo))?;
     let mut stdout = Lines::of(child.inner.stdout.take().context("the child has no stdout")?);
     let mut stderr = Lines::of(child.inner.stderr.take().context("the child has no stderr")?);
     let (mut out_open, mut err_open) = (true, true);

@@ -17,8 +17,8 @@ use crate::output::{self, Output};
 use crate::pipeline::Branch;
 use crate::summary::Summary;
 use crate::{
-    clusters, completions, doctor, down, explain, kubeconfig, load, logs, plan, redeploy, smoke, status, up,
-    weights,
+    clusters, completions, doctor, down, explain, kubeconfig, load, logs, plan, redeploy, smoke, status,
+    test, up, weights,
 };
 
 /// Runs the command and says how the process shall end.
@@ -131,6 +131,7 @@ fn recorded(command: &Command) -> Option<&'static str> {
         Command::Load(_) => Some("load"),
         Command::Down { .. } => Some("down"),
         Command::Weights { .. } => Some("weights"),
+        Command::Test(_) => Some("test"),
         Command::Status
         | Command::Explain { .. }
         | Command::Doctor
@@ -154,6 +155,7 @@ async fn dispatch(cx: &Cx, command: Command) -> Result<Summary> {
         Command::Down { delete } => down::run(branch, delete).await,
         Command::Logs(args) => logs::run(cx, &args).await,
         Command::Kubeconfig => kubeconfig::run(cx).await,
+        Command::Test(args) => test::run(branch, &args).await,
         Command::Completions { shell } => completions::run(cx, shell),
         Command::Weights { command } => weights::run(branch, command).await,
         Command::Sandbox { command } => clusters::sandbox::process(command).await.map(|_| Summary::new()),

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context as _, Result, anyhow};
+use anyhow::{Context as _, Result};
 use sandbox::images::ImageLayout;
 use sha2::{Digest as _, Sha256};
 use xshell::cmd;
@@ -11,7 +11,6 @@ use xshell::cmd;
 use crate::cargo;
 use crate::clusters::Cluster;
 use crate::cx::Cx;
-use crate::failure::Attach as _;
 use crate::gates;
 use crate::image::Digests;
 use crate::manifests::REPOSITORY;

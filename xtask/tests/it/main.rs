@@ -20,4 +20,5 @@ mod minikube;
 mod minikube_profile;
 mod sandbox;
 mod streams;
+mod test_runs;
 mod world;

@@ -261,7 +261,7 @@ impl Ran {
         let began = Instant::now();
         let output = command.stdin(Stdio::null()).output();
         let program = command.get_program().to_string_lossy();
-        let missing = "must be on PATH; the README's test section says how to install it";
+        let missing = "must be on PATH; `cargo xtask test` installs it";
         Ran::from(&output.unwrap_or_else(|error| panic!("{program} {missing}: {error}")), began.elapsed())
     }
 

@@ -56,7 +56,7 @@ async fn main() -> ExitCode {
     );
     if let Some(why) = absent {
         println!(
-            "{} tests did not run against a real API server: {why}",
+            "NOT TESTED: {} tests against a real API server: {why}",
             tests.len() + usize::from(compares)
         );
     }
