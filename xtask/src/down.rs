@@ -12,10 +12,15 @@ use crate::drift;
 use crate::manifests::{Manifests, Object};
 use crate::owned::FIELD_MANAGER;
 use crate::pipeline::{Branch, Done, Outcome, Running, step};
+use crate::plan::Planned;
 use crate::steps::apply;
 use crate::steps::cluster::MADE_BY;
 use crate::steps::prune::{self, gone};
 use crate::summary::Summary;
+
+/// The names of its steps.
+const REMOVE: &str = "remove";
+const STOP: &str = "stop";
 
 /// Deletes the app's objects, then does to the cluster what its kind says: the sandbox ends, a minikube profile
 /// goes on unless `delete` is asked for.
@@ -25,19 +30,44 @@ use crate::summary::Summary;
 pub async fn run(branch: &mut Branch<'_>, delete: bool) -> Result<Summary> {
     let cx = branch.cx;
     let choice = clusters::choose(cx).await?;
-    let whole_cluster_goes = delete || matches!(choice.kind, Kind::Sandbox(_));
-    // Objects of a cluster that goes as a whole go with it.
-    if !whole_cluster_goes && let Some(cluster) = choice.kind.find(cx).await? {
+    if let Some(cluster) = left_behind(cx, &choice.kind, delete).await? {
         let manifests = crate::manifests::read(&cx.root.join("kubernetes"), &cx.shared.namespace)?;
         remove(branch, &cluster, &manifests).await?;
     }
-    step(branch, "stop", async |step| choice.kind.stop(cx, step, delete).await).await?;
+    step(branch, STOP, async |step| choice.kind.stop(cx, step, delete).await).await?;
     Ok(Summary::new())
+}
+
+/// The cluster, where it goes on without the app: objects of one that goes as a whole go with it.
+async fn left_behind(cx: &Cx, kind: &Kind, delete: bool) -> Result<Option<Cluster>> {
+    let goes = delete || matches!(kind, Kind::Sandbox(_));
+    if goes { Ok(None) } else { kind.find(cx).await }
+}
+
+/// What [`run`] would do.
+///
+/// # Errors
+/// When the cluster runs but can't be spoken to.
+pub async fn plan(cx: &Cx, kind: &Kind, manifests: &Manifests, delete: bool) -> Result<Vec<Planned>> {
+    let mut plan = Vec::new();
+    if left_behind(cx, kind, delete).await?.is_some() {
+        let objects = manifests.objects.iter().rev();
+        let declared = objects.map(|object| format!("delete {} if this tool applied it", object.title()));
+        let rest = ["delete what has left kubernetes/", "delete the namespace if this tool made it"];
+        plan.push(Planned::step(REMOVE, declared.chain(rest.map(str::to_owned)).collect()));
+    }
+    let stop = match kind {
+        Kind::Sandbox(_) => "end the sandbox, its pods with it",
+        Kind::Minikube(_) if delete => "minikube delete",
+        Kind::Minikube(_) => "leave the profile running",
+    };
+    plan.push(Planned::step(STOP, vec![stop.to_owned()]));
+    Ok(plan)
 }
 
 async fn remove(branch: &mut Branch<'_>, cluster: &Cluster, manifests: &Manifests) -> Result<Done<()>> {
     let cx = branch.cx;
-    step(branch, "remove", async |step| {
+    step(branch, REMOVE, async |step| {
         let mut going = Vec::new();
         // Last applied, first removed: the Ingress before what it routes to.
         for object in manifests.objects.iter().rev() {

@@ -30,6 +30,7 @@ pub mod args;
 mod conclude;
 pub mod disturb;
 pub mod experiment;
+mod planned;
 mod ready;
 mod send;
 pub mod threshold;
@@ -37,12 +38,12 @@ pub mod witness;
 
 use args::LoadArgs;
 use conclude::Measured;
-use disturb::{Disturbance, Prepared};
+use disturb::Prepared;
 use experiment::Protection;
 use send::Load;
 use witness::Witness;
 
-pub use ready::ATTRIBUTION;
+pub use planned::plan;
 
 /// Passes the gates, sends the load, and explains what failed.
 ///
@@ -60,10 +61,7 @@ pub async fn run(branch: &mut Branch<'_>, args: &LoadArgs) -> Result<Summary> {
     if let Some(protection) = without {
         experiment::allow(cx, protection, &cluster)?;
     }
-    let gated = without != Some(Protection::Gates);
-    // A protection shows its worth when pods come and go.
-    let during = args.during.or(without.filter(|_| gated).map(|_| Disturbance::Rollout));
-    let changes_app = without.is_some_and(|_| gated) || during == Some(Disturbance::ScaleDown);
+    let (gated, during, changes_app) = (args.is_gated(), args.disturbance(), args.changes_app());
     let app = App::of(cx, &cluster, &manifests);
     let left = if changes_app {
         temporary::unmarked(&app).await.map(|()| Summary::new())?

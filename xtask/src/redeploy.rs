@@ -2,15 +2,18 @@
 
 use anyhow::Result;
 
-use crate::clusters;
+use crate::clusters::{self, Kind};
+use crate::cx::Cx;
 use crate::gates;
 use crate::gates::rollout::Rollout;
+use crate::manifests::Manifests;
 use crate::options::Deploy;
 use crate::pipeline::Branch;
+use crate::plan::Planned;
 use crate::steps;
 use crate::steps::restart::Restart;
 use crate::summary::{Summary, entry};
-use crate::up::{say_where, verify};
+use crate::up::{say_where, verify, verify_plan};
 
 /// Runs the part of the pipeline that an edit of the app or of the manifests needs.
 ///
@@ -50,4 +53,25 @@ pub async fn run(branch: &mut Branch<'_>, deploy: Deploy) -> Result<Summary> {
     summary.insert("serves_after_seconds".into(), serves.into());
     summary.insert("alone_after_seconds".into(), alone.into());
     Ok(summary)
+}
+
+/// What [`run`] would do, in its order.
+///
+/// # Errors
+/// When the cluster's own tool can't be asked.
+pub async fn plan(cx: &Cx, kind: &Kind, manifests: &Manifests, deploy: Deploy) -> Result<Vec<Planned>> {
+    let commands = kind.plan(cx).await?;
+    let mut plan = vec![
+        steps::preflight::plan(),
+        steps::cluster::plan(cx, commands.cluster),
+        steps::weights::plan(cx),
+        steps::image::plan(commands.image),
+        steps::apply::plan(cx, manifests),
+        steps::restart::plan(manifests, Restart::Always),
+        steps::prune::plan(cx, kind, manifests, deploy.prune).await?,
+    ];
+    plan.extend(verify_plan(manifests));
+    let settled = format!("watch deployment/{} and its pods", manifests.deployment_name());
+    plan.push(Planned::gates(vec![settled], vec![&gates::settled::GATE]));
+    Ok(plan)
 }

@@ -95,8 +95,7 @@ async fn run(shared: Shared, command: Command) -> Exit {
     // What only reads has nothing to go on for when nobody reads it; what changes the cluster goes on to its end.
     let only_reads = cx.shared.dry_run || recorded(&command).is_none();
     let reader = tokio::spawn(read(Arc::clone(&cx), only_reads));
-    let result =
-        if cx.shared.dry_run { plan::run(&cx, &command).await } else { dispatch(&cx, command).await };
+    let result = if cx.shared.dry_run { planned(&cx, &command).await } else { dispatch(&cx, command).await };
     let result = cx.verdict(result);
     signals.abort();
     timer.abort();
@@ -160,6 +159,30 @@ async fn dispatch(cx: &Cx, command: Command) -> Result<Summary> {
         Command::Weights { command } => weights::run(branch, command).await,
         Command::Sandbox { command } => clusters::sandbox::process(command).await.map(|_| Summary::new()),
     }
+}
+
+/// `--dry-run`: what the command would do. Changes nothing.
+async fn planned(cx: &Cx, command: &Command) -> Result<Summary> {
+    let choice = clusters::choose(cx).await?;
+    let kind = &choice.kind;
+    let manifests = crate::manifests::read(&cx.root.join("kubernetes"), &cx.shared.namespace)?;
+    let plan = match command {
+        Command::Up(deploy) => up::plan(cx, kind, &manifests, *deploy).await?,
+        Command::Redeploy(deploy) => redeploy::plan(cx, kind, &manifests, *deploy).await?,
+        Command::Smoke => smoke::plan(),
+        Command::Load(args) => load::plan(cx, args, &manifests)?,
+        Command::Down { delete } => down::plan(cx, kind, &manifests, *delete).await?,
+        Command::Weights { command } => weights::plan(cx, command)?,
+        Command::Test(args) => test::plan(cx, args)?,
+        Command::Status
+        | Command::Explain { .. }
+        | Command::Doctor
+        | Command::Logs(_)
+        | Command::Kubeconfig
+        | Command::Completions { .. }
+        | Command::Sandbox { .. } => Vec::new(),
+    };
+    Ok(plan::show(cx, &format!("plan on {} ({})", kind.name(), choice.why), &plan))
 }
 
 /// The first signal asks the run to stop; the second does not ask.

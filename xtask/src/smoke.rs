@@ -4,6 +4,7 @@ use anyhow::Result;
 
 use crate::clusters;
 use crate::pipeline::Branch;
+use crate::plan::Planned;
 use crate::steps;
 use crate::summary::{Summary, entry};
 use crate::temporary::{self, App};
@@ -22,4 +23,9 @@ pub async fn run(branch: &mut Branch<'_>) -> Result<Summary> {
     let mut summary = entry(&cluster, &manifests);
     summary.extend(left);
     Ok(summary)
+}
+
+/// What [`run`] would do.
+pub fn plan() -> Vec<Planned> {
+    vec![steps::smoke::plan()]
 }

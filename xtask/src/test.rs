@@ -11,6 +11,7 @@ use crate::cargo;
 use crate::cx::Cx;
 use crate::failure::{Attach as _, Exit, is_echo};
 use crate::pipeline::{Branch, Outcome, Running, step};
+use crate::plan::Planned;
 use crate::proc::{self, Command, Heard};
 use crate::summary::Summary;
 
@@ -28,13 +29,16 @@ pub struct TestArgs {
     pub names: Vec<String>,
 }
 
+/// The name of its step.
+const NAME: &str = "test";
+
 /// Runs the tests.
 ///
 /// # Errors
 /// When a tool can't be had (exit code 10), or a test fails.
 pub async fn run(branch: &mut Branch<'_>, args: &TestArgs) -> Result<Summary> {
     let cx = branch.cx;
-    let tally = step(branch, "test", async |step| {
+    let tally = step(branch, NAME, async |step| {
         fetch(cx, step).await?;
         let mut tally = Tally::default();
         let mut failure = None;
@@ -65,10 +69,11 @@ pub async fn run(branch: &mut Branch<'_>, args: &TestArgs) -> Result<Summary> {
 ///
 /// # Errors
 /// When there is no current folder.
-pub fn plan(cx: &Cx, args: &TestArgs) -> Result<Vec<String>> {
+pub fn plan(cx: &Cx, args: &TestArgs) -> Result<Vec<Planned>> {
     let fetched = "scripts/install-test-tools and scripts/install-onnxruntime, where something is missing";
     let commands = commands(cx, args)?;
-    Ok([fetched.to_owned()].into_iter().chain(commands.iter().map(Command::to_string)).collect())
+    let does = [fetched.to_owned()].into_iter().chain(commands.iter().map(Command::to_string));
+    Ok(vec![Planned::step(NAME, does.collect())])
 }
 
 /// Where tools are unpacked that could not be installed.

@@ -2,13 +2,14 @@
 
 use anyhow::Result;
 
-use crate::clusters::{self, Cluster};
+use crate::clusters::{self, Cluster, Kind};
 use crate::cx::Cx;
 use crate::gates;
 use crate::gates::rollout::Rollout;
 use crate::manifests::Manifests;
 use crate::options::Deploy;
 use crate::pipeline::{Branch, Done, Handoff};
+use crate::plan::Planned;
 use crate::steps;
 use crate::steps::restart::Restart;
 use crate::steps::smoke::Prediction;
@@ -76,6 +77,38 @@ pub async fn run(branch: &mut Branch<'_>, deploy: Deploy) -> Result<Summary> {
     summary.insert("image".into(), image.reference.as_str().into());
     summary.insert("prediction".into(), prediction.class_name.as_str().into());
     Ok(summary)
+}
+
+/// What [`run`] would do, in the order in which a step's turn comes at the earliest.
+///
+/// # Errors
+/// When the cluster's own tool can't be asked.
+pub async fn plan(cx: &Cx, kind: &Kind, manifests: &Manifests, deploy: Deploy) -> Result<Vec<Planned>> {
+    let commands = kind.plan(cx).await?;
+    let mut plan = vec![
+        steps::preflight::plan(),
+        steps::cluster::plan(cx, commands.cluster),
+        steps::ingress::plan(commands.ingress),
+        steps::metrics::plan(commands.metrics),
+        steps::weights::plan(cx),
+        steps::image::plan(commands.image),
+        steps::apply::plan(cx, manifests),
+        steps::restart::plan(manifests, Restart::IfNeeded),
+        steps::prune::plan(cx, kind, manifests, deploy.prune).await?,
+    ];
+    plan.extend(verify_plan(manifests));
+    let name = manifests.deployment_name();
+    let settled = format!("watch deployment/{name} and its pods");
+    plan.push(Planned::gates(vec![settled], vec![&gates::settled::GATE]));
+    if let Some(hpa) = manifests.autoscaler_name() {
+        plan.push(Planned::gates(vec![format!("watch hpa/{hpa}")], vec![&gates::autoscaler::GATE]));
+    }
+    Ok(plan)
+}
+
+/// What [`verify`] would do.
+pub(crate) fn verify_plan(manifests: &Manifests) -> [Planned; 2] {
+    [steps::route::plan(manifests), steps::smoke::plan()]
 }
 
 /// The new version answers: by the real entry, and asked pod by pod.

@@ -97,6 +97,23 @@ impl LoadArgs {
     }
 }
 
+impl LoadArgs {
+    /// Whether the gates come before the load; their absence may be the experiment.
+    pub fn is_gated(&self) -> bool {
+        self.without != Some(Protection::Gates)
+    }
+
+    /// What happens in the middle of it. A protection shows its worth when pods come and go.
+    pub fn disturbance(&self) -> Option<Disturbance> {
+        self.during.or(self.without.filter(|_| self.is_gated()).map(|_| Disturbance::Rollout))
+    }
+
+    /// Whether the app is changed for a while.
+    pub fn changes_app(&self) -> bool {
+        self.without.is_some_and(|_| self.is_gated()) || self.disturbance() == Some(Disturbance::ScaleDown)
+    }
+}
+
 fn path(text: &str) -> Result<String, String> {
     let is_path = text.starts_with('/') && text.parse::<http::Uri>().is_ok();
     if is_path { Ok(text.to_owned()) } else { Err(format!("`{text}` is not a path; it must begin with `/`")) }

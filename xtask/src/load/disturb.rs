@@ -46,6 +46,16 @@ pub(super) struct Prepared<'p> {
     scale: Option<Scale<'p>>,
 }
 
+impl Disturbance {
+    /// Its name on the command line.
+    pub fn name(self) -> String {
+        self.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default()
+    }
+}
+
+/// The name of the step before a scale-down.
+pub(super) const SCALE_UP: &str = "scale-up";
+
 /// A scale-down to come.
 struct Scale<'p> {
     autoscaler: &'p str,
@@ -136,7 +146,7 @@ async fn scale_up<'p>(
         .autoscaler_name()
         .ok_or_else(|| anyhow!("there is no autoscaler in kubernetes/, so nothing scales down"))
         .hint("take another --during")?;
-    let scaled = step(branch, "scale-up", async |_| {
+    let scaled = step(branch, SCALE_UP, async |_| {
         let before = cx.unless_stopped(Before::look(&app, autoscaler)).await?;
         let Before { replicas, min, max, room, .. } = before;
         let (from, to) = (max.min(room), min.unwrap_or(1));

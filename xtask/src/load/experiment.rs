@@ -25,6 +25,9 @@ const SYNC_SECONDS: &str = "3.3";
 /// A controller that is killed has closed its port by then.
 const ENTRY_CLOSES: Duration = Duration::from_secs(3);
 
+/// The name of its step.
+pub(super) const NAME: &str = "remove-protection";
+
 /// What keeps requests from failing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Protection {
@@ -80,7 +83,7 @@ pub(super) async fn remove(
 ) -> Result<()> {
     let (cx, app) = (branch.cx, changes.app);
     let paces = protection == Protection::PreStop && is_sandbox(cluster);
-    step(branch, "remove-protection", async |_| {
+    step(branch, NAME, async |_| {
         let before = cx.unless_stopped(app.pod()).await?;
         let part = |pod: &Value, field: &str| pod.get(field).cloned().unwrap_or_default();
         let (containers, grace) = (part(&before, "containers"), part(&before, GRACE));

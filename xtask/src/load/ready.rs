@@ -14,7 +14,7 @@ use crate::manifests::Manifests;
 use crate::pipeline::{Branch, Done};
 
 /// The gate before the load itself.
-pub const ATTRIBUTION: Gate = Gate {
+pub(super) const ATTRIBUTION: Gate = Gate {
     name: "attribution",
     opens_when: "a canary request appears in the access log under its id",
     deadline: Duration::from_secs(30),

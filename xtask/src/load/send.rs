@@ -20,6 +20,8 @@ use crate::pipeline::{Branch, Done, Outcome, Running, step};
 use crate::record::meta::{Mark, Meta};
 use crate::report::text::{self, Progress};
 
+/// The name of the step.
+pub(super) const NAME: &str = "load";
 /// The share of the load that is done when the disturbance comes.
 const DISTURB_AT: f64 = 0.2;
 /// The live line changes this often.
@@ -47,7 +49,7 @@ impl Load<'_> {
         meta: &mut Meta,
     ) -> Result<Done<Finished>> {
         let Load { cx, plan, book, .. } = *self;
-        step(branch, "load", async |step| {
+        step(branch, NAME, async |step| {
             meta.began = Timestamp::now();
             let began = Instant::now();
             meta.write(self.dir)?;

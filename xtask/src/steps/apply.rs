@@ -19,6 +19,7 @@ use crate::failure::Attach as _;
 use crate::manifests::{Contents, Input, Manifests, Object, held};
 use crate::owned::FIELD_MANAGER;
 use crate::pipeline::{Branch, Done, Outcome, Running, step};
+use crate::plan::Planned;
 use crate::steps::image::ImageRef;
 use crate::temporary::App;
 
@@ -29,6 +30,25 @@ mod refusal;
 pub(crate) mod tests;
 
 use refusal::refusal;
+
+/// Its name.
+const NAME: &str = "apply";
+
+/// What it would do.
+pub fn plan(cx: &Cx, manifests: &Manifests) -> Planned {
+    let namespace = &cx.shared.namespace;
+    let reads = manifests.outside().into_iter().map(|(kind, name)| {
+        format!("get {}/{name} in {namespace}, which the pods read", kind.to_lowercase())
+    });
+    let applies = manifests.objects.iter().map(|object| {
+        format!(
+            "server-side apply {} in {namespace}, field manager {FIELD_MANAGER} ({})",
+            object.title(),
+            object.place()
+        )
+    });
+    Planned::step(NAME, reads.chain(applies).collect())
+}
 
 /// What was applied.
 pub struct Applied {
@@ -60,7 +80,7 @@ pub async fn run(
     image: &Done<ImageRef>,
 ) -> Result<Done<Applied>> {
     let cx = branch.cx;
-    step(branch, "apply", async |step| {
+    step(branch, NAME, async |step| {
         let (client, namespace) = (&cluster.client, &cx.shared.namespace);
         let app = App::of(cx, cluster, manifests);
         let before = cx.unless_stopped(app_template(&app)).await?;

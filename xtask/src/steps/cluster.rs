@@ -8,11 +8,22 @@ use kube::api::PostParams;
 use kube::{Api, Client};
 
 use crate::clusters::{Choice, Cluster};
+use crate::cx::Cx;
 use crate::gates;
 use crate::pipeline::{Branch, Done, step};
+use crate::plan::Planned;
 
 /// How long until an API server that does not answer is asked again.
 const TRY_EVERY: Duration = Duration::from_millis(250);
+
+/// Its name.
+const NAME: &str = "cluster";
+
+/// What it would do; `commands` are the kind's own.
+pub fn plan(cx: &Cx, commands: Vec<String>) -> Planned {
+    let namespace = format!("create namespace {} if it is missing", cx.shared.namespace);
+    Planned::step(NAME, [commands, vec![namespace]].concat()).gate(&gates::cluster::GATE)
+}
 
 /// Starts or finds the cluster; past its gate, it takes objects in the namespace.
 ///
@@ -20,7 +31,7 @@ const TRY_EVERY: Duration = Duration::from_millis(250);
 /// When it can't be started, or the gate fails.
 pub async fn run(branch: &mut Branch<'_>, choice: &Choice) -> Result<Done<Cluster>> {
     let cx = branch.cx;
-    let cluster = step(branch, "cluster", async |step| choice.kind.ensure_running(cx, step).await).await?;
+    let cluster = step(branch, NAME, async |step| choice.kind.ensure_running(cx, step).await).await?;
     choice.kind.watch_over(cx);
     let namespace = &cx.shared.namespace;
     // Side by side: an API server that does not answer is the gate's to tell, and one that does gets the namespace

@@ -15,6 +15,7 @@ use crate::gates;
 use crate::image::Digests;
 use crate::manifests::REPOSITORY;
 use crate::pipeline::{Branch, Done, Running, step};
+use crate::plan::Planned;
 use crate::proc::{self, Command};
 use crate::steps::weights::Weights;
 
@@ -26,6 +27,16 @@ const APP: &str = "app";
 const SETTINGS: [&str; 4] = [".cargo/config.toml", ".cargo/config", "rust-toolchain.toml", "rust-toolchain"];
 /// Folders of the app that do not end up in the image.
 const NOT_IN_IMAGE: [&str; 4] = ["tests", "benches", "fuzz", "target"];
+
+/// Its name.
+const NAME: &str = "image";
+
+/// What it would do; `commands` are the kind's own.
+pub fn plan(commands: Vec<String>) -> Planned {
+    let tag =
+        format!("{REPOSITORY}:TAG, a hash of app/, Cargo.lock and the weights; if it is there: nothing");
+    Planned::step(NAME, [vec![tag], commands].concat()).gate(&gates::image::GATE)
+}
 
 /// An image in the cluster.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -61,7 +72,7 @@ pub async fn run(
     weights: &Done<Weights>,
 ) -> Result<Done<ImageRef>> {
     let cx = branch.cx;
-    let image = step(branch, "image", async |step| {
+    let image = step(branch, NAME, async |step| {
         let recipe = recipe(cx, weights)?;
         cluster.kind.build_image(cx, step, &recipe).await
     })

@@ -6,6 +6,15 @@ use crate::clusters::Cluster;
 use crate::gates;
 use crate::manifests::Manifests;
 use crate::pipeline::{Branch, Done, Handoff, step};
+use crate::plan::Planned;
+
+/// Its name.
+const NAME: &str = "ingress";
+
+/// What it would do; `commands` are the kind's own.
+pub fn plan(commands: Vec<String>) -> Planned {
+    Planned::step(NAME, commands).gate(&gates::ingress_lease::GATE).gate(&gates::ingress_controller::GATE)
+}
 
 /// Switches the ingress controller on, and hands over `open` when both of its gates have passed. The gates are watched from
 /// the start: minikube's command goes on, for a minute or more, to verify what they judge better, and ends by writing the
@@ -21,7 +30,7 @@ pub async fn run(
 ) -> Result<()> {
     let (cx, client) = (branch.cx, &cluster.client);
     let enable = async |branch: &mut Branch<'_>| {
-        step(branch, "ingress", async |step| cluster.kind.enable_ingress(cx, step, cluster).await).await
+        step(branch, NAME, async |step| cluster.kind.enable_ingress(cx, step, cluster).await).await
     };
     let pass = async |branch: &mut Branch<'_>| {
         branch

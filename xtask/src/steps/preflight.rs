@@ -8,6 +8,16 @@ use crate::clusters::{Choice, Problem};
 use crate::failure::{Attach as _, Exit, Hint, attached, paragraph};
 use crate::manifests::{self, Manifests};
 use crate::pipeline::{Branch, Done, Outcome, step};
+use crate::plan::Planned;
+
+/// Its name.
+const NAME: &str = "preflight";
+
+/// What it would do.
+pub fn plan() -> Planned {
+    let does = "read kubernetes/; look for tools, the container engine, ports";
+    Planned::step(NAME, vec![does.to_owned()])
+}
 
 /// What the later steps take from here.
 pub struct Checked {
@@ -21,7 +31,7 @@ pub struct Checked {
 /// Exit code 10, with every problem and its fix.
 pub async fn run(branch: &mut Branch<'_>, choice: &Choice) -> Result<Done<Checked>> {
     let cx = branch.cx;
-    step(branch, "preflight", async |step| {
+    step(branch, NAME, async |step| {
         let manifests = manifests::read(&cx.root.join("kubernetes"), &cx.shared.namespace);
         let mut problems = cx.unless_stopped(choice.kind.problems(cx)).await?;
         let manifests = match manifests {

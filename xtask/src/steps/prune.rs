@@ -8,13 +8,47 @@ use kube::Api;
 use kube::api::{DeleteParams, DynamicObject, Preconditions};
 use kube::runtime::wait::{await_condition, conditions};
 
-use crate::clusters::Cluster;
+use crate::clusters::{Cluster, Kind};
+use crate::cx::Cx;
 use crate::drift::{self, Orphan};
 use crate::manifests::Manifests;
 use crate::pipeline::{Branch, Done, Outcome, Running, step};
+use crate::plan::Planned;
 
 /// Longer than the pods' grace period (45 s in `kubernetes/`), within which the kubelet ends them.
 const GONE_WITHIN: Duration = Duration::from_secs(120);
+
+/// Its name.
+const NAME: &str = "prune";
+
+/// What it would do: a cluster that runs is asked what there is.
+///
+/// # Errors
+/// When the run is told to stop.
+pub async fn plan(cx: &Cx, kind: &Kind, manifests: &Manifests, prune: bool) -> Result<Planned> {
+    let namespace = &cx.shared.namespace;
+    let mut does = vec![format!("list every kind's metadata in {namespace}, for what has left kubernetes/")];
+    let found = cx.unless_stopped(async {
+        let Some(cluster) = kind.find(cx).await? else { return Ok(None) };
+        drift::orphans(&cluster.client, namespace, manifests).await.map(Some)
+    });
+    let verb = if prune { "delete" } else { "name" };
+    match found.await {
+        Ok(Some(orphans)) if orphans.is_empty() => {
+            does.push(format!("{verb} nothing, as the cluster is now"))
+        }
+        Ok(Some(orphans)) => {
+            let left_alone = |orphan: &Orphan| orphan.shared_with.as_ref().filter(|_| prune).cloned();
+            does.extend(orphans.iter().map(|orphan| match left_alone(orphan) {
+                Some(other) => format!("leave {} alone, which {other} applies too", orphan.title),
+                None => format!("{verb} {}", orphan.title),
+            }));
+        }
+        Err(error) if cx.is_stopped() => return Err(error),
+        Ok(None) | Err(_) => does.push(format!("{verb} each")),
+    }
+    Ok(Planned::step(NAME, does))
+}
 
 /// Names the orphans; with `prune`, removes them and waits until they are gone. What another tool applies too is left
 /// alone.
@@ -28,7 +62,7 @@ pub async fn run(
     prune: bool,
 ) -> Result<Done<()>> {
     let cx = branch.cx;
-    step(branch, "prune", async |step| {
+    step(branch, NAME, async |step| {
         let look = drift::orphans(&cluster.client, &cx.shared.namespace, manifests);
         let orphans = match cx.unless_stopped(look).await {
             Err(error) if !prune && !cx.is_stopped() => {

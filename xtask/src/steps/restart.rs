@@ -9,6 +9,7 @@ use crate::gates;
 use crate::gates::rollout::{RolledOut, Rollout};
 use crate::manifests::Manifests;
 use crate::pipeline::{Branch, Done, Outcome, step};
+use crate::plan::Planned;
 use crate::steps::apply::{Applied, Stale};
 use crate::steps::image::ImageRef;
 
@@ -25,6 +26,24 @@ pub enum Restart {
     IfNeeded,
 }
 
+/// Its name.
+const NAME: &str = "restart";
+
+/// What it would do.
+pub fn plan(manifests: &Manifests, restart: Restart) -> Planned {
+    let patch = format!("patch deployment/{}, annotation {RESTARTED_AT}", manifests.deployment_name());
+    let unchanged = match restart {
+        Restart::Always => patch.as_str(),
+        Restart::IfNeeded => "nothing",
+    };
+    let does = vec![
+        "if apply changed the pod template: nothing, it is a rollout already".to_owned(),
+        format!("if it put back what the pods read: {patch}"),
+        format!("if the pod template is unchanged: {unchanged}"),
+    ];
+    Planned::step(NAME, does).gate(&gates::rollout::GATE)
+}
+
 /// Restarts the rollout where that is needed, and waits until it is complete.
 ///
 /// # Errors
@@ -39,7 +58,7 @@ pub async fn run(
 ) -> Result<Done<RolledOut>> {
     let cx = branch.cx;
     let name = manifests.deployment_name();
-    step(branch, "restart", async |_| {
+    step(branch, NAME, async |_| {
         let namespace = &cx.shared.namespace;
         let mut restarted = Vec::new();
         for Stale { kind, name, put_back } in &applied.stale {

@@ -4,8 +4,15 @@ use anyhow::Result;
 
 use crate::clusters::Cluster;
 use crate::gates;
-use crate::manifests::Manifests;
+use crate::manifests::{HEALTH, Manifests};
 use crate::pipeline::{Branch, Done};
+use crate::plan::Planned;
+
+/// What it would do.
+pub fn plan(manifests: &Manifests) -> Planned {
+    let does = format!("GET {HEALTH} by the entry, Host: {}", manifests.host());
+    Planned::gates(vec![does], vec![&gates::route::GATE])
+}
 
 /// Passes the route's gate; nothing has to be done for it that `apply` did not do.
 ///

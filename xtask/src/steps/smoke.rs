@@ -16,9 +16,10 @@ use serde::Deserialize;
 use crate::clusters::Cluster;
 use crate::cx::Cx;
 use crate::failure::{Attach as _, Exit};
-use crate::manifests::{Manifests, TargetPort};
+use crate::manifests::{HEALTH, Manifests, TargetPort};
 use crate::owned::Owner;
 use crate::pipeline::{Branch, Done, Outcome, step};
+use crate::plan::Planned;
 
 /// The contract of `GET /health`, which existing clients compare byte for byte.
 pub const HEALTHY: &str = r#"{"success":true,"status":"healthy","model":"ResNet-50","version":"1.0.0"}"#;
@@ -30,6 +31,19 @@ const DIAL_DEADLINE: Duration = Duration::from_secs(10);
 const ANSWER_DEADLINE: Duration = Duration::from_secs(30);
 /// A tunnel may die with its pod in the middle; the next attempt takes the then newest pod.
 const ATTEMPTS: u32 = 3;
+
+/// Its name.
+const NAME: &str = "smoke";
+
+/// What it would do.
+pub fn plan() -> Planned {
+    let does = [
+        "port-forward to the newest Ready pod, to the port that the Service leads to".to_owned(),
+        format!("GET {HEALTH}, byte for byte as in the contract"),
+        format!("POST /predict with {PICTURE}: 5 ranked predictions"),
+    ];
+    Planned::step(NAME, does.to_vec())
+}
 
 /// What the model said.
 #[derive(Clone, Debug)]
@@ -63,7 +77,7 @@ pub async fn run(
     manifests: &Manifests,
 ) -> Result<Done<Prediction>> {
     let cx = branch.cx;
-    step(branch, "smoke", async |step| {
+    step(branch, NAME, async |step| {
         let picture = cx.root.join(PICTURE);
         let picture =
             std::fs::read(&picture).with_context(|| format!("reading the picture {}", picture.display()))?;
@@ -137,7 +151,7 @@ async fn ask(
         .context("speaking HTTP through the tunnel")?;
     let connection = tokio::spawn(connection);
     let result = async {
-        let health = exchange(&mut sender, "GET", "/health", None, Bytes::new()).await?;
+        let health = exchange(&mut sender, "GET", HEALTH, None, Bytes::new()).await?;
         ensure!(
             health == HEALTHY.as_bytes(),
             "{pod}: GET /health does not match the contract\n  expected {HEALTHY}\n  got      {}",

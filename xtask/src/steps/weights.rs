@@ -9,11 +9,28 @@ use xtask_weights::{FetchError, Manifest, WeightSet};
 use crate::cx::Cx;
 use crate::failure::{Attach as _, Exit};
 use crate::pipeline::{Branch, Done, Outcome, Running, step};
+use crate::plan::Planned;
 
 /// The seed of the weights that `up` makes where it can fetch none.
 pub const DEFAULT_SEED: u64 = 50;
 /// The progress line changes at most this often.
 const PROGRESS_EVERY: Duration = Duration::from_millis(100);
+
+/// Its name, and that of the command that does nothing else.
+pub const NAME: &str = "weights";
+
+/// What it would do.
+pub fn plan(cx: &Cx) -> Planned {
+    let verify = format!("verify {} if it is there", cx.short(&dir(cx)));
+    let else_fetch = format!("else {}", fetch_plan(xtask_weights::default_set()));
+    let else_make = format!("else, without a network, generate seeded weights (seed {DEFAULT_SEED})");
+    Planned::step(NAME, vec![verify, else_fetch, else_make])
+}
+
+/// What fetching a set is.
+pub fn fetch_plan(set: &WeightSet) -> String {
+    format!("GET {}, sha256 {}", set.url, set.sha256)
+}
 
 /// Verified weights on this machine.
 pub struct Weights {
@@ -34,7 +51,7 @@ pub fn dir(cx: &Cx) -> PathBuf {
 /// When weights are there but corrupt (exit code 10), or neither way of getting some works.
 pub async fn run(branch: &mut Branch<'_>) -> Result<Done<Weights>> {
     let cx = branch.cx;
-    let weights = step(branch, "weights", async |step| {
+    let weights = step(branch, NAME, async |step| {
         let dir = dir(cx);
         if dir.exists() {
             let manifest = verify(&dir).await?;

@@ -18,6 +18,7 @@ mod load_without;
 mod logs;
 mod minikube;
 mod minikube_profile;
+mod planned;
 mod sandbox;
 mod streams;
 mod test_runs;
