@@ -21,10 +21,10 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
+use crate::addons;
 use crate::home::{Holder, Home, Lock};
 use crate::kubelet::LocalNode;
 use crate::lifecycle::{self, Info};
-use crate::{addons, machine};
 
 /// The one node.
 pub const NODE_NAME: &str = "sandbox";
@@ -157,6 +157,7 @@ async fn cluster(
         kubeconfig: options.home.kubeconfig(),
         context: options.context.clone(),
         build_id: lifecycle::build_id()?,
+        program: std::env::current_exe().context("find this program's own file")?,
     };
     let living = async {
         timeout(READY, ready(&client))

@@ -11,7 +11,6 @@ mod home;
 mod ingress;
 mod kubelet;
 mod lifecycle;
-pub mod machine;
 mod processes;
 
 /// The image store, and what an image is made of.

@@ -36,6 +36,8 @@ pub struct Info {
     pub context: String,
     /// [`build_id`] of the daemon's program.
     pub build_id: String,
+    /// The daemon's program, which can be asked about this folder.
+    pub program: PathBuf,
 }
 
 /// What a folder says of its sandbox.
@@ -188,6 +190,7 @@ mod tests {
             kubeconfig: "k".into(),
             context: "c".into(),
             build_id: "b".into(),
+            program: "p".into(),
         }
     }
 

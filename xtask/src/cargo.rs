@@ -1,25 +1,57 @@
-//! Cargo as a child: what it says while it compiles, and which program it has made.
+//! Cargo as a child: how a program of this workspace is built, what Cargo says while it compiles, and where it put the
+//! program: by its own word, never by a guess.
 
 use std::path::PathBuf;
 
 use anyhow::{Result, anyhow};
 use serde::Deserialize;
+use xshell::cmd;
 
 use crate::cx::Cx;
-use crate::failure::Attach as _;
+use crate::failure::{Attach as _, Printed};
 use crate::pipeline::Running;
+use crate::proc::excerpt::Excerpt;
 use crate::proc::{self, Command, Heard};
 
-/// Compiles with a command that asks for `--message-format=json-render-diagnostics`; the live line shows how far it is.
-/// Returns the program of that name, where Cargo says that it is.
+/// What makes Cargo say where it put the program.
+pub const MESSAGES: &str = "--message-format=json-render-diagnostics";
+
+/// The packages of every build, whichever program it makes: what two of them depend on has the same features each time,
+/// and is compiled once.
+const TOGETHER: [&str; 3] = ["xtask", "sandbox", "simple-model-api"];
+
+/// The command that builds one program of the workspace.
 ///
 /// # Errors
-/// When the build fails, or makes no such program.
+/// When there is no current folder.
+pub fn build_command(profile: &str, program: &str) -> Result<Command> {
+    let (sh, cargo) = (proc::shell()?, proc::cargo());
+    let packages = TOGETHER.iter().flat_map(|package| ["--package", package]);
+    Ok(cmd!(sh, "{cargo} build --profile {profile} --locked {packages...} --bin {program} {MESSAGES}").into())
+}
+
+/// Runs a build command that has [`MESSAGES`]; the live line shows how far it is. Returns the program that it made.
+///
+/// # Errors
+/// When the build fails, or Cargo names no such program.
 pub async fn build(cx: &Cx, step: &Running<'_>, command: Command, program: &str) -> Result<PathBuf> {
-    let messages = proc::run_with(cx, step, command, hear).await.hint("the compiler's output is above")?;
-    executable(&messages, program)
-        .ok_or_else(|| anyhow!("the build succeeded, but Cargo names no executable of {program}"))
-        .hint("a `build.rustc-wrapper` or an alias may keep Cargo's messages back; see `cargo config get build`")
+    let messages = proc::run_with(cx, step, command.current_dir(&cx.root), hear);
+    executable(&messages.await.hint("the compiler's output is above")?, program)
+}
+
+/// [`build`] for commands without steps: nothing is said while it goes well.
+///
+/// # Errors
+/// As [`build`].
+pub async fn build_quietly(cx: &Cx, command: Command, program: &str) -> Result<PathBuf> {
+    let shown = command.to_string();
+    let answer = proc::ask(cx, command.current_dir(&cx.root)).await?;
+    if !answer.status.success() {
+        let lines = Excerpt::of(&answer.stderr).lines(None);
+        let failed = Err(anyhow!("`{shown}` {}", proc::ending(answer.status)));
+        return failed.attach(Printed { by: shown, lines, log: None });
+    }
+    executable(&answer.stdout, program)
 }
 
 /// What a line of a build is to a person.
@@ -42,8 +74,8 @@ fn progress(line: &str) -> Option<String> {
     Some(format!("compiling, {done} of {all} crates done{crates}"))
 }
 
-/// A program, from Cargo's messages: one JSON object a line.
-fn executable(messages: &str, program: &str) -> Option<PathBuf> {
+/// The program, from Cargo's messages: one JSON object a line.
+fn executable(messages: &str, program: &str) -> Result<PathBuf> {
     #[derive(Deserialize)]
     struct Message {
         reason: String,
@@ -60,6 +92,8 @@ fn executable(messages: &str, program: &str) -> Option<PathBuf> {
         .filter(|message| message.target.as_ref().is_some_and(|target| target.name == program))
         .filter_map(|message| message.executable)
         .next_back()
+        .ok_or_else(|| anyhow!("the build succeeded, but Cargo names no executable of {program}"))
+        .hint("a `build.rustc-wrapper` or an alias may keep Cargo's messages back; see `cargo config get build`")
 }
 
 #[cfg(test)]
@@ -76,9 +110,10 @@ a wrapper's own words
 {"reason":"compiler-artifact","target":{"name":"simple_model_api"},"executable":null}
 {"reason":"compiler-artifact","target":{"name":"simple-model-api"},"executable":"/else/x86_64/release/simple-model-api"}
 {"reason":"build-finished","success":true}"#;
-        let binary = executable(messages, "simple-model-api");
-        assert_eq!(binary.as_deref(), Some(Path::new("/else/x86_64/release/simple-model-api")));
-        assert_eq!(executable(r#"{"reason":"build-finished","success":true}"#, "simple-model-api"), None);
+        let binary = executable(messages, "simple-model-api").expect("a program");
+        assert_eq!(binary, Path::new("/else/x86_64/release/simple-model-api"));
+        let error = executable(r#"{"reason":"build-finished","success":true}"#, "simple-model-api");
+        assert!(error.expect_err("none").to_string().contains("names no executable of simple-model-api"));
     }
 
     #[test]

@@ -1,7 +1,5 @@
 //! The command line.
 
-use std::path::PathBuf;
-
 use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
 use crate::load::args::LoadArgs;
@@ -105,13 +103,9 @@ pub enum Command {
         /// Which shell.
         shell: clap_complete::Shell,
     },
-    /// The embedded cluster's own processes.
+    /// Ends what a killed run left behind; started by the run itself.
     #[command(hide = true)]
-    Sandbox {
-        /// Which process.
-        #[command(subcommand)]
-        command: SandboxProcess,
-    },
+    Leash,
 }
 
 impl Command {
@@ -131,7 +125,7 @@ impl Command {
             Command::Weights { .. } => "weights",
             Command::Test(_) => "test",
             Command::Completions { .. } => "completions",
-            Command::Sandbox { .. } => "sandbox",
+            Command::Leash => "leash",
         }
     }
 }
@@ -153,77 +147,5 @@ pub enum Weights {
         /// The seed.
         #[arg(long, default_value_t = 50)]
         seed: u64,
-    },
-}
-
-/// The processes that the sandbox consists of, and what scripts may ask of it.
-#[derive(Debug, Subcommand)]
-pub enum SandboxProcess {
-    /// The cluster: API server, controllers, node agent.
-    Serve {
-        /// Its state folder.
-        #[arg(long)]
-        home: PathBuf,
-        /// Name of its context in the kubeconfig.
-        #[arg(long)]
-        context: String,
-        /// Loopback port of the ingress; 0 takes any.
-        #[arg(long)]
-        ingress_port: u16,
-        /// Offer the test-only API of faults.
-        #[arg(long, env = "XTASK_SANDBOX_FAULTS")]
-        faults: bool,
-    },
-    /// Does something wrong on purpose, for tests; the sandbox must have been started with faults allowed.
-    Fault {
-        /// The sandbox's state folder.
-        #[arg(long)]
-        home: PathBuf,
-        /// One fault as JSON, or `clear`, or `list`; see `sandbox/apiserver/src/faults.rs`.
-        fault: String,
-    },
-    /// The ingress controller's pod.
-    Ingress {
-        /// What the pod's `args` say.
-        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
-        args: Vec<String>,
-    },
-    /// Ends what a killed parent left behind.
-    Leash,
-    /// Ends a sandbox.
-    Stop {
-        /// Its state folder.
-        #[arg(long)]
-        home: PathBuf,
-    },
-    /// Switches an addon on.
-    Enable {
-        /// The sandbox's state folder.
-        #[arg(long)]
-        home: PathBuf,
-        /// `ingress` or `metrics-server`.
-        addon: String,
-    },
-    /// Imports an image: a folder with the app's binary and `model/`.
-    Import {
-        /// The sandbox's state folder.
-        #[arg(long)]
-        home: PathBuf,
-        /// `repository:tag`.
-        #[arg(long)]
-        tag: String,
-        /// The id that another runtime would give it, `sha256:…`; that of its content without it.
-        #[arg(long)]
-        id: Option<String>,
-        /// The folder.
-        folder: PathBuf,
-    },
-    /// Prints the id of an image.
-    Image {
-        /// The sandbox's state folder.
-        #[arg(long)]
-        home: PathBuf,
-        /// `repository:tag`.
-        reference: String,
     },
 }

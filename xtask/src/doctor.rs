@@ -116,7 +116,7 @@ async fn look(cx: &Cx, choice: &Choice) -> Result<Vec<Finding>> {
     }
     findings.push(capacity::disk(cx));
     findings.push(weights(cx).await);
-    findings.extend(leftovers::sandboxes(cx));
+    findings.extend(leftovers::sandboxes(cx).await);
     findings.extend(leftovers::contexts(cx, choice, running.is_some()));
     findings.extend(settings::builder(cx).await);
     findings.extend(settings::environment(|name| std::env::var(name).ok()));

@@ -31,15 +31,9 @@ pub fn main(cli: Cli) -> Exit {
     // Only a second provider could be in the way, and there is none.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let exit = match cli.command {
-        Command::Sandbox { command } => match runtime.block_on(clusters::sandbox::process(command)) {
-            Ok(said) => {
-                let output = Output::new(cli.shared.output, false);
-                if let Some(text) = said {
-                    output.data(&text);
-                }
-                output.delivered(Exit::Done, true)
-            }
-            Err(error) => output::report(&error),
+        Command::Leash => match leash::watch_stdin() {
+            Ok(()) => Exit::Done,
+            Err(error) => output::report(&error.into()),
         },
         command => runtime.block_on(run(cli.shared, command)),
     };
@@ -112,7 +106,7 @@ async fn run(shared: Shared, command: Command) -> Exit {
 
 fn prepare(shared: Shared, output: Output, command: &Command) -> Result<Cx> {
     let exe = std::env::current_exe().context("finding this program's own file")?;
-    let leash_argv: Vec<OsString> = vec![exe.into(), "sandbox".into(), "leash".into()];
+    let leash_argv: Vec<OsString> = vec![exe.into(), "leash".into()];
     let leash = leash::Leash::start(&leash_argv).context("starting the leash")?;
     let mut cx = Cx::new(shared, output, leash)?;
     if let Some(name) = recorded(command).filter(|_| !cx.shared.dry_run) {
@@ -137,7 +131,7 @@ fn recorded(command: &Command) -> Option<&'static str> {
         | Command::Logs(_)
         | Command::Kubeconfig
         | Command::Completions { .. }
-        | Command::Sandbox { .. } => None,
+        | Command::Leash => None,
     }
 }
 
@@ -157,7 +151,7 @@ async fn dispatch(cx: &Cx, command: Command) -> Result<Summary> {
         Command::Test(args) => test::run(branch, &args).await,
         Command::Completions { shell } => completions::run(cx, shell),
         Command::Weights { command } => weights::run(branch, command).await,
-        Command::Sandbox { command } => clusters::sandbox::process(command).await.map(|_| Summary::new()),
+        Command::Leash => Ok(Summary::new()),
     }
 }
 
@@ -180,31 +174,30 @@ async fn planned(cx: &Cx, command: &Command) -> Result<Summary> {
         | Command::Logs(_)
         | Command::Kubeconfig
         | Command::Completions { .. }
-        | Command::Sandbox { .. } => Vec::new(),
+        | Command::Leash => Vec::new(),
     };
     Ok(plan::show(cx, &format!("plan on {} ({})", kind.name(), choice.why), &plan))
 }
 
-/// The first signal asks the run to stop; the second does not ask.
-async fn listen(cx: Arc<Cx>) {
+/// The first signal asks the run to stop; the second does not ask. Signals count from the call on, not from the first poll.
+fn listen(cx: Arc<Cx>) -> impl Future<Output = ()> {
     let mut hang_up = if is_hang_up_ignored() { None } else { signal(SignalKind::hangup()).ok() };
-    let (Ok(mut interrupt), Ok(mut terminate)) =
-        (signal(SignalKind::interrupt()), signal(SignalKind::terminate()))
-    else {
-        return;
-    };
-    for again in [false, true] {
-        tokio::select! {
-            _ = interrupt.recv() => {}
-            _ = terminate.recv() => {}
-            _ = async { hang_up.as_mut()?.recv().await }, if hang_up.is_some() => {}
+    let others = (signal(SignalKind::interrupt()), signal(SignalKind::terminate()));
+    async move {
+        let (Ok(mut interrupt), Ok(mut terminate)) = others else { return };
+        for again in [false, true] {
+            tokio::select! {
+                _ = interrupt.recv() => {}
+                _ = terminate.recv() => {}
+                _ = async { hang_up.as_mut()?.recv().await }, if hang_up.is_some() => {}
+            }
+            if again {
+                // The leash sees this process end, and kills every group that is still held.
+                std::process::exit(i32::from(Exit::Interrupted as u8));
+            }
+            cx.output.note("stopping; press Ctrl-C again to kill");
+            cx.stop_interrupted();
         }
-        if again {
-            // The leash sees this process end, and kills every group that is still held.
-            std::process::exit(i32::from(Exit::Interrupted as u8));
-        }
-        cx.output.note("stopping; press Ctrl-C again to kill");
-        cx.stop_interrupted();
     }
 }
 

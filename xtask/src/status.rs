@@ -63,7 +63,7 @@ pub async fn run(cx: &Cx) -> Result<Summary> {
         let app = App::of(cx, cluster, &manifests);
         summary.extend(cx.unless_stopped(async { Ok(temporary::warn(cx, app).await) }).await?);
     }
-    if let Some(why) = choice.kind.outdated(cx) {
+    if let Some(why) = cx.unless_stopped(choice.kind.outdated(cx)).await? {
         cx.output.note(&format!("warning: {why}"));
         summary.insert("warning".into(), why.into());
     }

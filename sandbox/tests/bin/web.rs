@@ -2,6 +2,7 @@
 //! with `VERSION` and its pod's name, logs a line for each, and on SIGTERM finishes what it has begun. Until
 //! `WARM_UP_MS` are over, `/ready` is 503.
 
+use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
@@ -22,7 +23,18 @@ fn say(line: &str) {
     let _ = writeln!(std::io::stdout(), "{line}");
 }
 
-pub(crate) async fn serve() -> Result<()> {
+#[tokio::main]
+async fn main() -> ExitCode {
+    match serve().await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            say(&format!("{error:#}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn serve() -> Result<()> {
     let mut terminate = signal(SignalKind::terminate()).context("listening for SIGTERM")?;
     let address = format!("{}:{}", variable("HOST", "127.0.0.1"), variable("PORT", "8000"));
     let listener = TcpListener::bind(&address).await.with_context(|| format!("listen on {address}"))?;

@@ -11,7 +11,8 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
-pub const PROGRAM: &str = env!("CARGO_BIN_EXE_sandbox-fixture");
+pub const PROGRAM: &str = env!("CARGO_BIN_EXE_sandbox");
+const WEB: &str = env!("CARGO_BIN_EXE_sandbox-fixture");
 pub const CONTEXT: &str = "sandbox-test";
 pub const DEADLINE: Duration = Duration::from_secs(30);
 
@@ -37,9 +38,8 @@ pub fn start_daemon(home: &Home, port: u16) -> Child {
     home.create().unwrap();
     let log = std::fs::File::options().create(true).append(true).open(home.log()).unwrap();
     Command::new(PROGRAM)
-        .arg("serve")
+        .args(["serve", "--context", CONTEXT, "--ingress-port", &port.to_string(), "--home"])
         .arg(home.dir())
-        .args([CONTEXT, &port.to_string()])
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(log)
@@ -78,8 +78,8 @@ impl Sandbox {
     /// Puts the fixture's web server into the image store.
     pub fn import_web(&self) {
         let layout = ImageLayout {
-            files: vec![(PathBuf::from(PROGRAM), "web".into())],
-            entrypoint: vec!["{root}/web".into(), "web".into()],
+            files: vec![(PathBuf::from(WEB), "web".into())],
+            entrypoint: vec!["{root}/web".into()],
             ..ImageLayout::default()
         };
         self.home.images().unwrap().import("web:1", &layout).unwrap();
@@ -165,9 +165,7 @@ impl Sandbox {
         let marker = self.home.dir().to_string_lossy().into_owned();
         String::from_utf8_lossy(&output.stdout)
             .lines()
-            .filter(|line| {
-                line.contains(&marker) && line.contains("sandbox-fixture") | line.contains("/web web")
-            })
+            .filter(|line| line.contains(&marker) && line.contains(PROGRAM) | line.contains("/root/web"))
             .map(|line| line.chars().take(120).collect())
             .collect()
     }

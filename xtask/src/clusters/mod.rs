@@ -87,7 +87,7 @@ impl Kind {
     pub async fn problems(&self, cx: &Cx) -> Result<Vec<Problem>> {
         match self {
             Kind::Minikube(minikube) => minikube.problems(cx).await,
-            Kind::Sandbox(sandbox) => Ok(sandbox.problems()),
+            Kind::Sandbox(sandbox) => sandbox.problems(cx).await,
         }
     }
 
@@ -96,16 +96,16 @@ impl Kind {
     /// # Errors
     /// When the machine can't be asked, or the run is told to stop.
     pub async fn size(&self, cx: &Cx) -> Result<Size> {
-        let machine = || -> Result<Size> {
+        let this_machine = || -> Result<Size> {
             Ok(Size {
                 of: "this machine".to_owned(),
-                memory_bytes: ::sandbox::machine::memory_bytes()?,
-                cpus: ::sandbox::machine::cpus(),
+                memory_bytes: machine::memory_bytes()?,
+                cpus: machine::cpus(),
             })
         };
         match self {
-            Kind::Minikube(minikube) => Ok(minikube.size(cx).await?.unwrap_or(machine()?)),
-            Kind::Sandbox(_) => machine(),
+            Kind::Minikube(minikube) => Ok(minikube.size(cx).await?.unwrap_or(this_machine()?)),
+            Kind::Sandbox(_) => this_machine(),
         }
     }
 
@@ -127,15 +127,18 @@ impl Kind {
     pub async fn find(&self, cx: &Cx) -> Result<Option<Cluster>> {
         match self {
             Kind::Minikube(minikube) => minikube.find(cx).await,
-            Kind::Sandbox(sandbox) => sandbox.find().await,
+            Kind::Sandbox(sandbox) => sandbox.find(cx).await,
         }
     }
 
     /// That it runs, but not as this build of the tool would start it, and what replaces it.
-    pub fn outdated(&self, cx: &Cx) -> Option<String> {
+    ///
+    /// # Errors
+    /// When it can't be asked.
+    pub async fn outdated(&self, cx: &Cx) -> Result<Option<String>> {
         match self {
-            Kind::Minikube(_) => None,
-            Kind::Sandbox(sandbox) => sandbox.outdated(cx),
+            Kind::Minikube(_) => Ok(None),
+            Kind::Sandbox(sandbox) => sandbox.outdated(cx).await,
         }
     }
 
@@ -198,7 +201,7 @@ impl Kind {
     ) -> Result<Outcome<()>> {
         match self {
             Kind::Minikube(minikube) => minikube.enable_ingress(cx, step, cluster).await,
-            Kind::Sandbox(sandbox) => sandbox.enable_ingress(cluster).await,
+            Kind::Sandbox(sandbox) => sandbox.enable_ingress(cx).await,
         }
     }
 
@@ -214,7 +217,7 @@ impl Kind {
     ) -> Result<Outcome<()>> {
         match self {
             Kind::Minikube(minikube) => minikube.enable_metrics(cx, step, cluster).await,
-            Kind::Sandbox(sandbox) => sandbox.enable_metrics(cluster).await,
+            Kind::Sandbox(sandbox) => sandbox.enable_metrics(cx).await,
         }
     }
 
@@ -241,7 +244,7 @@ impl Kind {
     pub async fn digests(&self, cx: &Cx, reference: &str) -> Result<Option<Digests>> {
         match self {
             Kind::Minikube(minikube) => minikube.digests(cx, reference).await,
-            Kind::Sandbox(sandbox) => sandbox.digests(reference),
+            Kind::Sandbox(sandbox) => sandbox.digests(cx, reference).await,
         }
     }
 
@@ -252,7 +255,7 @@ impl Kind {
     pub async fn stop(&self, cx: &Cx, step: &Running<'_>, delete: bool) -> Result<Outcome<()>> {
         match self {
             Kind::Minikube(minikube) => minikube.stop(cx, step, delete).await,
-            Kind::Sandbox(sandbox) => sandbox.stop().await,
+            Kind::Sandbox(sandbox) => sandbox.stop(cx, step).await,
         }
     }
 

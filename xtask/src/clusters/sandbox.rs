@@ -1,27 +1,29 @@
-//! The embedded cluster: this very program, started again as a daemon.
+//! The embedded cluster: a program of its own, started as a daemon and asked by its command line.
 
+pub mod program;
+
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, anyhow, bail};
-use sandbox::{Home, State};
-use xshell::cmd;
+use anyhow::{Context as _, Result, anyhow};
+use tokio::sync::OnceCell;
 
-use super::{Cluster, Kind, Plan, Problem};
-use crate::cli::SandboxProcess;
+use super::{Cluster, Kind, Plan, Problem, is_listening};
 use crate::cx::Cx;
 use crate::failure::{Attach as _, Cancelled, Printed};
-use crate::image::Digests;
-use crate::manifests::REPOSITORY;
+use crate::image::{Digests, contents};
 use crate::pipeline::{Outcome, Running};
 use crate::proc;
 use crate::proc::excerpt::Excerpt;
 use crate::steps::image::{self, ImageRef, Linkage, Recipe};
+use program::{Info, Program, State};
 
 /// How long the daemon may take until its API answers.
 const START_DEADLINE: Duration = Duration::from_secs(20);
-/// How long it may take to end its pods and itself.
-const STOP_DEADLINE: Duration = Duration::from_secs(10);
+/// The daemon's diagnostics, in its folder.
+const LOG: &str = "sandbox.log";
 /// Longer than a daemon takes to see that a file of its folder was damaged, and to write it again.
 const WRITTEN_AGAIN: Duration = Duration::from_secs(1);
 
@@ -31,6 +33,8 @@ pub struct Sandbox {
     home: PathBuf,
     context: String,
     port: u16,
+    /// Looked for once in a run.
+    program: Arc<OnceCell<Program>>,
 }
 
 impl Sandbox {
@@ -41,52 +45,72 @@ impl Sandbox {
             home: cx.home().join("sandbox").join(profile),
             context: format!("sandbox-{profile}"),
             port: cx.shared.port,
+            program: Arc::default(),
         }
     }
 
-    fn home(&self) -> Home {
-        Home::new(self.home.clone())
+    /// The program to ask; none where there is no folder to ask about.
+    async fn program(&self, cx: &Cx) -> Result<Option<&Program>> {
+        if self.program.get().is_none()
+            && let Some(program) = Program::of(cx, &self.home).await?
+        {
+            // Whoever was first has found the same.
+            let _ = self.program.set(program);
+        }
+        Ok(self.program.get())
     }
 
-    pub(super) fn problems(&self) -> Vec<Problem> {
-        let running = matches!(sandbox::state(&self.home()), Ok(State::Running(_)));
-        if running || self.port == 0 {
-            return Vec::new();
+    /// The program of a sandbox that was found or started.
+    fn found(&self) -> Result<&Program> {
+        self.program.get().context("the sandbox was not looked for yet")
+    }
+
+    async fn state(&self, cx: &Cx) -> Result<State> {
+        match self.program(cx).await? {
+            Some(program) => program.state(cx, &self.home).await,
+            None => Ok(State::Absent),
         }
-        match std::net::TcpListener::bind(("127.0.0.1", self.port)) {
-            Ok(_) => Vec::new(),
-            Err(error) => vec![Problem {
-                what: format!("port {} of 127.0.0.1, for the ingress, is not free: {error}", self.port),
-                fix: format!(
-                    "stop what listens there (`ss -ltnp 'sport = :{}'`), or choose another with --port",
-                    self.port
-                ),
-            }],
+    }
+
+    pub(super) async fn problems(&self, cx: &Cx) -> Result<Vec<Problem>> {
+        if self.port == 0 {
+            return Ok(Vec::new());
         }
+        let Err(error) = std::net::TcpListener::bind(("127.0.0.1", self.port)) else { return Ok(Vec::new()) };
+        // Its own ingress may be what listens there.
+        if matches!(self.state(cx).await, Ok(State::Running(_))) {
+            return Ok(Vec::new());
+        }
+        Ok(vec![Problem {
+            what: format!("port {} of 127.0.0.1, for the ingress, is not free: {error}", self.port),
+            fix: format!(
+                "stop what listens there (`ss -ltnp 'sport = :{}'`), or choose another with --port",
+                self.port
+            ),
+        }])
     }
 
     /// That the daemon is of another build than this tool, and what replaces it; none if it is of the same.
-    pub(super) fn outdated(&self, cx: &Cx) -> Option<String> {
-        let Ok(State::Running(info)) = sandbox::state(&self.home()) else { return None };
-        (info.build_id != sandbox::build_id().ok()?).then(|| {
-            let (down, up) = (cx.commands.xtask("down"), cx.commands.xtask("up"));
-            format!(
-                "the running sandbox was started by another build of this tool; `{down}`, then `{up}`, replaces it"
-            )
+    pub(super) async fn outdated(&self, cx: &Cx) -> Result<Option<String>> {
+        Ok(match self.state(cx).await? {
+            State::Running(info) if !info.current => Some(replace(cx)),
+            _ => None,
         })
     }
 
-    /// Why it has gone for good, in a clause.
+    /// Why it has gone for good, in a clause. Its program is asked only while nothing listens at the API's address.
     pub(super) async fn gone(&self, cx: &Cx) -> Option<String> {
-        let look = || sandbox::state(&self.home()).ok();
-        // One that seems to start anew is ending, unless it only writes again what was damaged in its folder.
-        if look()? == State::Starting {
-            tokio::time::sleep(WRITTEN_AGAIN).await;
-        }
-        if let State::Running(_) = look()? {
+        if is_listening(&self.home.join("kubeconfig")).await {
             return None;
         }
-        let log = self.home().log();
+        // One that seems to start anew is ending, unless it only writes again what was damaged in its folder.
+        if self.state(cx).await.ok()? == State::Starting {
+            tokio::time::sleep(WRITTEN_AGAIN).await;
+        }
+        if let State::Running(_) = self.state(cx).await.ok()? {
+            return None;
+        }
+        let log = self.home.join(LOG);
         Some(format!(
             "the process of the sandbox `{}` has ended; its log is {}",
             cx.shared.profile,
@@ -95,30 +119,30 @@ impl Sandbox {
     }
 
     pub(super) async fn ensure_running(&self, cx: &Cx, step: &Running<'_>) -> Result<Outcome<Cluster>> {
-        self.settle(cx, step).await?;
-        if let Some(cluster) = self.find().await? {
-            let entry = cluster.entry.clone();
-            if let Some(why) = self.outdated(cx) {
-                step.warn(why);
+        let program = self.program.get_or_try_init(async || Program::build(cx, step).await).await?;
+        self.settle(cx, step, program).await?;
+        let recovered = match program.state(cx, &self.home).await? {
+            State::Running(info) => {
+                if !info.current {
+                    step.warn(replace(cx));
+                }
+                let how = format!("the sandbox is running, entry {}", info.entry);
+                return Ok(Outcome::Already(self.cluster(info).await?, how));
             }
-            return Ok(Outcome::Already(cluster, format!("the sandbox is running, entry {entry}")));
-        }
-        let home = self.home();
-        let recovered = match sandbox::state(&home)? {
             State::Stale => {
-                sandbox::stop(&home, STOP_DEADLINE).await.context("cleaning up after a killed sandbox")?;
+                program.stop(cx, &self.home).await.context("cleaning up after a killed sandbox")?;
                 ", after cleaning up after a killed one"
             }
-            _ => "",
+            State::Absent | State::Starting => "",
         };
-        home.create().context("making the sandbox's folder")?;
-        let log_before = std::fs::metadata(home.log()).map_or(0, |log| log.len());
-        let mut daemon = proc::daemon(self.serve_command()?, &home.log())?;
+        let log = self.log()?;
+        let log_before = std::fs::metadata(&log).map_or(0, |log| log.len());
+        let mut daemon = proc::daemon(self.serve_command(program)?, &log)?;
         let deadline = tokio::time::Instant::now() + START_DEADLINE;
         loop {
-            if let Some(cluster) = self.find().await? {
-                let how = format!("sandbox started, entry {}{recovered}", cluster.entry);
-                return Ok(Outcome::Did(cluster, how));
+            if let State::Running(info) = program.state(cx, &self.home).await? {
+                let how = format!("sandbox started, entry {}{recovered}", info.entry);
+                return Ok(Outcome::Did(self.cluster(info).await?, how));
             }
             if let Some(status) = daemon.try_wait().context("watching the sandbox's process")? {
                 return Err(self.failed(&format!("the sandbox exited at once ({status})"), log_before));
@@ -135,9 +159,9 @@ impl Sandbox {
     }
 
     /// Waits for a daemon that starts, ends, or is about to write again what was damaged in its folder.
-    async fn settle(&self, cx: &Cx, step: &Running<'_>) -> Result<()> {
+    async fn settle(&self, cx: &Cx, step: &Running<'_>, program: &Program) -> Result<()> {
         let deadline = tokio::time::Instant::now() + START_DEADLINE;
-        while sandbox::state(&self.home())? == State::Starting {
+        while program.state(cx, &self.home).await? == State::Starting {
             if tokio::time::Instant::now() > deadline {
                 let (down, up) = (cx.commands.xtask("down"), cx.commands.xtask("up"));
                 let folder = self.home.display();
@@ -153,9 +177,17 @@ impl Sandbox {
         Ok(())
     }
 
+    /// The file of the daemon's diagnostics; its folder is for its owner alone.
+    fn log(&self) -> Result<PathBuf> {
+        let mut folder = std::fs::DirBuilder::new();
+        folder.recursive(true).mode(0o700);
+        folder.create(&self.home).with_context(|| format!("making {}", self.home.display()))?;
+        Ok(self.home.join(LOG))
+    }
+
     /// A failed start, with what the daemon has logged since then.
     fn failed(&self, what: &str, log_before: u64) -> anyhow::Error {
-        let log = self.home().log();
+        let log = self.home.join(LOG);
         let bytes = std::fs::read(&log).unwrap_or_default();
         let since = usize::try_from(log_before).ok().and_then(|start| bytes.get(start..)).unwrap_or(&bytes);
         let log = log.display().to_string();
@@ -163,15 +195,12 @@ impl Sandbox {
         anyhow!("{what}").attach(Printed { by: "sandbox serve".to_owned(), lines, log: Some(log) })
     }
 
-    fn serve_command(&self) -> Result<proc::Command> {
-        let sh = proc::shell()?;
-        let exe = std::env::current_exe().context("finding this program's own file")?;
-        let (home, context, port) = (&self.home, &self.context, self.port.to_string());
-        Ok(cmd!(sh, "{exe} sandbox serve --home {home} --context {context} --ingress-port {port}").into())
+    fn serve_command(&self, program: &Program) -> Result<proc::Command> {
+        let (context, port) = (&self.context, self.port.to_string());
+        program.command("serve", &self.home, &["--context", context, "--ingress-port", &port])
     }
 
-    pub(super) async fn find(&self) -> Result<Option<Cluster>> {
-        let State::Running(info) = sandbox::state(&self.home())? else { return Ok(None) };
+    async fn cluster(&self, info: Info) -> Result<Cluster> {
         let client = match super::client(&info.kubeconfig, &self.context).await {
             Ok(client) => client,
             // Damaged, as it seems.
@@ -180,22 +209,29 @@ impl Sandbox {
                 super::client(&info.kubeconfig, &self.context).await?
             }
         };
-        Ok(Some(Cluster {
+        Ok(Cluster {
             kind: Kind::Sandbox(self.clone()),
             context: self.context.clone(),
-            kubeconfig: info.kubeconfig,
             client,
+            kubeconfig: info.kubeconfig,
             entry: info.entry,
-        }))
+        })
     }
 
-    pub(super) async fn enable_ingress(&self, cluster: &Cluster) -> Result<Outcome<()>> {
-        let changed = sandbox::addons::enable_ingress(&cluster.client, &cluster.entry).await?;
+    pub(super) async fn find(&self, cx: &Cx) -> Result<Option<Cluster>> {
+        match self.state(cx).await? {
+            State::Running(info) => self.cluster(info).await.map(Some),
+            State::Absent | State::Stale | State::Starting => Ok(None),
+        }
+    }
+
+    pub(super) async fn enable_ingress(&self, cx: &Cx) -> Result<Outcome<()>> {
+        let changed = self.found()?.enable(cx, &self.home, "ingress").await?;
         Ok(said(changed, "ingress controller applied", "the ingress controller is applied"))
     }
 
-    pub(super) async fn enable_metrics(&self, cluster: &Cluster) -> Result<Outcome<()>> {
-        let changed = sandbox::addons::enable_metrics(&cluster.client).await?;
+    pub(super) async fn enable_metrics(&self, cx: &Cx) -> Result<Outcome<()>> {
+        let changed = self.found()?.enable(cx, &self.home, "metrics-server").await?;
         Ok(said(changed, "metrics API registered", "the metrics API is registered"))
     }
 
@@ -205,51 +241,46 @@ impl Sandbox {
         step: &Running<'_>,
         recipe: &Recipe,
     ) -> Result<Outcome<ImageRef>> {
-        let store = self.home().images()?;
-        let reference = recipe.reference();
-        if let Some(image) = store.resolve(&reference)? {
+        let (program, reference) = (self.found()?, recipe.reference());
+        if let Some(id) = program.image(cx, &self.home, &reference).await? {
             let already = format!("{reference} is up to date: its inputs are unchanged");
-            return Ok(Outcome::Already(
-                ImageRef { reference, digests: Digests::new([image.id.as_str()]) },
-                already,
-            ));
+            let digests = Digests::new([id.as_str()]);
+            return Ok(Outcome::Already(ImageRef { reference, digests }, already));
         }
         let binary = image::compile(cx, step, Linkage::Host).await?;
         step.at("importing the image");
-        let model = recipe.model_dir.clone();
-        let (tag, layout) = (reference.clone(), image::layout(&binary, &model));
-        let id = tokio::task::spawn_blocking(move || store.import(&tag, &layout))
-            .await
-            .context("importing the image")?
-            .context("importing the image into the sandbox's store")?;
+        let image = contents(&reference, &binary, &recipe.model_dir);
+        let id = program.import(cx, &self.home, &image).await;
+        let id = id.context("importing the image into the sandbox's store")?;
         let digests = Digests::new([id.as_str()]);
         let how = format!("{reference} built, {digests}");
         Ok(Outcome::Did(ImageRef { reference, digests }, how))
     }
 
-    pub(super) fn digests(&self, reference: &str) -> Result<Option<Digests>> {
-        Ok(self.home().images()?.resolve(reference)?.map(|image| Digests::new([image.id.as_str()])))
+    pub(super) async fn digests(&self, cx: &Cx, reference: &str) -> Result<Option<Digests>> {
+        let id = self.found()?.image(cx, &self.home, reference).await?;
+        Ok(id.map(|id| Digests::new([id.as_str()])))
     }
 
-    pub(super) async fn stop(&self) -> Result<Outcome<()>> {
-        let home = self.home();
-        if matches!(sandbox::state(&home)?, State::Absent) {
+    pub(super) async fn stop(&self, cx: &Cx, step: &Running<'_>) -> Result<Outcome<()>> {
+        // Also where its folder is gone: its processes may not be.
+        let program = self.program.get_or_try_init(async || Program::build(cx, step).await).await?;
+        if program.state(cx, &self.home).await? == State::Absent {
             return Ok(Outcome::Already((), "no sandbox is running".to_owned()));
         }
-        if !sandbox::stop(&home, STOP_DEADLINE).await? {
-            bail!("the sandbox did not stop within {} s", STOP_DEADLINE.as_secs());
-        }
+        program.stop(cx, &self.home).await?;
         Ok(Outcome::Did((), "sandbox stopped, and its pods with it".to_owned()))
     }
 
     pub(super) fn plan(&self) -> Result<Plan> {
+        let program = program::unbuilt();
+        let command = |name, args: &[&str]| -> Result<String> {
+            Ok(program.command(name, &self.home, args)?.to_string())
+        };
         Ok(Plan {
-            cluster: vec![self.serve_command()?.to_string()],
-            ingress: vec![
-                "server-side apply: namespace ingress-nginx, its controller, webhook and IngressClass"
-                    .to_owned(),
-            ],
-            metrics: vec!["server-side apply: APIService v1beta1.metrics.k8s.io".to_owned()],
+            cluster: vec![program::build_command()?.to_string(), self.serve_command(&program)?.to_string()],
+            ingress: vec![command("enable", &["ingress"])?],
+            metrics: vec![command("enable", &["metrics-server"])?],
             image: vec![
                 image::compile_command(Linkage::Host)?.to_string(),
                 "import into the sandbox's image store".to_owned(),
@@ -262,68 +293,9 @@ fn said(changed: bool, did: &str, already: &str) -> Outcome<()> {
     if changed { Outcome::Did((), did.to_owned()) } else { Outcome::Already((), already.to_owned()) }
 }
 
-/// Runs one of the sandbox's own processes; the hidden subcommands end here. Returns what there is to print.
-///
-/// # Errors
-/// The process's own.
-pub async fn process(command: SandboxProcess) -> Result<Option<String>> {
-    let exe = std::env::current_exe().context("finding this program's own file")?;
-    match command {
-        SandboxProcess::Serve { home, context, ingress_port, faults } => {
-            let prefix = |word: &str| vec![exe.clone().into(), "sandbox".into(), word.into()];
-            let options = sandbox::Options {
-                home: Home::new(home),
-                context,
-                ingress_port,
-                ingress_argv: prefix("ingress"),
-                leash_argv: prefix("leash"),
-                faults,
-            };
-            sandbox::serve(options).await?;
-        }
-        SandboxProcess::Ingress { args } => sandbox::ingress_process(args).await?,
-        SandboxProcess::Leash => leash::watch_stdin()?,
-        SandboxProcess::Stop { home } => {
-            sandbox::stop(&Home::new(home), STOP_DEADLINE).await?;
-        }
-        SandboxProcess::Enable { home, addon } => {
-            let State::Running(info) = sandbox::state(&Home::new(home))? else {
-                bail!("no sandbox is running there")
-            };
-            let client = super::client(&info.kubeconfig, &info.context).await?;
-            match addon.as_str() {
-                "ingress" => sandbox::addons::enable_ingress(&client, &info.entry).await?,
-                "metrics-server" => sandbox::addons::enable_metrics(&client).await?,
-                other => bail!("there is no addon `{other}`; there are ingress and metrics-server"),
-            };
-        }
-        SandboxProcess::Fault { home, fault } => {
-            let State::Running(info) = sandbox::state(&Home::new(home))? else {
-                bail!("no sandbox is running there")
-            };
-            let client = super::client(&info.kubeconfig, &info.context).await?;
-            let (method, body) = match fault.as_str() {
-                "list" => (http::Method::GET, String::new()),
-                "clear" => (http::Method::DELETE, String::new()),
-                fault => (http::Method::POST, fault.to_owned()),
-            };
-            let request = http::Request::builder().method(method).uri("/sandbox/faults");
-            let request = request.body(body.into_bytes()).context("asking for a fault")?;
-            return Ok(Some(client.request_text(request).await.context("asking the sandbox for a fault")?));
-        }
-        SandboxProcess::Import { home, tag, id, folder } => {
-            let layout = image::layout(&folder.join(REPOSITORY), &folder.join("model"));
-            let store = Home::new(home).images()?;
-            let id = match id {
-                Some(id) => store.import_as(&tag, &layout, &id)?,
-                None => store.import(&tag, &layout)?,
-            };
-            return Ok(Some(id.to_string()));
-        }
-        SandboxProcess::Image { home, reference } => {
-            let image = Home::new(home).images()?.resolve(&reference)?;
-            return Ok(Some(image.ok_or_else(|| anyhow!("there is no image {reference}"))?.id.to_string()));
-        }
-    }
-    Ok(None)
+fn replace(cx: &Cx) -> String {
+    let (down, up) = (cx.commands.xtask("down"), cx.commands.xtask("up"));
+    format!(
+        "the running sandbox was started by another build of this tool; `{down}`, then `{up}`, replaces it"
+    )
 }

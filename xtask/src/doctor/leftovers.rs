@@ -4,10 +4,11 @@ use std::net::{TcpStream, ToSocketAddrs as _};
 use std::path::Path;
 use std::time::Duration;
 
+use anyhow::Result;
 use kube::config::Kubeconfig;
-use sandbox::{Home, State};
 
 use super::Finding;
+use crate::clusters::sandbox::program::{Program, State};
 use crate::clusters::{Choice, Cluster, Kind};
 use crate::commands::Commands;
 use crate::cx::Cx;
@@ -18,26 +19,37 @@ use crate::temporary::App;
 const CONNECT: Duration = Duration::from_millis(500);
 
 /// The sandboxes of all profiles.
-pub(super) fn sandboxes(cx: &Cx) -> Vec<Finding> {
-    let build = sandbox::build_id().unwrap_or_default();
-    let mut profiles: Vec<_> = std::fs::read_dir(cx.home().join("sandbox"))
+pub(super) async fn sandboxes(cx: &Cx) -> Vec<Finding> {
+    let mut homes: Vec<_> = std::fs::read_dir(cx.home().join("sandbox"))
         .into_iter()
         .flatten()
         .filter_map(|entry| entry.ok().map(|entry| entry.path()))
         .filter(|path| path.is_dir())
         .collect();
-    profiles.sort();
-    profiles.iter().filter_map(|home| sandbox_of(home, &build)).collect()
+    homes.sort();
+    let mut findings = Vec::new();
+    for home in homes {
+        let state = state(cx, &home).await;
+        findings.extend(sandbox_of(&home, state));
+    }
+    findings
 }
 
-fn sandbox_of(home: &Path, build: &str) -> Option<Finding> {
+async fn state(cx: &Cx, home: &Path) -> Result<State> {
+    match Program::of(cx, home).await? {
+        Some(program) => program.state(cx, home).await,
+        None => Ok(State::Absent),
+    }
+}
+
+fn sandbox_of(home: &Path, state: Result<State>) -> Option<Finding> {
     let profile = home.file_name()?.to_string_lossy();
     let commands = Commands::sandbox(&profile);
     let (up, down) = (commands.xtask("up"), commands.xtask("down"));
-    match sandbox::state(&Home::new(home)) {
+    match state {
         Ok(State::Absent) => None,
         Ok(State::Starting) => Some(Finding::ok("sandbox", format!("`{profile}` is starting or stopping"))),
-        Ok(State::Running(info)) if info.build_id == build => Some(Finding::ok(
+        Ok(State::Running(info)) if info.current => Some(Finding::ok(
             "sandbox",
             format!("`{profile}` is running (pid {}), started by this build", info.pid),
         )),
@@ -142,10 +154,8 @@ mod tests {
     #[test]
     fn a_folder_without_a_sandbox_is_no_finding() {
         let dir = tempfile::tempdir().expect("a folder");
-        assert_eq!(sandbox_of(dir.path(), "build"), None);
-        // What a killed one leaves: its kubeconfig, and no lock that anyone holds.
-        std::fs::write(dir.path().join("kubeconfig"), "").expect("writing");
-        let finding = sandbox_of(dir.path(), "build").expect("a finding");
+        assert_eq!(sandbox_of(dir.path(), Ok(State::Absent)), None);
+        let finding = sandbox_of(dir.path(), Ok(State::Stale)).expect("a finding");
         assert!(finding.what.ends_with("was killed and left its state behind"), "{}", finding.what);
     }
 }

@@ -1,10 +1,8 @@
 //! The app's image: named by a hash of what it is built from, so that unchanged inputs need no build.
 
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
-use sandbox::images::ImageLayout;
 use sha2::{Digest as _, Sha256};
 use xshell::cmd;
 
@@ -19,8 +17,8 @@ use crate::plan::Planned;
 use crate::proc::{self, Command};
 use crate::steps::weights::Weights;
 
-/// The Cargo package and the binary that it makes.
-const PACKAGE: &str = "simple-model-api";
+/// The app's Cargo package and the binary that it makes.
+pub const PACKAGE: &str = "simple-model-api";
 /// Where the app's sources are, in the workspace.
 const APP: &str = "app";
 /// Files that decide how the app is compiled, where they are there.
@@ -136,19 +134,16 @@ pub enum Linkage {
 /// # Errors
 /// When there is no current folder.
 pub fn compile_command(linkage: Linkage) -> Result<Command> {
-    let sh = proc::shell()?;
-    let cargo = proc::cargo();
-    // `rustc`, since its last arguments reach the binary alone: all below it is compiled once for both linkages. The
-    // messages say where the binary went, which is up to Cargo's configuration.
-    let build = cmd!(
-        sh,
-        "{cargo} rustc --release --locked --package {PACKAGE} --bin {PACKAGE} --message-format=json-render-diagnostics"
-    );
-    Ok(match linkage {
-        Linkage::Host => build,
-        Linkage::Static => build.args(["--", "-Ctarget-feature=+crt-static"]),
+    match linkage {
+        Linkage::Host => cargo::build_command("release", PACKAGE),
+        Linkage::Static => {
+            let (sh, cargo, messages) = (proc::shell()?, proc::cargo(), cargo::MESSAGES);
+            // `rustc`, since its last arguments reach the binary alone.
+            let build =
+                cmd!(sh, "{cargo} rustc --release --locked --package {PACKAGE} --bin {PACKAGE} {messages}");
+            Ok(build.args(["--", "-Ctarget-feature=+crt-static"]).into())
+        }
     }
-    .into())
 }
 
 /// Compiles the app on this machine. Returns the binary that Cargo says it made.
@@ -157,22 +152,7 @@ pub fn compile_command(linkage: Linkage) -> Result<Command> {
 /// When the build fails.
 pub async fn compile(cx: &Cx, step: &Running<'_>, linkage: Linkage) -> Result<PathBuf> {
     step.at("compiling the app");
-    cargo::build(cx, step, compile_command(linkage)?.current_dir(&cx.root), PACKAGE)
-        .await
-        .context("compiling the app")
-}
-
-/// What the sandbox's image consists of.
-pub fn layout(binary: &Path, model_dir: &Path) -> ImageLayout {
-    let mut files = vec![(binary.to_owned(), PACKAGE.to_owned())];
-    for name in [xtask_weights::MODEL_FILE, xtask_weights::MANIFEST_FILE] {
-        files.push((model_dir.join(name), format!("model/{name}")));
-    }
-    ImageLayout {
-        files,
-        entrypoint: vec![format!("{{root}}/{PACKAGE}")],
-        env: BTreeMap::from([("MODEL_DIR".to_owned(), "{root}/model".to_owned())]),
-    }
+    cargo::build(cx, step, compile_command(linkage)?, PACKAGE).await.context("compiling the app")
 }
 
 /// Whether a binary compiled here runs in the node: same operating system, and a node of the host's architecture.

@@ -18,7 +18,7 @@ fn plans() {
     let target = target().display().to_string().replace('.', r"\.");
     settings.add_filter(&format!("'?{target}"), "[target]");
     settings.add_filter(r"\S*/debug/xtask", "[xtask]");
-    settings.add_filter(r"\S*/cargo rustc", "cargo rustc");
+    settings.add_filter(r"\S*/cargo (build|rustc)", "cargo $1");
     settings.bind(|| {
         let sandbox = World::sandbox();
         insta::assert_snapshot!("plan_sandbox", sandbox.run_ok(&["up", "--dry-run"]).stdout);

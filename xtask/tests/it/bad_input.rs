@@ -22,7 +22,7 @@ fn a_manifest_with_a_syntax_error() {
     )
     .expect("writing");
     let ran = world.run(&["up"]);
-    says(&ran, 10, &["kubernetes/20-service.yaml:3:", "does not parse", "hint:"]);
+    says(&ran, 10, &["kubernetes/20-service.yaml:3:", "this is not valid YAML", "hint:"]);
     assert!(!world.home().exists(), "nothing was started");
 }
 
@@ -140,7 +140,7 @@ fn failing_cargo(world: &World) -> std::path::PathBuf {
     let cargo = world.scratch().join("cargo");
     let real = std::env::var("CARGO").unwrap_or_else(|_| "cargo".to_owned());
     let script = format!(
-        "#!/bin/sh\n[ \"$1\" = rustc ] || exec {real} \"$@\"\n\
+        "#!/bin/sh\n[ \"$1\" = build ] || exec {real} \"$@\"\n\
          printf '\\033[1m\\033[38;5;9merror[E0308]\\033[0m: mismatched types\\033]0;title\\007\\n' >&2\n\
          [ \"$CARGO_TERM_COLOR\" = always ] || exit 3\n\
          [ \"$CARGO_TERM_PROGRESS_WHEN\" = always ] || exit 4\n\

@@ -18,19 +18,8 @@ struct Api {
 impl Api {
     fn start() -> Api {
         let world = World::sandbox();
-        let home = world.home();
-        let args = [
-            "sandbox",
-            "serve",
-            "--home",
-            &home.display().to_string(),
-            "--context",
-            "it",
-            "--ingress-port",
-            "0",
-        ];
-        let daemon =
-            world.command(&args).stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("a sandbox");
+        let mut serve = world.sandbox_itself("serve", &["--context", "it"]);
+        let daemon = serve.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("a sandbox");
         let api = Api { world, daemon };
         eventually("the API answers", Duration::from_secs(30), || {
             api.kubectl(&["get", "serviceaccount", "default"]).code == 0
@@ -48,8 +37,7 @@ impl Api {
 impl Drop for Api {
     fn drop(&mut self) {
         // Told to end, it ends its children too; what remains of the world is removed behind it.
-        let home = self.world.home().display().to_string();
-        let _ = self.world.command(&["sandbox", "stop", "--home", &home]).output();
+        let _ = self.world.sandbox_itself("stop", &[]).output();
         let _ = self.daemon.wait();
     }
 }

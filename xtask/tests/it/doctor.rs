@@ -108,7 +108,7 @@ fn what_keeps_the_sandbox_from_starting_is_fatal_for_it() {
 
 #[test]
 fn a_running_cluster_is_asked_for_its_room() {
-    let world = World::sandbox();
+    let mut world = World::sandbox();
     world.run_ok(&["up"]);
     let ran = world.run_ok(&["doctor", "--output", "json"]);
     let all = findings(&ran);
@@ -118,12 +118,8 @@ fn a_running_cluster_is_asked_for_its_room() {
     let of_this_build = format!("sandbox: `{}` is running", world.profile);
     assert!(well.iter().any(|line| line.starts_with(&of_this_build)), "{well:#?}");
 
-    // A daemon that another build started.
-    let info = world.home().join("sandbox.json");
-    let text = std::fs::read_to_string(&info).expect("reading");
-    let mut json: Value = serde_json::from_str(&text).expect("JSON");
-    json["build_id"] = "another".into();
-    std::fs::write(&info, json.to_string()).expect("writing");
+    // The program was built again since the daemon was started.
+    world.set("XTASK_SANDBOX", world.another_sandbox_program().display());
     let status = world.run_ok(&["status", "--output", "json"]).summary();
     assert!(
         status["warning"].as_str().is_some_and(|why| why.contains("another build of this tool")),

@@ -12,14 +12,19 @@ use crate::world::{Ran, World, eventually};
 /// A cluster that is up, and may be told to have faults.
 fn up() -> World {
     let mut world = World::sandbox();
-    world.set("XTASK_SANDBOX_FAULTS", "true");
+    world.set("SANDBOX_FAULTS", "true");
     world.run_ok(&["up"]);
     world
 }
 
+fn ask(world: &World, what: &str) -> Ran {
+    Ran::of(&mut world.sandbox_itself("fault", &[what]))
+}
+
 fn tell(world: &World, what: &str) -> String {
-    let home = world.home().display().to_string();
-    world.run_ok(&["sandbox", "fault", "--home", &home, what]).stdout
+    let ran = ask(world, what);
+    assert_eq!(ran.code, 0, "{what}: {}", ran.stderr);
+    ran.stdout
 }
 
 fn fault(world: &World, fault: &Value) {
@@ -71,16 +76,15 @@ fn held_up(ran: &Ran, gate: &str, why: &str) {
 fn without_permission_there_are_no_faults() {
     let world = World::sandbox();
     world.run_ok(&["up"]);
-    let ran = world.run(&["sandbox", "fault", "--home", &world.home().display().to_string(), "list"]);
-    assert_eq!(ran.code, 20, "{}", ran.stderr);
+    let ran = ask(&world, "list");
+    assert_eq!(ran.code, 1, "{}", ran.stderr);
     assert!(ran.stderr.contains("404 page not found"), "{}", ran.stderr);
 }
 
 #[test]
 fn an_api_server_that_stumbles_is_got_through() {
     let world = up();
-    let home = world.home().display().to_string();
-    let nonsense = world.run(&["sandbox", "fault", "--home", &home, r#"{"fault":"earthquake"}"#]);
+    let nonsense = ask(&world, r#"{"fault":"earthquake"}"#);
     assert!(nonsense.stderr.contains("this is no fault"), "{}", nonsense.stderr);
 
     // Lists and watches of pods are refused three times.
@@ -296,9 +300,7 @@ fn a_killed_pod_is_waited_for() {
     eventually("the node sees it end", Duration::from_secs(5), || restarts() == "1");
     let ran = world.run_ok(&["up", "--output", "json"]);
     assert!(!events(&ran, "rollout", "done").is_empty() || !events(&ran, "rollout", "already").is_empty());
-    let home = world.home().display().to_string();
-    let gone = json!({"fault": "kill", "namespace": "default", "pod": "nobody"}).to_string();
-    let ran = world.run(&["sandbox", "fault", "--home", &home, &gone]);
+    let ran = ask(&world, &json!({"fault": "kill", "namespace": "default", "pod": "nobody"}).to_string());
     assert!(ran.stderr.contains("no container of pod default/nobody runs here"), "{}", ran.stderr);
 }
 

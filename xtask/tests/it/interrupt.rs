@@ -47,9 +47,9 @@ fn ctrl_c_during_each_step_leaves_nothing_behind_and_the_next_up_goes_on() {
         eventually("only the sandbox and its pods are left", Duration::from_secs(3), || {
             let left = world.processes();
             left.iter().all(|line| {
-                line.contains(" sandbox serve ")
-                    || line.contains(" sandbox leash")
-                    || line.contains(" sandbox ingress ")
+                line.contains("/sandbox serve ")
+                    || line.contains("/sandbox leash")
+                    || line.contains("/sandbox ingress ")
                     || line.contains("/images/")
             })
         });

@@ -2,6 +2,7 @@
 
 mod arguments;
 mod bad_input;
+mod build;
 mod declared;
 mod declared_reading;
 mod doctor;

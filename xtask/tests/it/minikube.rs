@@ -274,7 +274,7 @@ fn traefik_in_the_place_of_ingress_nginx_is_told_before_anything_is_changed() {
     let ran = world.run(&["up"]);
     assert_eq!(ran.code, 10, "{}", ran.stderr);
     assert!(
-        ran.stderr.contains("has the addon traefik on and ingress-nginx (addon ingress) off"),
+        ran.stderr.contains("has the addon traefik enabled and ingress-nginx (addon ingress) disabled"),
         "{}",
         ran.stderr
     );

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
-use std::sync::Once;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{LazyLock, Once};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
@@ -32,7 +32,9 @@ impl World {
     pub(crate) fn sandbox() -> World {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let profile = format!("it-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::SeqCst));
+        let program = sandbox_program().display().to_string();
         let env = [
+            ("XTASK_SANDBOX", &*program),
             ("XTASK_CLUSTER", "sandbox"),
             ("XTASK_PROFILE", &profile),
             ("XTASK_PORT", "0"),
@@ -49,7 +51,6 @@ impl World {
         let path = std::env::var("PATH").unwrap_or_default();
         world.set("PATH", format!("{}:{path}", stand_ins().display()));
         world.set("XTASK_CLUSTER", "minikube");
-        world.set("XTASK", env!("CARGO_BIN_EXE_xtask"));
         world.set("STAND_IN_LOG", world.scratch().join("calls.log").display());
         world.set("STAND_IN_HOME", world.scratch().join("minikube").display());
         world
@@ -124,6 +125,20 @@ impl World {
             }
         }
         command
+    }
+
+    /// The sandbox's program, asked about this cluster.
+    pub(crate) fn sandbox_itself(&self, command: &str, args: &[&str]) -> Command {
+        let mut asked = Command::new(sandbox_program());
+        asked.arg(command).arg("--home").arg(self.home()).args(args).envs(&self.env).stdin(Stdio::null());
+        asked
+    }
+
+    /// The sandbox's program as another build has it.
+    pub(crate) fn another_sandbox_program(&self) -> PathBuf {
+        let copy = self.scratch().join("sandbox");
+        std::fs::copy(sandbox_program(), &copy).expect("copying the program");
+        copy
     }
 
     /// Starts the tool, its stdout in a file; ended with the test, if it has not ended itself.
@@ -242,7 +257,7 @@ impl Drop for Started {
 impl Drop for World {
     #[allow(clippy::print_stderr)] // the only trace of a failed test
     fn drop(&mut self) {
-        let _ = self.command(&["sandbox", "stop", "--home", &self.home().display().to_string()]).output();
+        let _ = self.sandbox_itself("stop", &[]).output();
         if self.minikube_home().exists() {
             self.minikube_itself(&["delete"]);
         }
@@ -297,11 +312,25 @@ pub(crate) fn eventually(what: &str, deadline: Duration, mut condition: impl FnM
     }
 }
 
+/// The sandbox as its sources are now. Cargo has built it for the tests of the workspace, and builds it here for those of
+/// this package alone.
+fn sandbox_program() -> &'static Path {
+    static PROGRAM: LazyLock<PathBuf> = LazyLock::new(|| {
+        let mut cargo = Command::new(env!("CARGO"));
+        // All packages, for the features of the dependencies that are built already.
+        cargo.args(["build", "--quiet", "--locked", "--workspace", "--bin", "sandbox"]);
+        let ran = Ran::of(cargo.current_dir(workspace()));
+        assert_eq!(ran.code, 0, "{}", ran.stderr);
+        Path::new(env!("CARGO_BIN_EXE_xtask")).with_file_name("sandbox")
+    });
+    &PROGRAM
+}
+
 fn stand_ins() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/stand-ins")
 }
 
-fn workspace() -> PathBuf {
+pub(crate) fn workspace() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the workspace").to_owned()
 }
 

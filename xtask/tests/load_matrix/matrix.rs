@@ -96,7 +96,7 @@ fn replace(file: &Path, changes: &[(&str, &str)]) {
 /// A cluster with small queues and quick probes, so that each fault shows soon.
 fn up() -> World {
     let mut world = World::sandbox();
-    world.set("XTASK_SANDBOX_FAULTS", "true");
+    world.set("SANDBOX_FAULTS", "true");
     let manifests = world.own_workspace().join("kubernetes");
     replace(&manifests.join("10-configmap.yaml"), &[("QUEUE_SIZE: \"32\"", "QUEUE_SIZE: \"16\"")]);
     replace(&manifests.join("40-hpa.yaml"), &[("maxReplicas: 10", "maxReplicas: 3")]);
@@ -108,7 +108,8 @@ fn up() -> World {
 }
 
 fn tell(world: &World, what: &str) {
-    world.run_ok(&["sandbox", "fault", "--home", &world.home().display().to_string(), what]);
+    let told = world.sandbox_itself("fault", &[what]).output().expect("asking the sandbox");
+    assert!(told.status.success(), "{what}: {}", String::from_utf8_lossy(&told.stderr));
 }
 
 fn pod(world: &World) -> String {

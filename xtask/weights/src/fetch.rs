@@ -12,8 +12,6 @@ use crate::{Progress, WeightSet, convert, hex};
 
 /// Long enough for a slow link, short enough that a laptop on a train goes on without.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
-/// Between two pieces of the body, and until the first.
-const STALL_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Why [`fetch`] failed. [`FetchError::is_no_network`] tells what seeded weights can stand in for.
 #[derive(Debug, thiserror::Error)]
@@ -103,7 +101,7 @@ async fn download(set: &WeightSet, progress: Progress<'_>) -> Result<Vec<u8>, Fe
         |error: reqwest::Error| FetchError::Unreachable { url: url(), reason: innermost(&error) };
     let client = reqwest::Client::builder()
         .connect_timeout(CONNECT_TIMEOUT)
-        .read_timeout(STALL_TIMEOUT)
+        .read_timeout(set.stall_timeout)
         .build()
         .map_err(unreachable)?;
     let response = client.get(url()).send().await.map_err(unreachable)?;

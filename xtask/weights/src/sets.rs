@@ -1,4 +1,5 @@
 use std::borrow::Cow;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
@@ -36,6 +37,8 @@ pub struct WeightSet {
     pub license: &'static str,
     /// The preprocessing it was trained with.
     pub preset: Preset,
+    /// What its host may take until the first piece of the file, and between two pieces.
+    pub stall_timeout: Duration,
 }
 
 impl WeightSet {
@@ -60,6 +63,7 @@ pub const SETS: &[WeightSet] = &[WeightSet {
     sha256: Cow::Borrowed("5d061a3c593d795bfe682d9b152bafbcf550579873492def3515b46db1189888"),
     license: "BSD-3-Clause",
     preset: Preset::IMAGENET_V1,
+    stall_timeout: Duration::from_secs(10),
 }];
 
 /// torchvision's V1 weights.

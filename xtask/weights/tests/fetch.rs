@@ -95,10 +95,11 @@ async fn a_connection_that_breaks_off_counts_as_no_network() {
     assert!(error.to_string().contains("of 1000 bytes"), "{error}");
 }
 
-#[tokio::test(start_paused = true)]
+#[tokio::test]
 async fn a_connection_that_stands_still_counts_as_no_network() {
     let base = serve(ok_head(1000), vec![0; 10], false).await;
-    let error = refused(&pinned(&base, 1000, "00ff")).await;
+    let impatient = WeightSet { stall_timeout: Duration::from_millis(100), ..pinned(&base, 1000, "00ff") };
+    let error = refused(&impatient).await;
     assert!(error.is_no_network(), "{error}");
     assert!(error.to_string().contains("timed out"), "{error}");
 }

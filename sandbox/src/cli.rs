@@ -1,0 +1,301 @@
+//! The command line: data on stdout, diagnostics on stderr.
+
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, anyhow, bail};
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use kube::config::{KubeConfigOptions, Kubeconfig};
+use sandbox::images::ImageLayout;
+use sandbox::{Home, Info, State};
+use serde_json::json;
+
+/// How long a sandbox may take to end its pods and itself.
+const STOP_DEADLINE: Duration = Duration::from_secs(10);
+/// There is no such thing; the other codes are 0, 1 for a failure, and 2 for usage.
+const NOT_FOUND: u8 = 4;
+
+const EXIT_CODES: &str = "\
+Exit codes:
+  0  done
+  1  failed
+  2  usage
+  4  there is none: no sandbox runs there, or it has no such image";
+
+/// Enough of Kubernetes, in one process, for a workflow of Deployments behind an Ingress: no container engine, no root.
+#[derive(Debug, Parser)]
+#[command(version, after_help = EXIT_CODES, max_term_width = 100)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// Which sandbox.
+#[derive(Args, Debug)]
+struct At {
+    /// The sandbox's folder.
+    #[arg(long, value_name = "DIR", env = "SANDBOX_HOME", hide_env_values = true)]
+    home: PathBuf,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run a sandbox until SIGTERM or SIGINT.
+    Serve {
+        #[command(flatten)]
+        at: At,
+        /// Name of its context in the kubeconfig.
+        #[arg(long, default_value = "sandbox")]
+        context: String,
+        /// Loopback port at which the ingress takes requests; 0 takes any free one.
+        #[arg(long, default_value_t = 0)]
+        ingress_port: u16,
+        /// Offer the test-only API of faults.
+        #[arg(long, env = "SANDBOX_FAULTS", hide_env_values = true)]
+        faults: bool,
+    },
+    /// End a sandbox, its pods with it, and clear what a killed one left.
+    Stop {
+        #[command(flatten)]
+        at: At,
+    },
+    /// Say whether one runs, and how to reach it.
+    Status {
+        #[command(flatten)]
+        at: At,
+        /// How to say it.
+        #[arg(long, value_enum, default_value = "human")]
+        output: Format,
+    },
+    /// Switch an addon on: the ingress controller, or the metrics API.
+    Enable {
+        #[command(flatten)]
+        at: At,
+        /// Which.
+        addon: Addon,
+    },
+    /// Put an image into the store, and print its id.
+    Import {
+        #[command(flatten)]
+        at: At,
+        /// `repository:tag`.
+        #[arg(long)]
+        tag: String,
+        /// The id that another runtime would give it, `sha256:…`; without it, that of its content.
+        #[arg(long)]
+        id: Option<String>,
+        /// A file of the image: where it lies, and its path in the image.
+        #[arg(long = "file", value_name = "SOURCE=PATH", value_parser = file, required = true)]
+        files: Vec<(PathBuf, String)>,
+        /// A variable that the pod's own replace; `{root}` stands for the image's folder.
+        #[arg(long = "env", value_name = "NAME=VALUE", value_parser = variable)]
+        env: Vec<(String, String)>,
+        /// The command line; `{root}` stands for the image's folder.
+        #[arg(last = true, required = true)]
+        entrypoint: Vec<String>,
+    },
+    /// Print the id of an image.
+    Image {
+        #[command(flatten)]
+        at: At,
+        /// `repository:tag`.
+        reference: String,
+    },
+    /// Do something wrong on purpose, for tests; the sandbox must have been started with `--faults`.
+    Fault {
+        #[command(flatten)]
+        at: At,
+        /// One fault as JSON, or `clear`, or `list`; see `sandbox/apiserver/src/faults.rs`.
+        fault: String,
+    },
+    /// The ingress controller's pod.
+    #[command(hide = true)]
+    Ingress {
+        /// What the pod's `args` say.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        args: Vec<String>,
+    },
+    /// Ends what a killed parent left behind.
+    #[command(hide = true)]
+    Leash,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Format {
+    /// A line for a person.
+    Human,
+    /// One JSON object.
+    Json,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Addon {
+    /// The ingress controller, its webhook and its IngressClass.
+    Ingress,
+    /// The metrics API.
+    MetricsServer,
+}
+
+/// Runs the command and says how the process shall end.
+pub(crate) fn run(cli: Cli) -> ExitCode {
+    let ran = tokio::runtime::Runtime::new().context("starting the runtime").and_then(|runtime| {
+        // Only a second provider could be in the way, and there is none.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        runtime.block_on(dispatch(cli.command))
+    });
+    match ran.and_then(|answer| answer.print()) {
+        Ok(code) => code,
+        Err(error) => {
+            let _ = writeln!(std::io::stderr(), "error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// What a command has to print.
+enum Answer {
+    Nothing,
+    Line(String),
+    /// There is none of what was asked for; said on stderr.
+    NotFound(String),
+}
+
+impl Answer {
+    fn print(self) -> Result<ExitCode> {
+        match self {
+            Answer::Nothing => Ok(ExitCode::SUCCESS),
+            Answer::Line(line) => {
+                writeln!(std::io::stdout(), "{line}").context("writing to stdout")?;
+                Ok(ExitCode::SUCCESS)
+            }
+            Answer::NotFound(what) => {
+                let _ = writeln!(std::io::stderr(), "{what}");
+                Ok(ExitCode::from(NOT_FOUND))
+            }
+        }
+    }
+}
+
+async fn dispatch(command: Command) -> Result<Answer> {
+    match command {
+        Command::Serve { at, context, ingress_port, faults } => {
+            let program = std::env::current_exe().context("finding this program's own file")?;
+            let argv = |word: &str| vec![program.clone().into(), word.into()];
+            let home = Home::new(at.home);
+            let (ingress_argv, leash_argv) = (argv("ingress"), argv("leash"));
+            let options = sandbox::Options { home, context, ingress_port, ingress_argv, leash_argv, faults };
+            sandbox::serve(options).await?;
+            Ok(Answer::Nothing)
+        }
+        Command::Stop { at } => {
+            if !sandbox::stop(&Home::new(at.home), STOP_DEADLINE).await? {
+                bail!("the sandbox did not stop within {} s", STOP_DEADLINE.as_secs());
+            }
+            Ok(Answer::Nothing)
+        }
+        Command::Status { at, output } => status(&at.home, output),
+        Command::Enable { at, addon } => {
+            let Some(info) = running(&at.home)? else { return Ok(none_runs(&at.home)) };
+            let client = client(&info).await?;
+            let changed = match addon {
+                Addon::Ingress => sandbox::addons::enable_ingress(&client, &info.entry).await?,
+                Addon::MetricsServer => sandbox::addons::enable_metrics(&client).await?,
+            };
+            Ok(Answer::Line(if changed { "enabled" } else { "already enabled" }.to_owned()))
+        }
+        Command::Import { at, tag, id, files, env, entrypoint } => {
+            let layout = ImageLayout { files, entrypoint, env: env.into_iter().collect() };
+            let store = Home::new(at.home).images()?;
+            let id = match id {
+                Some(id) => store.import_as(&tag, &layout, &id)?,
+                None => store.import(&tag, &layout)?,
+            };
+            Ok(Answer::Line(id.to_string()))
+        }
+        Command::Image { at, reference } => Ok(match Home::new(at.home).images()?.resolve(&reference)? {
+            Some(image) => Answer::Line(image.id.to_string()),
+            None => Answer::NotFound(format!("there is no image {reference}")),
+        }),
+        Command::Fault { at, fault } => {
+            let Some(info) = running(&at.home)? else { return Ok(none_runs(&at.home)) };
+            ask_for_fault(&client(&info).await?, fault).await.map(Answer::Line)
+        }
+        Command::Ingress { args } => {
+            sandbox::ingress_process(args).await?;
+            Ok(Answer::Nothing)
+        }
+        Command::Leash => {
+            leash::watch_stdin()?;
+            Ok(Answer::Nothing)
+        }
+    }
+}
+
+fn status(home: &Path, output: Format) -> Result<Answer> {
+    let state = sandbox::state(&Home::new(home))?;
+    let current = |info: &Info| -> Result<bool> { Ok(info.build_id == sandbox::build_id()?) };
+    let (word, mut answer) = match &state {
+        State::Absent => ("absent", json!({})),
+        State::Stale => ("stale", json!({})),
+        State::Starting => ("starting", json!({})),
+        State::Running(info) => ("running", serde_json::to_value(info).context("writing the answer")?),
+    };
+    answer["state"] = word.into();
+    let mut line = word.to_owned();
+    if let State::Running(info) = &state {
+        let is_current = current(info)?;
+        answer["current"] = is_current.into();
+        let whose = if is_current { "" } else { ", of another build than this program" };
+        line = format!("running (pid {}{whose}), API {}, entry {}", info.pid, info.api, info.entry);
+    }
+    Ok(Answer::Line(match output {
+        Format::Json => answer.to_string(),
+        Format::Human => line,
+    }))
+}
+
+fn running(home: &Path) -> Result<Option<Info>> {
+    Ok(match sandbox::state(&Home::new(home))? {
+        State::Running(info) => Some(info),
+        _ => None,
+    })
+}
+
+fn none_runs(home: &Path) -> Answer {
+    Answer::NotFound(format!("no sandbox is running in {}", home.display()))
+}
+
+async fn client(info: &Info) -> Result<kube::Client> {
+    let file = &info.kubeconfig;
+    let config = Kubeconfig::read_from(file).with_context(|| format!("reading {}", file.display()))?;
+    let options = KubeConfigOptions { context: Some(info.context.clone()), ..KubeConfigOptions::default() };
+    let mut config = kube::Config::from_custom_kubeconfig(config, &options)
+        .await
+        .with_context(|| format!("using the context {} of {}", info.context, file.display()))?;
+    // The API server listens on loopback: a proxy of the environment is never the way to it.
+    config.proxy_url = None;
+    kube::Client::try_from(config).context("making a client for the sandbox")
+}
+
+async fn ask_for_fault(client: &kube::Client, fault: String) -> Result<String> {
+    let (method, body) = match fault.as_str() {
+        "list" => (http::Method::GET, String::new()),
+        "clear" => (http::Method::DELETE, String::new()),
+        _ => (http::Method::POST, fault),
+    };
+    let request = http::Request::builder().method(method).uri("/sandbox/faults");
+    let request = request.body(body.into_bytes()).context("asking for a fault")?;
+    client.request_text(request).await.context("asking the sandbox for a fault")
+}
+
+fn file(text: &str) -> Result<(PathBuf, String)> {
+    let (source, path) = text.rsplit_once('=').ok_or_else(|| anyhow!("write SOURCE=PATH"))?;
+    Ok((source.into(), path.to_owned()))
+}
+
+fn variable(text: &str) -> Result<(String, String)> {
+    let (name, value) = text.split_once('=').ok_or_else(|| anyhow!("write NAME=VALUE"))?;
+    Ok((name.to_owned(), value.to_owned()))
+}
