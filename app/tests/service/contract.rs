@@ -1,3 +1,5 @@
+//! The wire contract: paths, status codes, headers and bodies as the README of the API says.
+
 use reqwest::multipart::{Form, Part};
 use serde_json::{Value, json};
 

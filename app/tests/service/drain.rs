@@ -1,3 +1,5 @@
+//! SIGTERM: what was accepted is answered, and nothing new is taken.
+
 use std::sync::Arc;
 
 use crate::service::{HEALTHY, Service, burst, error_code};

@@ -1,3 +1,5 @@
+//! Which engine computes, and what is said where one can't be had.
+
 use std::process::Stdio;
 
 use serde_json::Value;

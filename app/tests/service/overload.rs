@@ -1,3 +1,5 @@
+//! More work than there is room for, and clients that keep it waiting.
+
 use std::sync::Arc;
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};

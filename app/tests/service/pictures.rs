@@ -1,3 +1,5 @@
+//! Pictures of every format, and what is none.
+
 use std::io::Cursor;
 
 use image::{DynamicImage, ImageFormat, RgbImage};

@@ -1,3 +1,5 @@
+//! From the start until it is ready, and settings that it refuses.
+
 use std::fs;
 use std::path::Path;
 use std::process::Stdio;

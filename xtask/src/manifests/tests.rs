@@ -1,3 +1,5 @@
+//! Manifests are read as kubectl reads them, and the app is found in them.
+
 use std::path::PathBuf;
 
 use super::render::CONFIG_HASH;

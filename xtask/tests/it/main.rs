@@ -23,4 +23,5 @@ mod planned;
 mod sandbox;
 mod streams;
 mod test_runs;
+mod tidy;
 mod world;

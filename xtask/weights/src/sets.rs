@@ -1,3 +1,5 @@
+//! The sets of weights that can be fetched, pinned by revision and digest.
+
 use std::borrow::Cow;
 use std::time::Duration;
 
