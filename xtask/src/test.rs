@@ -119,15 +119,16 @@ async fn fetch(cx: &Cx, step: &Running<'_>) -> Result<()> {
 /// nextest where it is there. It runs neither examples in the documentation nor tests with a harness of their own.
 fn commands(cx: &Cx, args: &TestArgs) -> Result<Vec<Command>> {
     let (sh, cargo, names) = (proc::shell()?, proc::cargo(), &args.names);
+    let filter: &[&str] = if names.is_empty() { &[] } else { &["--"] };
     let has_nextest = which::which("cargo-nextest").is_ok();
     let commands = if has_nextest {
         vec![
             cmd!(sh, "{cargo} nextest run --workspace --locked --no-fail-fast {names...}"),
-            cmd!(sh, "{cargo} test --workspace --locked --test {OWN_HARNESS} -- {names...}"),
-            cmd!(sh, "{cargo} test --workspace --locked --no-fail-fast --doc -- {names...}"),
+            cmd!(sh, "{cargo} test --workspace --locked --test {OWN_HARNESS} {filter...} {names...}"),
+            cmd!(sh, "{cargo} test --workspace --locked --no-fail-fast --doc {filter...} {names...}"),
         ]
     } else {
-        vec![cmd!(sh, "{cargo} test --workspace --locked --no-fail-fast -- {names...}")]
+        vec![cmd!(sh, "{cargo} test --workspace --locked --no-fail-fast {filter...} {names...}")]
     };
     let envtest = envtest();
     Ok(commands
