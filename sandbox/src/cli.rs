@@ -145,7 +145,7 @@ pub(crate) fn run(cli: Cli) -> ExitCode {
         let _ = rustls::crypto::ring::default_provider().install_default();
         runtime.block_on(dispatch(cli.command))
     });
-    match ran.and_then(|answer| answer.print()) {
+    match ran.and_then(Answer::print) {
         Ok(code) => code,
         Err(error) => {
             let _ = writeln!(std::io::stderr(), "error: {error:#}");

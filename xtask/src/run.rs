@@ -33,7 +33,7 @@ pub fn main(cli: Cli) -> Exit {
     let exit = match cli.command {
         Command::Leash => match leash::watch_stdin() {
             Ok(()) => Exit::Done,
-            Err(error) => output::report(&error.into()),
+            Err(error) => output::report(&error),
         },
         command => runtime.block_on(run(cli.shared, command)),
     };

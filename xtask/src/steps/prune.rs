@@ -35,7 +35,7 @@ pub async fn plan(cx: &Cx, kind: &Kind, manifests: &Manifests, prune: bool) -> R
     let verb = if prune { "delete" } else { "name" };
     match found.await {
         Ok(Some(orphans)) if orphans.is_empty() => {
-            does.push(format!("{verb} nothing, as the cluster is now"))
+            does.push(format!("{verb} nothing, as the cluster is now"));
         }
         Ok(Some(orphans)) => {
             let left_alone = |orphan: &Orphan| orphan.shared_with.as_ref().filter(|_| prune).cloned();

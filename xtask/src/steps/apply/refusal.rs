@@ -221,7 +221,7 @@ fn item(at: &Value, inside: &str) -> String {
     let fits = |item: &Value| {
         keys.iter().all(|(key, wanted)| match item.get(key) {
             Some(Value::String(text)) => text == wanted.trim_matches('"'),
-            Some(other) => other.to_string() == *wanted,
+            Some(other) => wanted.parse().is_ok_and(|wanted: Value| wanted == *other),
             // What is not written has a default, such as a port's protocol.
             None => true,
         })
