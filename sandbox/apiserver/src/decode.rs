@@ -10,9 +10,6 @@ use crate::presence;
 use crate::request::FieldValidation;
 use crate::status::ApiError;
 
-const MALFORMED_QUANTITY: &str =
-    "quantities must match the regular expression '^([+-]?[0-9.]+)([eEinumkKMGTP]*[-+]?[0-9]*)$'";
-
 /// The object as its type keeps it: without nulls and unknown fields. Those are errors or warnings, as asked. An error
 /// says what is wrong; [`refused`] makes an answer of it.
 pub(crate) fn decode(
@@ -272,7 +269,7 @@ fn write_quantity(value: &mut Value) -> Result<(), String> {
         Value::String(text) => text.trim().to_owned(),
         _ => return Ok(()),
     };
-    *value = json!(quantity::canonical(&text).ok_or(MALFORMED_QUANTITY)?);
+    *value = json!(quantity::canonical(&text).map_err(|malformed| malformed.to_string())?);
     Ok(())
 }
 

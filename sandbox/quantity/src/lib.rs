@@ -2,8 +2,12 @@
 //! The grammar: <https://kubernetes.io/docs/reference/kubernetes-api/common-definitions/quantity/>.
 
 mod canonical;
+mod parse;
 
 pub use canonical::canonical;
+pub use parse::Malformed;
+
+use parse::Parsed;
 
 /// The number that a quantity stands for; `None` when it is malformed or too large.
 #[must_use]
@@ -50,40 +54,7 @@ fn ceil(numerator: i128, denominator: i128) -> i128 {
 
 /// The exact value, as numerator and (positive) denominator.
 fn fraction(text: &str) -> Option<(i128, i128)> {
-    let text = text.trim();
-    let split = text.find(|c: char| !matches!(c, '0'..='9' | '.' | '+' | '-')).unwrap_or(text.len());
-    let (digits, suffix) = text.split_at(split);
-    let (numerator, denominator): (i128, i128) = match suffix {
-        "n" => (1, 1_000_000_000),
-        "u" => (1, 1_000_000),
-        "m" => (1, 1000),
-        "" => (1, 1),
-        "k" => (1000, 1),
-        "M" => (1_000_000, 1),
-        "G" => (1_000_000_000, 1),
-        "T" => (1_000_000_000_000, 1),
-        "P" => (1_000_000_000_000_000, 1),
-        "E" => (1_000_000_000_000_000_000, 1),
-        "Ki" => (1 << 10, 1),
-        "Mi" => (1 << 20, 1),
-        "Gi" => (1 << 30, 1),
-        "Ti" => (1 << 40, 1),
-        "Pi" => (1 << 50, 1),
-        "Ei" => (1 << 60, 1),
-        exponent => {
-            let power: i32 = exponent.strip_prefix(['e', 'E'])?.parse().ok()?;
-            let factor = 10_i128.checked_pow(power.unsigned_abs())?;
-            if power < 0 { (1, factor) } else { (factor, 1) }
-        }
-    };
-    let (sign, digits) = match digits.strip_prefix('-') {
-        Some(rest) => (-1, rest),
-        None => (1, digits.strip_prefix('+').unwrap_or(digits)),
-    };
-    let (units, decimals) = digits.split_once('.').unwrap_or((digits, ""));
-    let scale = 10_i128.checked_pow(u32::try_from(decimals.len()).ok()?)?;
-    let mantissa: i128 = format!("{units}{decimals}").parse().ok()?;
-    Some((mantissa.checked_mul(numerator)? * sign, scale.checked_mul(denominator)?))
+    Parsed::read(text.trim()).ok()?.fraction()
 }
 
 #[cfg(test)]
@@ -109,7 +80,7 @@ mod tests {
         assert_eq!(["500m", "1.5Gi", "2"].map(whole), [Some(1), Some(1_610_612_736), Some(2)]);
         assert_eq!([value("250m"), value("-2k"), value("1e-3")], [Some(0.25), Some(-2000.0), Some(0.001)]);
         assert_eq!(whole("-1"), None);
-        for text in ["", "Gi", ".", "-", "1.2.3", "1x", "1-2", "99999999999999999999999999999999E", "1e99"] {
+        for text in ["", "1.2.3", "1x", "1-2", "-+1", ".-5", "99999999999999999999999999999999E", "1e99"] {
             assert_eq!(value(text), None, "{text}");
         }
         assert_eq!(milli("9999999E"), None);

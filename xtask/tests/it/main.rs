@@ -1,8 +1,10 @@
 //! The tool from the outside: the built binary, real processes, real sockets.
 
+mod access_line;
 mod arguments;
 mod bad_input;
 mod build;
+mod chaos;
 mod declared;
 mod declared_reading;
 mod doctor;

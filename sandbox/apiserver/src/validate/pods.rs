@@ -14,13 +14,17 @@ pub(super) fn pod_spec(spec: &Value, path: &str, causes: &mut Causes) {
     if containers.is_empty() {
         causes.push(Cause::required(format!("{path}.containers"), ""));
     }
-    let volumes: BTreeSet<&str> = spec["volumes"]
-        .as_array()
-        .into_iter()
-        .flatten()
-        .filter_map(|volume| volume["name"].as_str())
-        .collect();
+    let mut volumes = BTreeSet::new();
     for (index, volume) in spec["volumes"].as_array().into_iter().flatten().enumerate() {
+        let field = format!("{path}.volumes[{index}].name");
+        let name = volume["name"].as_str().unwrap_or("");
+        if name.is_empty() {
+            causes.push(Cause::required(field, ""));
+        } else if !is_label(name) {
+            causes.push(Cause::invalid(field, &volume["name"], LABEL));
+        } else if !volumes.insert(name) {
+            causes.push(Cause::duplicate(field, &volume["name"]));
+        }
         let is_named = |name: &str| match name {
             // Misspelt where it is written.
             "downwardAPI" => "downwarAPI".to_owned(),
@@ -28,6 +32,11 @@ pub(super) fn pod_spec(spec: &Value, path: &str, causes: &mut Causes) {
             name => name.to_owned(),
         };
         let sources = VOLUME_SOURCES.into_iter().filter(|source| !volume[source].is_null());
+        let size = volume["emptyDir"]["sizeLimit"].as_str().and_then(quantity::value);
+        if size.is_some_and(|size| size < 0.0) {
+            let field = format!("{path}.volumes[{index}].emptyDir.sizeLimit");
+            causes.push(Cause::forbidden(field, "SizeLimit field must be a valid resource quantity"));
+        }
         for source in sources.skip(1) {
             let field = format!("{path}.volumes[{index}].{}", is_named(source));
             causes.push(Cause::forbidden(field, "may not specify more than 1 volume type"));
@@ -94,14 +103,26 @@ fn one_container(container: &Value, path: &str, volumes: &BTreeSet<&str>, causes
             causes.push(Cause::required(format!("{path}.env[{index}].name"), ""));
         }
     }
+    let mut mounted = BTreeSet::new();
     for (index, mount) in container["volumeMounts"].as_array().into_iter().flatten().enumerate() {
         let name = mount["name"].as_str().unwrap_or("");
+        if name.is_empty() {
+            causes.push(Cause::required(format!("{path}.volumeMounts[{index}].name"), ""));
+        }
         if !volumes.contains(name) {
             causes.push(Cause {
                 reason: "FieldValueNotFound",
                 message: format!("Not found: \"{name}\""),
                 field: format!("{path}.volumeMounts[{index}].name"),
             });
+        }
+        let field = format!("{path}.volumeMounts[{index}].mountPath");
+        let place = mount["mountPath"].as_str().unwrap_or("");
+        if place.is_empty() {
+            causes.push(Cause::required(field.as_str(), ""));
+        }
+        if !mounted.insert(place) {
+            causes.push(Cause::invalid(field, &place.into(), "must be unique"));
         }
     }
     for what in ["limits", "requests"] {

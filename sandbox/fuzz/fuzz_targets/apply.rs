@@ -1,0 +1,7 @@
+#![no_main]
+
+#[path = "../checks/api.rs"]
+#[allow(dead_code)]
+mod api;
+
+libfuzzer_sys::fuzz_target!(|input: &[u8]| api::apply(input));
