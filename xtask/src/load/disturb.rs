@@ -39,6 +39,17 @@ pub enum Disturbance {
     IngressRestart,
 }
 
+/// The autoscaler that a scale-down needs.
+///
+/// # Errors
+/// When there is none.
+pub(super) fn autoscaler(manifests: &Manifests) -> Result<&str> {
+    manifests
+        .autoscaler_name()
+        .ok_or_else(|| anyhow!("there is no autoscaler in kubernetes/, so nothing scales down"))
+        .hint("take another --during")
+}
+
 /// A disturbance that is prepared; the moment is the caller's.
 pub(super) struct Prepared<'p> {
     what: Disturbance,
@@ -142,10 +153,7 @@ async fn scale_up<'p>(
     manifests: &'p Manifests,
 ) -> Result<Scale<'p>> {
     let (cx, app) = (branch.cx, changes.app);
-    let autoscaler = manifests
-        .autoscaler_name()
-        .ok_or_else(|| anyhow!("there is no autoscaler in kubernetes/, so nothing scales down"))
-        .hint("take another --during")?;
+    let autoscaler = autoscaler(manifests)?;
     let scaled = step(branch, SCALE_UP, async |_| {
         let before = cx.unless_stopped(Before::look(&app, autoscaler)).await?;
         let Before { replicas, min, max, room, .. } = before;

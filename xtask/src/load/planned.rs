@@ -3,7 +3,7 @@
 use anyhow::Result;
 
 use super::args::LoadArgs;
-use super::disturb::{Disturbance, SCALE_UP};
+use super::disturb::{self, Disturbance, SCALE_UP};
 use super::experiment::{self, Protection};
 use super::ready::ATTRIBUTION;
 use super::send;
@@ -12,14 +12,16 @@ use crate::gates;
 use crate::manifests::Manifests;
 use crate::plan::Planned;
 use crate::steps::smoke::PICTURE;
+use crate::temporary::ANNOTATION;
 
 /// What [`super::run`] would do, in its order.
 ///
 /// # Errors
-/// When the options contradict each other; exit code 2.
+/// When the options contradict each other (exit code 2), or there is no autoscaler for a scale-down.
 pub fn plan(cx: &Cx, args: &LoadArgs, manifests: &Manifests) -> Result<Vec<Planned>> {
     let sends = args.plan()?;
     let (namespace, name) = (&cx.shared.namespace, manifests.deployment_name());
+    let mark = format!("mark deployment/{name}, annotation {ANNOTATION}");
     let mut plan = Vec::new();
     if args.is_gated() {
         let all = gates::standing(manifests).map(|(gate, _)| gate).collect();
@@ -27,12 +29,12 @@ pub fn plan(cx: &Cx, args: &LoadArgs, manifests: &Manifests) -> Result<Vec<Plann
     }
     if let Some(protection) = args.without.filter(|_| args.is_gated()) {
         let does = format!("patch deployment/{name}: without {}", protection.name());
-        plan.push(Planned::step(experiment::NAME, vec![does]).gate(&gates::settled::GATE));
+        plan.push(Planned::step(experiment::NAME, vec![mark.clone(), does]).gate(&gates::settled::GATE));
     }
     if args.disturbance() == Some(Disturbance::ScaleDown) {
-        let hpa = manifests.autoscaler_name().unwrap_or_default();
+        let hpa = disturb::autoscaler(manifests)?;
         let does = format!("raise hpa/{hpa} and deployment/{name} to as many replicas as may be and fit");
-        plan.push(Planned::step(SCALE_UP, vec![does]).gate(&gates::settled::GATE));
+        plan.push(Planned::step(SCALE_UP, vec![mark, does]).gate(&gates::settled::GATE));
     }
     let witness = vec![
         format!("watch pods, ReplicaSets, endpoints and events in {namespace}; follow the app's logs"),

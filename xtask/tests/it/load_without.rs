@@ -36,7 +36,8 @@ fn too_early_is_fifty_of_fifty_and_unprobed_pods_get_requests_too_soon() {
     let before = pod(&world);
 
     let early = world.run(&["load", "--without", "gates", "--output", "json"]);
-    assert_eq!(early.code, 40, "{}", early.stderr);
+    // On a machine that is busy otherwise the generator may say that it was late; what failed, failed.
+    assert!([40, 41].contains(&early.code), "{}", early.stderr);
     let summary = early.summary();
     assert_eq!((&summary["scheduled"], &summary["buckets"]["ok"]), (&50.into(), &0.into()), "{summary}");
     assert_eq!(mechanisms(&early), [("never-reached-proxy".to_owned(), 50)].into(), "{summary}");
@@ -45,7 +46,6 @@ fn too_early_is_fifty_of_fifty_and_unprobed_pods_get_requests_too_soon() {
     let load = ["load", "--output", "json", "--get", "/health", "--rate", "50", "--duration", "6"];
     // Nobody reads what is written for a person; the protection is put back all the same.
     let unprobed = world.run_unread(&[&load[..], &["--without", "startup-probe"]].concat());
-    // On a machine that is busy otherwise the generator may say that it was late; what failed, failed.
     assert!([40, 41].contains(&unprobed.code), "{}", unprobed.stderr);
     let found = mechanisms(&unprobed);
     let early = found.get("not-ready-yet").copied().unwrap_or(0)

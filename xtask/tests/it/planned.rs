@@ -25,7 +25,8 @@ fn holds(world: &World, args: &[&str]) {
     let plan = planned(world, args);
     let ran = world.run(&[args, &["--output", "json"]].concat());
     let summary = ran.summary();
-    assert!([0, 40].contains(&ran.code), "{args:?}: {summary}");
+    // A load may lose requests, or be late on a machine that is busy otherwise: what it did is what counts here.
+    assert!([0, 40, 41].contains(&ran.code), "{args:?}: {summary}");
     let text = |value: &Value| value.as_str().expect("a text").to_owned();
     let steps = summary["steps"].as_array().expect("steps").clone();
     let run: Vec<_> = steps.iter().map(|step| (text(&step["kind"]), text(&step["name"]))).collect();
