@@ -204,6 +204,22 @@ impl Manifests {
         self.objects.iter().any(|object| object.is(group, kind) && object.name == name)
     }
 
+    /// Where the probes of the Deployment's containers are written: by container and `startup`, `readiness` or `liveness`.
+    pub fn probes(&self) -> BTreeMap<(String, &'static str), String> {
+        let is_app =
+            |object: &&Object| object.is("apps", "Deployment") && object.name == self.deployment_name();
+        let Some(object) = self.objects.iter().find(is_app) else { return BTreeMap::new() };
+        let pod = self.deployment.spec.iter().filter_map(|spec| spec.template.spec.as_ref());
+        let containers = pod.flat_map(|pod| pod.containers.iter().enumerate());
+        let places = containers.flat_map(|(index, container)| {
+            ["startup", "readiness", "liveness"].map(|word| {
+                let pointer = format!("/spec/template/spec/containers/{index}/{word}Probe/httpGet/path");
+                ((container.name.clone(), word), object.place_of(&pointer))
+            })
+        });
+        places.collect()
+    }
+
     /// The container of the Deployment that runs the app's image.
     pub fn container_name(&self) -> &str {
         let pod = self.deployment.spec.iter().filter_map(|spec| spec.template.spec.as_ref());

@@ -17,6 +17,8 @@ use crate::commands::Advice;
 pub const UNSCHEDULABLE_GRACE: Duration = Duration::from_secs(16);
 /// How long a refusal that someone may still mend must stand: an image or a ConfigMap that is about to be made.
 pub const REFUSAL_GRACE: Duration = Duration::from_secs(4);
+/// Stands in advice for the node that is meant, which a pod does not name.
+pub const ANY_NODE: &str = "NODE";
 /// How often a container must have ended in a row before that is a crash loop.
 const CRASHES: i32 = 3;
 /// Bounds of a crash loop's grace; between them it is the time that the pod's own probes give a start.
@@ -37,6 +39,8 @@ pub struct Sign {
     pub grace: Grace,
     /// Whether one such pod dooms the rollout, not only all of them.
     pub alone: bool,
+    /// The probe whose answer it is: container, and `startup`, `readiness` or `liveness`.
+    pub probe: Option<(String, &'static str)>,
 }
 
 /// When a sign counts as permanent.
@@ -178,10 +182,7 @@ fn probing(spec: &Container, status: &ContainerStatus, events: &[&Event], clock:
         ("readiness", spec.readiness_probe.as_ref())
     };
     let Some(probe) = probe else { return "running, not Ready yet".to_owned() };
-    let path = match &probe.http_get {
-        Some(HTTPGetAction { path, .. }) => format!(" {}", path.as_deref().unwrap_or("/")),
-        None => String::new(),
-    };
+    let path = path(probe);
     let prefix = format!("{word} probe failed: ");
     let saw = latest(events, &["Unhealthy"], since)
         .filter(|(_, message)| message.to_ascii_lowercase().starts_with(&prefix))
@@ -251,15 +252,20 @@ pub fn signs(pod: &Pod, events: &[&Event], clock: &Clock) -> Vec<Sign> {
         signs.push(Sign {
             key: format!("{uid}/unschedulable"),
             text: format!("unschedulable: {}", one_line(condition.message)),
-            advice: Some(
-                "free room on the node, ask for less in resources.requests, or give the cluster more".into(),
-            ),
+            advice: Some(if condition.message.contains("were unschedulable") {
+                Advice::Kubectl(format!("uncordon {ANY_NODE}"), "lets pods onto the cordoned node again")
+            } else {
+                "free room on the node, ask for less in resources.requests, or give the cluster more".into()
+            }),
             grace: Grace::Since(since, UNSCHEDULABLE_GRACE),
             alone: true,
+            probe: None,
         });
     }
     for status in statuses(pod) {
-        let sign = waiting_sign(pod, status, events).or_else(|| crash_sign(pod, status, events));
+        let sign = probe_sign(pod, status, events)
+            .or_else(|| waiting_sign(pod, status, events))
+            .or_else(|| crash_sign(pod, status, events));
         signs.extend(sign.map(|sign| Sign { key: format!("{uid}/{}/{}", status.name, sign.key), ..sign }));
     }
     signs
@@ -273,7 +279,7 @@ fn waiting_sign(pod: &Pod, status: &ContainerStatus, events: &[&Event]) -> Optio
     let text =
         if message.is_empty() { format!("{reason} ({image})") } else { format!("{reason}: {message}") };
     let sign = |key: &str, grace, advice: Option<Advice>| {
-        Some(Sign { key: key.to_owned(), text: text.clone(), advice, grace, alone: false })
+        Some(Sign { key: key.to_owned(), text: text.clone(), advice, grace, alone: false, probe: None })
     };
     match reason {
         "ErrImageNeverPull" => sign(
@@ -361,7 +367,103 @@ fn crash_sign(pod: &Pod, status: &ContainerStatus, events: &[&Event]) -> Option<
         advice: Some(Advice::Kubectl(logs_previous(pod, &status.name), "shows why it ended")),
         grace,
         alone: false,
+        probe: None,
     })
+}
+
+/// A probe's own answer, where that is what keeps a container from being Ready: the kubelet has ended it for that, or it is
+/// up and asked in vain. A refusal of the request itself (400 to 499) will not mend: nothing is at that path.
+fn probe_sign(pod: &Pod, status: &ContainerStatus, events: &[&Event]) -> Option<Sign> {
+    if status.ready {
+        return None;
+    }
+    let spec = container(pod, &status.name)?;
+    let is_up = running_since(status).is_some();
+    let last = status.last_state.as_ref().and_then(|last| last.terminated.as_ref());
+    let ended = status.state.as_ref().and_then(|state| state.terminated.as_ref()).or(last);
+    let killed_for = ended.and_then(|ended| killed_for(&status.name, ended, events));
+    let (word, probe) = match killed_for {
+        Some("startup") => ("startup", spec.startup_probe.as_ref()),
+        Some(_) => ("liveness", spec.liveness_probe.as_ref()),
+        None if is_up && status.started == Some(true) => ("readiness", spec.readiness_probe.as_ref()),
+        None => return None,
+    };
+    let probe = probe?;
+    let (saw, times) = last_answer(&status.name, word, events)?;
+    let is_refused = saw.parse::<u16>().is_ok_and(|code| (400..500).contains(&code) && code != 429);
+    // One that was Ready before, or is inside its own patience, is no sign yet.
+    if killed_for.is_none() && (!is_refused || times < probe.failure_threshold.unwrap_or(3)) {
+        return None;
+    }
+    let path = path(probe);
+    let answered =
+        if saw.parse::<u16>().is_ok() { format!("answered {saw}") } else { format!("failed ({saw})") };
+    let mut text = format!("{word} probe{path} {answered}, {}", counted(times));
+    if killed_for.is_some() {
+        text +=
+            &format!("; container {} was restarted for it, {}", status.name, counted(status.restart_count));
+    }
+    let advice = if is_refused {
+        format!("nothing answers 200 at{path}: fix the {word} probe's path or port, or the app").into()
+    } else {
+        Advice::Kubectl(logs_previous(pod, &status.name), "shows what the app did meanwhile")
+    };
+    let (least, most) = CRASH_GRACE;
+    let grace = match (is_refused, killed_for) {
+        (true, Some(_)) => Grace::Lasting(REFUSAL_GRACE),
+        (true, None) => Grace::Lasting(most),
+        (false, _) if status.restart_count >= CRASHES && !is_up => {
+            Grace::Lasting(startup_budget(pod).clamp(least, most))
+        }
+        (false, _) => Grace::Forever,
+    };
+    let key = format!("{word} probe");
+    Some(Sign {
+        key,
+        text,
+        advice: Some(advice),
+        grace,
+        alone: false,
+        probe: Some((status.name.clone(), word)),
+    })
+}
+
+fn counted(times: i32) -> String {
+    if times <= 1 { "once".to_owned() } else { format!("{times} times") }
+}
+
+fn path(probe: &Probe) -> String {
+    match &probe.http_get {
+        Some(HTTPGetAction { path, .. }) => format!(" {}", path.as_deref().unwrap_or("/")),
+        None => String::new(),
+    }
+}
+
+/// The probe for which the kubelet ended a run, by its event.
+fn killed_for(container: &str, ended: &ContainerStateTerminated, events: &[&Event]) -> Option<&'static str> {
+    let since = ended.started_at.as_ref().map(|Time(at)| *at);
+    let (_, message) = latest(events, &["Killing"], since)?;
+    ["startup", "liveness"]
+        .into_iter()
+        .find(|word| message.starts_with(&format!("Container {container} failed {word} probe")))
+}
+
+/// What a container's probe saw when it last failed, and how often it saw that.
+fn last_answer(container: &str, word: &str, events: &[&Event]) -> Option<(String, i32)> {
+    let prefix = format!("{word} probe failed: ");
+    let is_of_container = |event: &Event| {
+        let field = event.involved_object.field_path.as_deref();
+        field.is_none_or(|field| field == format!("spec.containers{{{container}}}"))
+    };
+    let failed = events.iter().filter(|event| event.reason.as_deref() == Some("Unhealthy"));
+    let event = failed
+        .filter(|event| is_of_container(event))
+        .filter(|event| {
+            event.message.as_deref().is_some_and(|text| text.to_ascii_lowercase().starts_with(&prefix))
+        })
+        .max_by_key(|event| event_time(event))?;
+    let times = event.series.as_ref().and_then(|series| series.count).or(event.count).unwrap_or(1);
+    Some((probe_saw(&event.message.as_deref()?[prefix.len()..]), times))
 }
 
 /// Whether a run was killed from outside and by nobody who says so: a node that is stopped takes its containers with it,

@@ -9,16 +9,18 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use anyhow::Result;
-use futures::Stream;
+use futures::{Stream, StreamExt as _};
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
-use k8s_openapi::api::core::v1::{Event, Pod};
+use k8s_openapi::api::core::v1::{Event, Node, Pod};
+use kube::api::ListParams;
 use kube::runtime::watcher;
-use kube::{Api, Client};
+use kube::{Api, Client, ResourceExt};
 
 use super::clock::Clock;
 use super::watch::{self, Feed, Objects};
-use super::{Gate, Standing, Verdict, evidence};
+use super::{Gate, Standing, Verdict, evidence, pod};
+use crate::commands::Advice;
 use crate::image::Digests;
 use crate::manifests::Manifests;
 use crate::pipeline::{Branch, Done};
@@ -57,6 +59,8 @@ pub struct Rollout {
     pub image: String,
     /// The autoscaler's minimum, where there is an autoscaler.
     pub min_replicas: Option<i32>,
+    /// Where each probe is written, by container and `startup`, `readiness` or `liveness`.
+    pub probes: BTreeMap<(String, &'static str), String>,
 }
 
 impl Rollout {
@@ -67,6 +71,7 @@ impl Rollout {
             namespace: namespace.to_owned(),
             deployment: manifests.deployment_name().to_owned(),
             min_replicas: manifests.min_replicas(),
+            probes: manifests.probes(),
             ..Rollout::default()
         }
     }
@@ -168,6 +173,7 @@ pub(super) async fn wait_at(
     let Rollout { namespace, deployment, .. } = target;
     let cx = branch.cx;
     let further = cx.commands.kubectl(&format!("-n {namespace} describe deployment/{deployment}"));
+    let verdicts = verdicts.then(move |verdict| async move { Ok(name_node(client, verdict?).await) });
     super::wait(branch, gate, further, verdicts, async || {
         let selector = selector(client, target).await;
         let about = evidence::About {
@@ -179,6 +185,21 @@ pub(super) async fn wait_at(
         evidence::collect(cx, client, about).await
     })
     .await
+}
+
+/// Advice about a cordoned node names it; where there are several, all of them.
+pub(super) async fn name_node<T>(client: &Client, verdict: Verdict<T>) -> Verdict<T> {
+    let Verdict::Doomed(why, Advice::Kubectl(arguments, what_for)) = verdict else { return verdict };
+    if !arguments.contains(pod::ANY_NODE) {
+        return Verdict::Doomed(why, Advice::Kubectl(arguments, what_for));
+    }
+    let nodes: Api<Node> = Api::all(client.clone());
+    let listed = tokio::time::timeout(Duration::from_secs(1), nodes.list(&ListParams::default())).await;
+    let nodes = listed.ok().and_then(Result::ok).map(|list| list.items).unwrap_or_default();
+    let is_cordoned = |node: &&Node| node.spec.as_ref().is_some_and(|spec| spec.unschedulable == Some(true));
+    let names: Vec<_> = nodes.iter().filter(is_cordoned).map(ResourceExt::name_any).collect();
+    let names = if names.is_empty() { pod::ANY_NODE.to_owned() } else { names.join(" ") };
+    Verdict::Doomed(why, Advice::Kubectl(arguments.replace(pod::ANY_NODE, &names), what_for))
 }
 
 /// One look.

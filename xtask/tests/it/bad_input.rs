@@ -187,3 +187,33 @@ fn a_failed_build_is_quoted_from_its_first_error_to_its_last_and_names_its_log()
     let quoted = &summary["evidence"][0][1];
     assert_eq!((&quoted[0], &quoted[1]), (&"error[E0308]: mismatched types".into(), &"  line 1".into()));
 }
+
+#[test]
+fn a_wrong_probe_path_and_a_cordoned_node_are_called_by_their_names() {
+    let mut world = World::sandbox();
+    let root = world.own_workspace();
+    let file = root.join("kubernetes/30-deployment.yaml");
+    let text = std::fs::read_to_string(&file).expect("reading");
+    let (before, startup) = text.split_once("startupProbe:").expect("a startup probe");
+    let startup = startup.replacen("path: /health", "path: /healthy", 1).replacen(
+        "failureThreshold: 90",
+        "failureThreshold: 2",
+        1,
+    );
+    std::fs::write(&file, format!("{before}startupProbe:{startup}")).expect("writing");
+    let line = before.lines().count() + 2;
+    let ran = world.run(&["up"]);
+    let place = format!("(kubernetes/30-deployment.yaml:{line})");
+    let hint = "hint: nothing answers 200 at /healthy: fix the startup probe's path or port, or the app";
+    says(&ran, 30, &["startup probe /healthy answered 404, ", "was restarted for it, ", &place, hint]);
+
+    std::fs::write(&file, text).expect("writing");
+    assert_eq!(world.kubectl(&["cordon", "sandbox"]).code, 0);
+    let ran = world.run(&["up"]);
+    says(
+        &ran,
+        30,
+        &["node(s) were unschedulable", "uncordon sandbox` lets pods onto the cordoned node again"],
+    );
+    assert_eq!(world.kubectl(&["uncordon", "sandbox"]).code, 0);
+}

@@ -152,7 +152,8 @@ fn bad_sign(s: &Snapshot, view: &View<'_>, waits_for: &str, clock: &Clock) -> Op
     }
     let from_spec =
         || paused(s, view).or_else(|| refused(view, clock)).or_else(|| wrong_image(s, view, clock));
-    from_spec().or_else(|| no_progress(s, view, waits_for, clock)).or(from_pods)
+    let advice = from_pods.as_ref().map(|bad| bad.advice.clone());
+    from_spec().or_else(|| no_progress(s, view, waits_for, advice, clock)).or(from_pods)
 }
 
 fn paused(s: &Snapshot, view: &View<'_>) -> Option<Bad> {
@@ -216,7 +217,13 @@ fn wrong_image(s: &Snapshot, view: &View<'_>, clock: &Clock) -> Option<Bad> {
 }
 
 /// The controller gave up waiting. Pods that are inside the time of their own startup probe overrule it.
-fn no_progress(s: &Snapshot, view: &View<'_>, waits_for: &str, clock: &Clock) -> Option<Bad> {
+fn no_progress(
+    s: &Snapshot,
+    view: &View<'_>,
+    waits_for: &str,
+    advice: Option<Advice>,
+    clock: &Clock,
+) -> Option<Bad> {
     let progressing =
         view.condition("Progressing").filter(|condition| condition.reason == "ProgressDeadlineExceeded")?;
     let seconds =
@@ -224,7 +231,9 @@ fn no_progress(s: &Snapshot, view: &View<'_>, waits_for: &str, clock: &Clock) ->
     let starts = view.newest_pods.iter().any(|pod| pod::starts_in_time(pod, clock));
     Some(Bad {
         why: format!("no progress for {seconds} s ({}); {waits_for}", progressing.reason),
-        advice: Advice::Kubectl(format!("-n {} get pods", s.target.namespace), "shows the pods"),
+        advice: advice.unwrap_or_else(|| {
+            Advice::Kubectl(format!("-n {} get pods", s.target.namespace), "shows the pods")
+        }),
         permanent: progressing.status == "False" && !starts,
     })
 }
@@ -255,11 +264,13 @@ fn pods_sign(s: &Snapshot, view: &View<'_>, clock: &Clock) -> Option<Bad> {
     }
     let (pod, sign, permanent) = worst?;
     let waits = sign.alone && !view.terminating.is_empty();
-    Some(Bad {
-        why: format!("{}: {}", pod::short(pod), sign.text),
-        advice: sign.advice.unwrap_or_else(|| describe(s, pod)),
-        permanent: permanent && (all || alone) && !waits,
-    })
+    let permanent = permanent && (all || alone) && !waits;
+    let mut why = format!("{}: {}", pod::short(pod), sign.text);
+    let place = sign.probe.as_ref().and_then(|probe| s.target.probes.get(probe));
+    if let Some(place) = place.filter(|_| permanent) {
+        why += &format!(" ({place})");
+    }
+    Some(Bad { why, advice: sign.advice.unwrap_or_else(|| describe(s, pod)), permanent })
 }
 
 fn describe(s: &Snapshot, pod: &Pod) -> Advice {

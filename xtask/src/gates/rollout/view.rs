@@ -45,8 +45,14 @@ impl<'s> View<'s> {
         for pod in s.pods.values() {
             let owner = owner(&pod.metadata);
             let is_newest = newest_uid.is_some() && owner == newest_uid;
-            // A pod that no ReplicaSet owns is somebody's own affair.
-            if !is_newest && (owner.is_none() || !selects(&selector, pod)) {
+            // A pod that no ReplicaSet owns, or one of another Deployment, is somebody's own affair. A ReplicaSet that is
+            // gone says nothing: its pods are on their way out.
+            let set = owner
+                .and_then(|uid| s.replica_sets.values().find(|set| set.metadata.uid.as_deref() == Some(uid)));
+            let is_anothers = set.is_some_and(|set| {
+                self::owner(&set.metadata).is_some_and(|uid| Some(uid) != deployment.metadata.uid.as_deref())
+            });
+            if !is_newest && (owner.is_none() || is_anothers || !selects(&selector, pod)) {
                 continue;
             }
             if pod.metadata.deletion_timestamp.is_some() {

@@ -297,7 +297,7 @@ impl<'s> Play<'s> {
             deployment: self.name.into(),
             digests: Digests::new([ID]),
             image: IMAGE.into(),
-            min_replicas: None,
+            ..Rollout::default()
         }
     }
 

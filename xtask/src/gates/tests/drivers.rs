@@ -485,3 +485,17 @@ async fn a_path_that_the_ingress_does_not_have_is_named_instead_of_waited_for() 
         crate::commands::Commands::default().write_out(&attached::<crate::failure::Hint>(&error).unwrap().0);
     assert!(hint.ends_with("give ingress/simple-model-api-ingress a path `/` or `/health` for service/simple-model-api-service"), "{hint}");
 }
+
+#[tokio::test]
+async fn advice_about_a_cordoned_node_names_it() {
+    let server = Server::start();
+    let nodes: Api<Node> = Api::all(server.direct.clone());
+    for (name, unschedulable) in [("worker-1", false), ("worker-2", true)] {
+        let node = json!({"metadata": {"name": name}, "spec": {"unschedulable": unschedulable}});
+        nodes.create(&PostParams::default(), &objects::object(node)).await.unwrap();
+    }
+    let advice = crate::commands::Advice::Kubectl("uncordon NODE".into(), "");
+    let named = rollout::name_node(&server.client, Verdict::<()>::Doomed("cordoned".into(), advice)).await;
+    let wanted = crate::commands::Advice::Kubectl("uncordon worker-2".into(), "");
+    assert_eq!(named, Verdict::Doomed("cordoned".into(), wanted));
+}

@@ -147,6 +147,7 @@ pub(super) fn complete() -> Snapshot {
         digests: Digests::new([ID]),
         image: IMAGE.into(),
         min_replicas: None,
+        ..Rollout::default()
     };
     let mut world = Snapshot::of(&target);
     world.deployments.insert("web".into(), deployment());

@@ -389,3 +389,102 @@ fn a_deployment_on_its_way_out_warns() {
     deployment(&mut world, &json!({"metadata": {"deletionTimestamp": at(0).to_string()}}));
     expect(&judge(&world, &clock(0)), "suspect: deployment/web is being deleted");
 }
+
+/// A probe failed so often, and saw this; where it is a startup probe, the kubelet has ended the container for it.
+fn probed(word: &str, saw: u16, times: i32) -> Snapshot {
+    let mut world = complete();
+    let place = |line: u32| format!("kubernetes/30-deployment.yaml:{line}");
+    world.target.probes =
+        [(("web".to_owned(), "startup"), place(101)), (("web".to_owned(), "readiness"), place(108))].into();
+    let starts = word == "Startup";
+    each_pod(&mut world, |pod| {
+        let mut status = json!({"imageID": ID, "started": !starts, "state": {"running": {"startedAt": at(0).to_string()}}});
+        if starts {
+            status["restartCount"] = 1.into();
+            // It drained as it was told.
+            status["lastState"] = json!({"terminated": {"exitCode": 0, "reason": "Completed", "startedAt": at(-100).to_string()}});
+        }
+        not_ready(pod, &status);
+    });
+    for pod in world.pods.clone().values() {
+        let name = pod.metadata.name.clone().unwrap();
+        let saw = format!("{word} probe failed: HTTP probe failed with statuscode: {saw}");
+        let mut failed = warning(pod, &format!("failed-{name}"), "Unhealthy", &saw, -2);
+        failed.count = Some(times);
+        failed.involved_object.field_path = Some("spec.containers{web}".into());
+        world.events.insert(format!("failed-{name}"), failed);
+        if starts {
+            let why = "Container web failed startup probe, will be restarted";
+            world.events.insert(format!("killed-{name}"), warning(pod, "killed", "Killing", why, -1));
+        }
+    }
+    world
+}
+
+#[test]
+fn a_probe_that_asks_for_what_is_not_there_is_the_cause_with_its_answer_and_its_line() {
+    let startup = "a: startup probe /health answered 404, 90 times; container web was restarted for it, once";
+    let doomed = format!("doomed: {startup} (kubernetes/30-deployment.yaml:101)");
+    assert_eq!(doomed_after(&mut probed("Startup", 404, 90), 600), Some((4, doomed)));
+    let readiness =
+        "doomed: a: readiness probe /health answered 404, 12 times (kubernetes/30-deployment.yaml:108)";
+    assert_eq!(doomed_after(&mut probed("Readiness", 404, 12), 600), Some((30, readiness.to_owned())));
+    let mut world = probed("Startup", 404, 90);
+    world.note(&clock(0));
+    let Verdict::Doomed(_, advice) = judge(&world, &clock(9)) else {
+        panic!("{:?}", judge(&world, &clock(9)))
+    };
+    let wanted = "nothing answers 200 at /health: fix the startup probe's path or port, or the app";
+    assert_eq!(advice, Advice::from(wanted));
+}
+
+#[test]
+fn a_probe_whose_answer_may_mend_is_no_doom() {
+    // Starting, or busy, for longer than the budget: the next start may be quicker.
+    let mut slow = probed("Startup", 503, 90);
+    expect(
+        &judge(&slow, &clock(0)),
+        "suspect: 0 of 3 updated pods Ready; a: startup probe /health answered 503, 90 times; container web was restarted for it, once",
+    );
+    assert_eq!(doomed_after(&mut slow, 600), None);
+    // A readiness probe that is refused less often than it may be, and one that hears that the app is not ready.
+    for mut world in [probed("Readiness", 404, 2), probed("Readiness", 503, 200)] {
+        assert_eq!(doomed_after(&mut world, 600), None);
+    }
+}
+
+#[test]
+fn a_cordoned_node_is_told_from_a_full_one() {
+    let mut world = complete();
+    each_pod(&mut world, |pod| {
+        let why =
+            "0/1 nodes are available: 1 node(s) were unschedulable. preemption: 0/1 nodes are available";
+        let condition = json!({
+            "type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": why,
+            "lastTransitionTime": at(-20).to_string(),
+        });
+        patch(pod, &json!({"status": {"conditions": [condition], "containerStatuses": null}}));
+    });
+    world.note(&clock(0));
+    let Verdict::Doomed(why, advice) = judge(&world, &clock(0)) else {
+        panic!("{:?}", judge(&world, &clock(0)))
+    };
+    assert!(why.contains("1 node(s) were unschedulable"), "{why}");
+    let cordoned = Advice::Kubectl("uncordon NODE".into(), "lets pods onto the cordoned node again");
+    assert_eq!(advice, cordoned);
+}
+
+/// Another team's Deployment may select by the same labels.
+#[test]
+fn pods_of_another_deployment_are_not_old_ones_of_this() {
+    let mut world = complete();
+    let mut set = replica_set("anothers", 1, "else:1");
+    patch(
+        &mut set,
+        &json!({"metadata": {"ownerReferences": [{"apiVersion": "apps/v1", "kind": "Deployment", "name": "else", "uid": "else", "controller": true}]}}),
+    );
+    world.replica_sets.insert("anothers".into(), set);
+    world.pods.insert("anothers-a".into(), pod("anothers-a", "anothers", "else:1", OTHER_ID));
+    let settled = crate::gates::settled::judge(&world, &clock(0));
+    assert!(matches!(settled, Verdict::Open(..)), "{settled:?}");
+}
