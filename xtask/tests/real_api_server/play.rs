@@ -133,7 +133,7 @@ impl<'s> Play<'s> {
             deployment: self.name.into(),
             digests: Digests::new([ID]),
             image: "web:new".into(),
-            min_replicas: None,
+            ..Rollout::default()
         }
     }
 

@@ -146,7 +146,6 @@ pub(super) fn complete() -> Snapshot {
         deployment: "web".into(),
         digests: Digests::new([ID]),
         image: IMAGE.into(),
-        min_replicas: None,
         ..Rollout::default()
     };
     let mut world = Snapshot::of(&target);
