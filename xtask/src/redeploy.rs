@@ -32,20 +32,23 @@ pub async fn run(branch: &mut Branch<'_>, deploy: Deploy) -> Result<Summary> {
     let image = steps::image::run(branch, cluster, &weights).await?;
     let applied = steps::apply::run(branch, cluster, manifests, &image).await?;
     steps::restart::run(branch, cluster, manifests, &image, &applied, Restart::Always).await?;
-    steps::prune::run(branch, cluster, manifests, deploy.prune).await?;
     let since_begin = |what: &str| {
         let seconds = cx.began.elapsed().as_secs_f64();
         cx.output.note(&format!("the new version {what} after {seconds:.1} s"));
         seconds
     };
-    let (serves, alone) = branch
+    let serve = async |branch: &mut Branch<'_>| {
+        verify(branch, cluster, manifests).await.map(|_| since_begin("serves"))
+    };
+    let settle = async |branch: &mut Branch<'_>| {
+        let target = Rollout::built(&cx.shared.namespace, manifests, &image);
+        let settled = gates::settled::wait(branch, &cluster.client, &target).await;
+        settled.map(|_| since_begin("is alone"))
+    };
+    let (_, (serves, alone)) = branch
         .both(
-            async |branch| verify(branch, cluster, manifests).await.map(|_| since_begin("serves")),
-            async |branch| {
-                let target = Rollout::built(&cx.shared.namespace, manifests, &image);
-                let settled = gates::settled::wait(branch, &cluster.client, &target).await;
-                settled.map(|_| since_begin("is alone"))
-            },
+            async |branch| steps::prune::run(branch, cluster, manifests, deploy.prune).await,
+            async |branch| branch.both(serve, settle).await,
         )
         .await?;
     say_where(cx, cluster, manifests);

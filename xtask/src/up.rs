@@ -49,24 +49,24 @@ pub async fn run(branch: &mut Branch<'_>, deploy: Deploy) -> Result<Summary> {
         let ((), image) = branch.both(open, image).await?;
         let applied = steps::apply::run(branch, cluster, manifests, &image).await?;
         steps::restart::run(branch, cluster, manifests, &image, &applied, Restart::IfNeeded).await?;
-        steps::prune::run(branch, cluster, manifests, deploy.prune).await?;
+        // What has left is in nobody's way, and to list every kind may take as long as the slowest server of them.
+        let prune =
+            async |branch: &mut Branch<'_>| steps::prune::run(branch, cluster, manifests, deploy.prune).await;
         let autoscale = async |branch: &mut Branch<'_>| {
             let Some(hpa) = manifests.autoscaler_name() else { return Ok(()) };
             metrics.take(branch).await?;
             gates::autoscaler::wait(branch, &cluster.client, &cx.shared.namespace, hpa).await.map(drop)
         };
-        let (prediction, _) = branch
-            .both(
-                async |branch| verify(branch, cluster, manifests).await,
-                async |branch| {
-                    let target = Rollout::built(&cx.shared.namespace, manifests, &image);
-                    let settle = async |branch: &mut Branch<'_>| {
-                        gates::settled::wait(branch, &cluster.client, &target).await
-                    };
-                    branch.both(settle, autoscale).await
-                },
-            )
-            .await?;
+        let rest = async |branch: &mut Branch<'_>| {
+            let target = Rollout::built(&cx.shared.namespace, manifests, &image);
+            let settle =
+                async |branch: &mut Branch<'_>| gates::settled::wait(branch, &cluster.client, &target).await;
+            branch.both(settle, autoscale).await
+        };
+        let check = async |branch: &mut Branch<'_>| {
+            branch.both(async |branch| verify(branch, cluster, manifests).await, rest).await
+        };
+        let (_, (prediction, _)) = branch.both(prune, check).await?;
         Ok((image, prediction))
     };
     // In this order: minikube switches one addon on at a time, and that of metrics takes seconds.

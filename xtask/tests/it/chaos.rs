@@ -196,7 +196,7 @@ fn judge(command: &[&str], accident: Accident, status: ExitStatus, what: &str) {
 }
 
 fn is_of_the_sandbox(line: &str) -> bool {
-    [" sandbox serve ", " sandbox leash", " sandbox ingress ", "/images/"]
+    ["/sandbox serve ", "/sandbox leash", "/sandbox ingress ", "/images/"]
         .iter()
         .any(|part| line.contains(part))
 }
