@@ -67,8 +67,9 @@ async fn kinds(client: &Client) -> Result<Vec<Served>> {
     };
     let kinds = discovery.groups().flat_map(kube::discovery::ApiGroup::recommended_resources);
     let is_applied = |(kind, can): &Served| {
-        // Events are many, and never applied.
-        kind.kind != "Event"
+        // Events are many, and never applied; APIServices are the cluster's own, and their list may take long while one of
+        // them starts.
+        !["Event", "APIService"].contains(&&*kind.kind)
             && [verbs::LIST, verbs::PATCH, verbs::DELETE].iter().all(|verb| can.supports_operation(verb))
     };
     Ok(kinds.filter(is_applied).collect())

@@ -1,3 +1,4 @@
+//! Lines of the ingress's access log; what must hold is in `checks/`.
 #![no_main]
 
 #[path = "../checks/access_line.rs"]

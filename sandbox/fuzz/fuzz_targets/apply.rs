@@ -1,3 +1,4 @@
+//! Server-side apply; what must hold is in `checks/`.
 #![no_main]
 
 #[path = "../checks/api.rs"]

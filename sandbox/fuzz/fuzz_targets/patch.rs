@@ -1,3 +1,4 @@
+//! Patches of every kind; what must hold is in `checks/`.
 #![no_main]
 
 #[path = "../checks/api.rs"]

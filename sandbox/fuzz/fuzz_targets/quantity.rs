@@ -1,3 +1,4 @@
+//! Quantities; what must hold is in `checks/`.
 #![no_main]
 
 #[path = "../checks/quantity.rs"]

@@ -1,3 +1,4 @@
+//! Selectors; what must hold is in `checks/`.
 #![no_main]
 
 #[path = "../checks/api.rs"]
