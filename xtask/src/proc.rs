@@ -52,13 +52,16 @@ pub fn shell() -> Result<xshell::Shell> {
     xshell::Shell::new().context("looking at the current folder")
 }
 
-/// Settings that would silently point a child at another engine or cluster.
+/// Settings that would silently point a child at another engine or cluster; and what Cargo tells this tool of its own
+/// package, for which build scripts of other packages would run again.
 fn is_scrubbed(name: &OsStr) -> bool {
     let name = name.to_string_lossy();
     name.starts_with("DOCKER_")
         || name.starts_with("BUILDX_")
         || name == "KUBECONFIG"
         || name == "MINIKUBE_ACTIVE_DOCKERD"
+        || name.starts_with("CARGO_PKG_")
+        || name.starts_with("CARGO_MANIFEST_")
 }
 
 impl Command {
