@@ -74,7 +74,5 @@ pub async fn plan(cx: &Cx, kind: &Kind, manifests: &Manifests, deploy: Deploy) -
         steps::prune::plan(cx, kind, manifests, deploy.prune).await?,
     ];
     plan.extend(verify_plan(manifests));
-    let settled = format!("watch deployment/{} and its pods", manifests.deployment_name());
-    plan.push(Planned::gates(vec![settled], vec![&gates::settled::GATE]));
     Ok(plan)
 }

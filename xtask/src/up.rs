@@ -97,18 +97,17 @@ pub async fn plan(cx: &Cx, kind: &Kind, manifests: &Manifests, deploy: Deploy) -
         steps::prune::plan(cx, kind, manifests, deploy.prune).await?,
     ];
     plan.extend(verify_plan(manifests));
-    let name = manifests.deployment_name();
-    let settled = format!("watch deployment/{name} and its pods");
-    plan.push(Planned::gates(vec![settled], vec![&gates::settled::GATE]));
     if let Some(hpa) = manifests.autoscaler_name() {
         plan.push(Planned::gates(vec![format!("watch hpa/{hpa}")], vec![&gates::autoscaler::GATE]));
     }
     Ok(plan)
 }
 
-/// What [`verify`] would do.
-pub(crate) fn verify_plan(manifests: &Manifests) -> [Planned; 2] {
-    [steps::route::plan(manifests), steps::smoke::plan()]
+/// What [`verify`] would do, and the gate that is watched beside it.
+pub(crate) fn verify_plan(manifests: &Manifests) -> [Planned; 3] {
+    let settled = format!("watch deployment/{} and its pods", manifests.deployment_name());
+    let settled = Planned::gates(vec![settled], vec![&gates::settled::GATE]);
+    [steps::route::plan(manifests), steps::smoke::plan(), settled]
 }
 
 /// The new version answers: by the real entry, and asked pod by pod.

@@ -120,8 +120,7 @@ impl Sandbox {
 
     pub(super) async fn ensure_running(&self, cx: &Cx, step: &Running<'_>) -> Result<Outcome<Cluster>> {
         let program = self.program.get_or_try_init(async || Program::build(cx, step).await).await?;
-        self.settle(cx, step, program).await?;
-        let recovered = match program.state(cx, &self.home).await? {
+        let recovered = match self.settled(cx, step, program).await? {
             State::Running(info) => {
                 if !info.current {
                     step.warn(replace(cx));
@@ -140,7 +139,10 @@ impl Sandbox {
         let mut daemon = proc::daemon(self.serve_command(program)?, &log)?;
         let deadline = tokio::time::Instant::now() + START_DEADLINE;
         loop {
-            if let State::Running(info) = program.state(cx, &self.home).await? {
+            // Until then its program need not be asked.
+            if self.home.join(program::INFO).exists()
+                && let State::Running(info) = program.state(cx, &self.home).await?
+            {
                 let how = format!("sandbox started, entry {}{recovered}", info.entry);
                 return Ok(Outcome::Did(self.cluster(info).await?, how));
             }
@@ -158,10 +160,15 @@ impl Sandbox {
         }
     }
 
-    /// Waits for a daemon that starts, ends, or is about to write again what was damaged in its folder.
-    async fn settle(&self, cx: &Cx, step: &Running<'_>, program: &Program) -> Result<()> {
+    /// Waits for a daemon that starts, ends, or is about to write again what was damaged in its folder. Returns what its
+    /// folder says then.
+    async fn settled(&self, cx: &Cx, step: &Running<'_>, program: &Program) -> Result<State> {
         let deadline = tokio::time::Instant::now() + START_DEADLINE;
-        while program.state(cx, &self.home).await? == State::Starting {
+        loop {
+            let state = program.state(cx, &self.home).await?;
+            if state != State::Starting {
+                return Ok(state);
+            }
             if tokio::time::Instant::now() > deadline {
                 let (down, up) = (cx.commands.xtask("down"), cx.commands.xtask("up"));
                 let folder = self.home.display();
@@ -174,7 +181,6 @@ impl Sandbox {
                 () = cx.stopped() => return Err(Cancelled.into()),
             }
         }
-        Ok(())
     }
 
     /// The file of the daemon's diagnostics; its folder is for its owner alone.

@@ -22,7 +22,7 @@ const PROFILE: &str = if cfg!(debug_assertions) { "dev" } else { "release" };
 /// The program's exit code for "there is none".
 const NOT_FOUND: i32 = 4;
 /// What says of a daemon how it is reached, in its folder.
-const INFO: &str = "sandbox.json";
+pub(super) const INFO: &str = "sandbox.json";
 
 /// The program's file.
 #[derive(Clone, Debug)]
