@@ -102,7 +102,7 @@ fn damage_is_found_and_named() {
     assert!(message(&dir).contains("model.onnx"), "{}", message(&dir));
 
     overwrite(&dir.join(MANIFEST_FILE), b"{");
-    assert!(message(&dir).contains("parse"), "{}", message(&dir));
+    assert!(message(&dir).contains("parsing"), "{}", message(&dir));
 }
 
 #[test]
