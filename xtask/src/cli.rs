@@ -1,11 +1,15 @@
 //! The command line.
 
-use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
+use clap::error::ErrorKind;
+use clap::parser::ValueSource;
+use clap::{ArgMatches, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
+use crate::clusters::context;
 use crate::load::args::LoadArgs;
 use crate::logs::LogsArgs;
-use crate::options::{Deploy, Shared};
+use crate::options::{ClusterChoice, DEFAULT_NAMESPACE, Deploy, Shared};
 use crate::test::TestArgs;
+use crate::wait::WaitArgs;
 
 const EXIT_CODES: &str = "\
 Exit codes:
@@ -36,7 +40,38 @@ pub struct Cli {
 /// # Errors
 /// clap's own, which is also how help and version end.
 pub fn parse() -> clap::error::Result<Cli> {
-    Cli::from_arg_matches(&command().try_get_matches()?)
+    let matches = command().try_get_matches()?;
+    let mut cli = Cli::from_arg_matches(&matches)?;
+    settle_cluster(&mut cli.shared, &matches)?;
+    Ok(cli)
+}
+
+/// A context is a kind of cluster and a namespace too. What is said on the command line counts more than a variable.
+fn settle_cluster(shared: &mut Shared, matches: &ArgMatches) -> clap::error::Result<()> {
+    let said = |id: &str| match matches.value_source(id) {
+        Some(ValueSource::CommandLine) => 2,
+        Some(ValueSource::EnvVariable) => 1,
+        _ => 0,
+    };
+    let (context, cluster) = (said("context"), said("cluster"));
+    let is_other = !matches!(shared.cluster, ClusterChoice::Auto | ClusterChoice::Context);
+    if is_other && context > 0 && context == cluster {
+        let text = "--context is a cluster of its own: leave out --cluster, or set it to `context`";
+        return Err(command().error(ErrorKind::ArgumentConflict, text));
+    }
+    if is_other && cluster > context {
+        shared.context = None;
+    }
+    if shared.context.is_some() {
+        shared.cluster = ClusterChoice::Context;
+        if said("namespace") == 0 {
+            shared.namespace = context::namespace(shared).unwrap_or_else(|| DEFAULT_NAMESPACE.to_owned());
+        }
+    } else if shared.cluster == ClusterChoice::Context {
+        let text = "--cluster context needs --context NAME, a context of your kubeconfig";
+        return Err(command().error(ErrorKind::MissingRequiredArgument, text));
+    }
+    Ok(())
 }
 
 /// Whether arguments that can't be read ask for JSON all the same, or the variable does.
@@ -88,6 +123,8 @@ pub enum Command {
     },
     /// Show the app's logs from all pods, each line prefixed by pod and container.
     Logs(LogsArgs),
+    /// Wait until workloads are rolled out, or say early why they can't be; changes nothing.
+    Wait(WaitArgs),
     /// Print the path of a kubeconfig for the chosen cluster, its context pinned.
     Kubeconfig,
     /// Fetch or generate the model's weights.
@@ -121,6 +158,7 @@ impl Command {
             Command::Doctor => "doctor",
             Command::Down { .. } => "down",
             Command::Logs(_) => "logs",
+            Command::Wait(_) => "wait",
             Command::Kubeconfig => "kubeconfig",
             Command::Weights { .. } => "weights",
             Command::Test(_) => "test",

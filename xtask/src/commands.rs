@@ -1,7 +1,10 @@
 //! The command lines that messages show. Each is ready to be pasted: it names the cluster, profile, namespace and port
 //! of the run that shows it.
 
+use std::path::PathBuf;
+
 use crate::options::{ClusterChoice, DEFAULT_NAMESPACE, DEFAULT_PORT, DEFAULT_PROFILE, Shared};
+use crate::proc::quoted;
 
 /// Writes command lines for the cluster of one run.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -22,8 +25,17 @@ impl Commands {
             ClusterChoice::Auto => "",
             ClusterChoice::Minikube => " --cluster minikube",
             ClusterChoice::Sandbox => " --cluster sandbox",
+            // Said by its name.
+            ClusterChoice::Context => "",
         });
-        if profile != DEFAULT_PROFILE {
+        let words = [("context", shared.context.clone()), ("kubeconfig", path(shared.kubeconfig.as_ref()))];
+        let given =
+            |(option, value): (&str, Option<String>)| Some(format!(" --{option} {}", quoted(&value?)));
+        commands.cluster.extend(words.into_iter().filter_map(given));
+        if let Some(entry) = &shared.entry {
+            commands.app.push_str(&format!(" --entry {}", quoted(entry)));
+        }
+        if shared.context.is_none() && profile != DEFAULT_PROFILE {
             commands.cluster.push_str(&format!(" --profile {profile}"));
         }
         if shared.namespace != DEFAULT_NAMESPACE {
@@ -63,6 +75,10 @@ impl Commands {
         };
         if what_for.is_empty() { command } else { format!("`{command}` {what_for}") }
     }
+}
+
+fn path(path: Option<&PathBuf>) -> Option<String> {
+    path.map(|path| path.display().to_string())
 }
 
 /// What to try next, said by something that knows no run; [`Commands::write_out`] makes a line of it.

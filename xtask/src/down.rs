@@ -58,6 +58,7 @@ pub async fn plan(cx: &Cx, kind: &Kind, manifests: &Manifests, delete: bool) -> 
     }
     let stop = match kind {
         Kind::Sandbox(_) => "end the sandbox, its pods with it",
+        Kind::Context(_) => "leave the cluster running",
         Kind::Minikube(_) if delete => "minikube delete",
         Kind::Minikube(_) => "leave the profile running",
     };

@@ -1,5 +1,6 @@
 //! The options that every command takes, and the values that more than one option has.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::builder::BoolishValueParser;
@@ -19,10 +20,19 @@ pub struct Shared {
     /// Kind of cluster; auto is minikube where it and a container engine are installed, else the sandbox.
     #[arg(long, global = true, value_enum, default_value = "auto", env = "XTASK_CLUSTER")]
     pub cluster: ClusterChoice,
+    /// A context of your kubeconfig: any cluster, in which nothing is installed or stopped. Implies --cluster context.
+    #[arg(long, global = true, value_name = "NAME", env = "XTASK_CONTEXT")]
+    pub context: Option<String>,
+    /// The kubeconfig of --context; without it KUBECONFIG, else ~/.kube/config.
+    #[arg(long, global = true, value_name = "FILE", env = "XTASK_KUBECONFIG")]
+    pub kubeconfig: Option<PathBuf>,
+    /// Base URL of the ingress of --context; without it the address that the Ingress has been given.
+    #[arg(long, global = true, value_name = "URL", env = "XTASK_ENTRY")]
+    pub entry: Option<String>,
     /// Name of the minikube profile, or of the sandbox.
     #[arg(long, global = true, default_value = DEFAULT_PROFILE, env = "XTASK_PROFILE", value_parser = name)]
     pub profile: String,
-    /// Namespace of the app; created if it is missing.
+    /// Namespace; created if it is missing, except with --context, whose own namespace it is by default.
     #[arg(long, global = true, default_value = DEFAULT_NAMESPACE, env = "XTASK_NAMESPACE", value_parser = name)]
     pub namespace: String,
     /// Loopback port of the sandbox's ingress; 0 picks a free one.
@@ -59,6 +69,8 @@ pub enum ClusterChoice {
     Minikube,
     /// The embedded cluster: no container engine, no root.
     Sandbox,
+    /// The cluster that --context names.
+    Context,
 }
 
 /// How a run is reported.

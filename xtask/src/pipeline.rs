@@ -4,6 +4,7 @@
 //! one thing after another, so what a step waited for is what its branch did last: it borrows the branch for as long as
 //! it runs, and nobody has to say what the timing table shows.
 
+use std::borrow::Cow;
 use std::ops::Deref;
 use std::time::{Duration, Instant};
 
@@ -185,7 +186,7 @@ pub struct Running<'cx> {
     cx: &'cx Cx,
     id: SpanId,
     kind: Kind,
-    name: &'static str,
+    name: Cow<'static, str>,
     began: Instant,
     deadline: Option<Instant>,
 }
@@ -207,8 +208,8 @@ impl Running<'_> {
     }
 
     /// The name of the step or gate.
-    pub fn name(&self) -> &'static str {
-        self.name
+    pub fn name(&self) -> &str {
+        &self.name
     }
 
     /// How long it has been running.
@@ -219,7 +220,7 @@ impl Running<'_> {
     fn event(&self, state: State, detail: String) -> Event {
         Event {
             kind: self.kind,
-            name: self.name.to_owned(),
+            name: self.name.to_string(),
             state,
             detail,
             at_seconds: round(self.cx.began.elapsed()),
@@ -249,7 +250,7 @@ pub async fn step<T>(
     name: &'static str,
     work: impl AsyncFnOnce(&Running<'_>) -> Result<Outcome<T>>,
 ) -> Result<Done<T>> {
-    span(branch, Kind::Step, name, None, work).await
+    span(branch, Kind::Step, name.into(), None, work).await
 }
 
 /// Runs what stands behind a gate; see [`crate::gates`].
@@ -258,17 +259,17 @@ pub async fn step<T>(
 /// As [`step`].
 pub async fn gate<T>(
     branch: &mut Branch<'_>,
-    name: &'static str,
+    name: impl Into<Cow<'static, str>>,
     deadline: Duration,
     work: impl AsyncFnOnce(&Running<'_>) -> Result<Outcome<T>>,
 ) -> Result<Done<T>> {
-    span(branch, Kind::Gate, name, Some(Instant::now() + deadline), work).await
+    span(branch, Kind::Gate, name.into(), Some(Instant::now() + deadline), work).await
 }
 
 async fn span<T>(
     branch: &mut Branch<'_>,
     kind: Kind,
-    name: &'static str,
+    name: Cow<'static, str>,
     deadline: Option<Instant>,
     work: impl AsyncFnOnce(&Running<'_>) -> Result<Outcome<T>>,
 ) -> Result<Done<T>> {
@@ -281,7 +282,7 @@ async fn span<T>(
     let id = {
         let mut spans = cx.spans();
         spans.push(Span {
-            name: name.to_owned(),
+            name: name.to_string(),
             kind,
             start_seconds,
             end_seconds: start_seconds,

@@ -109,7 +109,8 @@ impl fmt::Display for Command {
     }
 }
 
-fn quoted(text: &str) -> String {
+/// A word as a shell has to be given it.
+pub fn quoted(text: &str) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || "-_./:=,@%+{}".contains(c);
     if !text.is_empty() && text.chars().all(plain) {
         text.to_owned()

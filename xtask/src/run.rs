@@ -2,6 +2,7 @@
 
 use std::ffi::OsString;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use rustix::fs::Mode;
@@ -18,7 +19,7 @@ use crate::pipeline::Branch;
 use crate::summary::Summary;
 use crate::{
     clusters, completions, doctor, down, explain, kubeconfig, load, logs, plan, redeploy, smoke, status,
-    test, up, weights,
+    test, up, wait, weights,
 };
 
 /// Runs the command and says how the process shall end.
@@ -84,7 +85,9 @@ async fn run(shared: Shared, command: Command) -> Exit {
         }
     };
     let signals = tokio::spawn(listen(Arc::clone(&cx)));
-    let timer = tokio::spawn(limit(Arc::clone(&cx)));
+    // A gate that has the whole time for itself shows what it saw when that is over.
+    let longer = if matches!(command, Command::Wait(_)) { wait::LONGER } else { Duration::ZERO };
+    let timer = tokio::spawn(limit(Arc::clone(&cx), longer));
     let guard = tokio::spawn(watch_over(Arc::clone(&cx)));
     // What only reads has nothing to go on for when nobody reads it; what changes the cluster goes on to its end.
     let only_reads = cx.shared.dry_run || recorded(&command).is_none();
@@ -129,6 +132,7 @@ fn recorded(command: &Command) -> Option<&'static str> {
         | Command::Explain { .. }
         | Command::Doctor
         | Command::Logs(_)
+        | Command::Wait(_)
         | Command::Kubeconfig
         | Command::Completions { .. }
         | Command::Leash => None,
@@ -147,6 +151,7 @@ async fn dispatch(cx: &Cx, command: Command) -> Result<Summary> {
         Command::Doctor => doctor::run(cx).await,
         Command::Down { delete } => down::run(branch, delete).await,
         Command::Logs(args) => logs::run(cx, &args).await,
+        Command::Wait(args) => wait::run(branch, &args).await,
         Command::Kubeconfig => kubeconfig::run(cx).await,
         Command::Test(args) => test::run(branch, &args).await,
         Command::Completions { shell } => completions::run(cx, shell),
@@ -168,6 +173,7 @@ async fn planned(cx: &Cx, command: &Command) -> Result<Summary> {
         Command::Down { delete } => down::plan(cx, kind, &manifests, *delete).await?,
         Command::Weights { command } => weights::plan(cx, command)?,
         Command::Test(args) => test::plan(cx, args)?,
+        Command::Wait(args) => wait::plan(args)?,
         Command::Status
         | Command::Explain { .. }
         | Command::Doctor
@@ -222,9 +228,9 @@ async fn watch_over(cx: Arc<Cx>) {
     cx.watch_over().await;
 }
 
-async fn limit(cx: Arc<Cx>) {
+async fn limit(cx: Arc<Cx>, longer: Duration) {
     if let Some(timeout) = cx.shared.timeout {
-        tokio::time::sleep(timeout).await;
+        tokio::time::sleep(timeout + longer).await;
         cx.stop_timeout();
     }
 }

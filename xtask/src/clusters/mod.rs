@@ -17,6 +17,7 @@ use crate::options::ClusterChoice;
 use crate::pipeline::{Outcome, Running};
 use crate::steps::image::{ImageRef, Recipe};
 
+pub mod context;
 pub mod minikube;
 pub mod sandbox;
 
@@ -27,6 +28,8 @@ pub enum Kind {
     Minikube(minikube::Minikube),
     /// The embedded cluster.
     Sandbox(sandbox::Sandbox),
+    /// A context of the user's kubeconfig.
+    Context(context::Context),
 }
 
 /// A cluster that runs.
@@ -59,7 +62,15 @@ pub struct Choice {
 pub async fn choose(cx: &Cx) -> Result<Choice> {
     let sandbox = || Kind::Sandbox(sandbox::Sandbox::new(cx));
     let minikube = || Kind::Minikube(minikube::Minikube::new(cx));
+    if let Some(name) = &cx.shared.context {
+        let kind = Kind::Context(context::Context::new(cx, name));
+        return Ok(Choice { kind, why: format!("{name}, asked for") });
+    }
     Ok(match cx.shared.cluster {
+        // The command line has refused that one.
+        ClusterChoice::Context => {
+            return Err(anyhow!("--cluster context needs --context NAME")).exit(Exit::Usage);
+        }
         ClusterChoice::Sandbox => Choice { kind: sandbox(), why: "asked for".to_owned() },
         ClusterChoice::Minikube => Choice { kind: minikube(), why: "asked for".to_owned() },
         ClusterChoice::Auto => match minikube::missing(cx).await? {
@@ -77,6 +88,7 @@ impl Kind {
         match self {
             Kind::Minikube(_) => "minikube",
             Kind::Sandbox(_) => "sandbox",
+            Kind::Context(_) => "context",
         }
     }
 
@@ -88,10 +100,11 @@ impl Kind {
         match self {
             Kind::Minikube(minikube) => minikube.problems(cx).await,
             Kind::Sandbox(sandbox) => sandbox.problems(cx).await,
+            Kind::Context(context) => context.problems(cx).await,
         }
     }
 
-    /// How large its node is, or would be, while it does not run.
+    /// How large its node is, or would be, while it does not run; this machine says nothing of a context's.
     ///
     /// # Errors
     /// When the machine can't be asked, or the run is told to stop.
@@ -105,7 +118,7 @@ impl Kind {
         };
         match self {
             Kind::Minikube(minikube) => Ok(minikube.size(cx).await?.unwrap_or(this_machine()?)),
-            Kind::Sandbox(_) => this_machine(),
+            Kind::Sandbox(_) | Kind::Context(_) => this_machine(),
         }
     }
 
@@ -117,6 +130,7 @@ impl Kind {
         match self {
             Kind::Minikube(minikube) => minikube.ensure_running(cx, step).await,
             Kind::Sandbox(sandbox) => sandbox.ensure_running(cx, step).await,
+            Kind::Context(context) => context.ensure_running().await,
         }
     }
 
@@ -128,6 +142,7 @@ impl Kind {
         match self {
             Kind::Minikube(minikube) => minikube.find(cx).await,
             Kind::Sandbox(sandbox) => sandbox.find(cx).await,
+            Kind::Context(context) => context.find().await,
         }
     }
 
@@ -137,7 +152,7 @@ impl Kind {
     /// When it can't be asked.
     pub async fn outdated(&self, cx: &Cx) -> Result<Option<String>> {
         match self {
-            Kind::Minikube(_) => Ok(None),
+            Kind::Minikube(_) | Kind::Context(_) => Ok(None),
             Kind::Sandbox(sandbox) => sandbox.outdated(cx).await,
         }
     }
@@ -173,6 +188,8 @@ impl Kind {
         let why = match self {
             Kind::Minikube(minikube) => minikube.gone(cx).await,
             Kind::Sandbox(sandbox) => sandbox.gone(cx).await,
+            // A network that is away says nothing of the cluster behind it.
+            Kind::Context(_) => None,
         }?;
         let again = format!("`{}` starts it again", cx.commands.xtask("up"));
         Some(anyhow!("the cluster has gone: {why}").hint(again).exit(Exit::GateDoomed))
@@ -185,6 +202,7 @@ impl Kind {
     pub async fn absence(&self, cx: &Cx) -> Result<String> {
         match self {
             Kind::Minikube(minikube) => minikube.absence(cx).await,
+            Kind::Context(context) => Ok(format!("the context {} does not answer", context.name())),
             Kind::Sandbox(_) => Ok(format!("the sandbox cluster `{}` is not running", cx.shared.profile)),
         }
     }
@@ -202,6 +220,7 @@ impl Kind {
         match self {
             Kind::Minikube(minikube) => minikube.enable_ingress(cx, step, cluster).await,
             Kind::Sandbox(sandbox) => sandbox.enable_ingress(cx).await,
+            Kind::Context(_) => Ok(Outcome::Already((), "not installed by this tool".to_owned())),
         }
     }
 
@@ -218,6 +237,7 @@ impl Kind {
         match self {
             Kind::Minikube(minikube) => minikube.enable_metrics(cx, step, cluster).await,
             Kind::Sandbox(sandbox) => sandbox.enable_metrics(cx).await,
+            Kind::Context(_) => Ok(Outcome::Already((), "not installed by this tool".to_owned())),
         }
     }
 
@@ -234,6 +254,7 @@ impl Kind {
         match self {
             Kind::Minikube(minikube) => minikube.build_image(cx, step, recipe).await,
             Kind::Sandbox(sandbox) => sandbox.build_image(cx, step, recipe).await,
+            Kind::Context(context) => Err(context.no_delivery()),
         }
     }
 
@@ -245,6 +266,7 @@ impl Kind {
         match self {
             Kind::Minikube(minikube) => minikube.digests(cx, reference).await,
             Kind::Sandbox(sandbox) => sandbox.digests(cx, reference).await,
+            Kind::Context(_) => Ok(None),
         }
     }
 
@@ -256,6 +278,7 @@ impl Kind {
         match self {
             Kind::Minikube(minikube) => minikube.stop(cx, step, delete).await,
             Kind::Sandbox(sandbox) => sandbox.stop(cx, step).await,
+            Kind::Context(context) => Ok(context.stop()),
         }
     }
 
@@ -267,6 +290,7 @@ impl Kind {
         match self {
             Kind::Minikube(minikube) => minikube.plan(cx).await,
             Kind::Sandbox(sandbox) => sandbox.plan(),
+            Kind::Context(context) => Err(context.no_delivery()),
         }
     }
 }
@@ -334,6 +358,10 @@ pub async fn client(kubeconfig: &std::path::Path, context: &str) -> Result<kube:
         .with_context(|| format!("using the context {context} of {}", kubeconfig.display()))?;
     // The cluster is on this machine: a proxy of the environment is never the way to it.
     config.proxy_url = None;
+    client_of(config)
+}
+
+fn client_of(mut config: kube::Config) -> Result<kube::Client> {
     // kube's own policy goes on for minutes, in which a gate could not say why it is closed.
     config.default_retry = false;
     let (first, most, tries) = RETRY;

@@ -58,7 +58,7 @@ pub(super) async fn look(
             "`minikube delete --profile {0}`, then `minikube start --profile {0} --container-runtime=docker` with a larger --memory and --cpus",
             cx.shared.profile
         ),
-        Kind::Sandbox(_) => "lower `resources.requests` in kubernetes/30-deployment.yaml, or the autoscaler's bounds in kubernetes/40-hpa.yaml".to_owned(),
+        Kind::Sandbox(_) | Kind::Context(_) => "lower `resources.requests` in kubernetes/30-deployment.yaml, or the autoscaler's bounds in kubernetes/40-hpa.yaml".to_owned(),
     };
     let need = capacity::requests(&pod);
     Ok(["memory", "cpu"]

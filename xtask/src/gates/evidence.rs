@@ -4,13 +4,13 @@ use std::time::Duration;
 
 use futures::future::join_all;
 use jiff::Timestamp;
-use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
-use k8s_openapi::api::core::v1::{Event, Node, Pod};
-use kube::api::{ListParams, LogParams};
+use k8s_openapi::api::core::v1::{Event, Node, Pod, PodCondition};
+use kube::api::{DynamicObject, ListParams, LogParams};
 use kube::{Api, Client};
 
 use super::condition::{AsCondition, Condition, one_line};
+use super::workload::Kind;
 use super::{pod, watch};
 use crate::commands::Commands;
 use crate::cx::Cx;
@@ -19,6 +19,7 @@ use crate::failure::Evidence;
 /// Time for each question: the API server may be what fails, and the bundle as a whole has 5 s.
 const PATIENCE: Duration = Duration::from_millis(1500);
 const WARNINGS: usize = 8;
+const NODES: usize = 8;
 const LOG_LINES: i64 = 15;
 /// Pods whose logs are shown; the others fail alike.
 const PODS: usize = 2;
@@ -31,7 +32,7 @@ pub struct About<'a> {
     /// Where to look.
     pub namespace: &'a str,
     /// Its conditions are shown.
-    pub deployment: Option<&'a str>,
+    pub workload: Option<(Kind, &'a str)>,
     /// Its conditions are shown.
     pub autoscaler: Option<&'a str>,
     /// The label selector of the pods whose state and logs are shown.
@@ -57,8 +58,8 @@ pub async fn collect(cx: &Cx, client: &Client, about: About<'_>) -> Evidence {
 fn further(commands: &Commands, about: About<'_>) -> Vec<String> {
     let namespace = about.namespace;
     let mut lines = Vec::new();
-    if let Some(name) = about.deployment {
-        lines.push(commands.kubectl(&format!("-n {namespace} describe deployment/{name}")));
+    if let Some((kind, name)) = about.workload {
+        lines.push(commands.kubectl(&format!("-n {namespace} describe {}/{name}", kind.word())));
     }
     if let Some(name) = about.autoscaler {
         lines.push(commands.kubectl(&format!("-n {namespace} describe hpa/{name}")));
@@ -87,15 +88,18 @@ fn conditions<C: AsCondition>(conditions: Option<&Vec<C>>) -> Vec<String> {
 
 async fn objects(client: &Client, about: About<'_>) -> Vec<Section> {
     let mut sections = Vec::new();
-    if let Some(name) = about.deployment {
-        let api: Api<Deployment> = Api::namespaced(client.clone(), about.namespace);
+    if let Some((kind, name)) = about.workload {
+        let api: Api<DynamicObject> = Api::namespaced_with(client.clone(), about.namespace, &kind.resource());
         let lines = match ask(api.get(name)).await {
-            Ok(deployment) => {
-                conditions(deployment.status.as_ref().and_then(|status| status.conditions.as_ref()))
+            Ok(object) => {
+                let found = object.data.pointer("/status/conditions").cloned();
+                // The fields that all kinds of conditions have.
+                let found = found.and_then(|found| serde_json::from_value::<Vec<PodCondition>>(found).ok());
+                conditions(found.as_ref())
             }
             Err(why) => vec![why],
         };
-        sections.push((format!("conditions of deployment/{name}"), lines));
+        sections.push((format!("conditions of {}/{name}", kind.word()), lines));
     }
     if let Some(name) = about.autoscaler {
         let api: Api<HorizontalPodAutoscaler> = Api::namespaced(client.clone(), about.namespace);
@@ -116,7 +120,7 @@ async fn pods(client: &Client, about: About<'_>) -> Vec<Section> {
         Ok(list) => list.items,
         Err(why) => return vec![(format!("pods -l {selector}"), vec![why])],
     };
-    pods.retain(|pod| !pod::is_ready(pod));
+    pods.retain(|pod| !pod::is_ready(pod) && !pod::has_succeeded(pod));
     pods.sort_by_key(|pod| std::cmp::Reverse(pod.metadata.creation_timestamp.clone()));
     pods.truncate(PODS);
     join_all(pods.iter().map(|pod| of_pod(&api, pod))).await.into_iter().flatten().collect()
@@ -129,7 +133,7 @@ async fn of_pod(api: &Api<Pod>, pod: &Pod) -> Vec<Section> {
         format!("conditions of pod/{name}"),
         conditions(status.and_then(|status| status.conditions.as_ref())),
     )];
-    for container in status.iter().flat_map(|status| status.container_statuses.iter().flatten()) {
+    for container in pod::statuses(pod).filter(|container| !pod::has_done_its_work(container)) {
         let log = |previous| LogParams {
             container: Some(container.name.clone()),
             previous,
@@ -166,7 +170,8 @@ fn log_lines(text: &str) -> Vec<String> {
 
 async fn warnings(client: &Client, namespace: &str) -> Section {
     let api: Api<Event> = Api::namespaced(client.clone(), namespace);
-    let lines = match ask(api.list(&ListParams::default())).await {
+    let warnings = ListParams::default().fields("type=Warning");
+    let lines = match ask(api.list(&warnings)).await {
         Ok(list) => warning_lines(list.items, Timestamp::now()),
         Err(why) => vec![why],
     };
@@ -198,11 +203,26 @@ fn warning_lines(mut events: Vec<Event>, now: Timestamp) -> Vec<String> {
 async fn nodes(client: &Client) -> Section {
     let api: Api<Node> = Api::all(client.clone());
     let lines = match ask(api.list(&ListParams::default())).await {
-        Ok(list) => list.items.iter().map(node_line).collect(),
+        Ok(list) => node_lines(&list.items),
         Err(why) => vec![why],
     };
     ("nodes".to_owned(), lines)
 }
+
+/// The worst nodes first; of many, the others are only counted.
+fn node_lines(nodes: &[Node]) -> Vec<String> {
+    let mut lines: Vec<String> = nodes.iter().map(node_line).collect();
+    lines.sort_by_key(|line| line.contains(WELL));
+    let more = lines.len().saturating_sub(NODES);
+    lines.truncate(NODES);
+    if more > 0 {
+        lines.push(format!("and {more} more"));
+    }
+    lines
+}
+
+/// What there is to say of a node that is well.
+const WELL: &str = "Ready, no pressure";
 
 /// A node's pressure, and what it has to give.
 fn node_line(node: &Node) -> String {
@@ -217,7 +237,7 @@ fn node_line(node: &Node) -> String {
     if node.spec.as_ref().and_then(|spec| spec.unschedulable) == Some(true) {
         bad.push("cordoned".to_owned());
     }
-    let bad = if bad.is_empty() { "Ready, no pressure".to_owned() } else { bad.join("; ") };
+    let bad = if bad.is_empty() { WELL.to_owned() } else { bad.join("; ") };
     let gives = status.allocatable.unwrap_or_default();
     let amount = |resource: &str| gives.get(resource).map_or("?", |quantity| quantity.0.as_str());
     format!("{name}: {bad}; allocatable cpu {}, memory {}", amount("cpu"), amount("memory"))

@@ -14,6 +14,7 @@ use kube::{Api, Client};
 use super::condition::one_line;
 use super::ingress_lease::{CONTROLLER_PODS, NAMESPACE};
 use super::rollout::{RolledOut, Rollout};
+use super::workload::Kind;
 use super::{Gate, Site, Standing, Verdict, evidence, settled, watch};
 use crate::pipeline::{Branch, Done};
 
@@ -54,7 +55,7 @@ pub async fn wait(
     super::wait(branch, &GATE, further, verdicts(client, ingress, namespace), async || {
         let about = evidence::About {
             namespace: NAMESPACE,
-            deployment: Some(DEPLOYMENT),
+            workload: Some((Kind::Deployment, DEPLOYMENT)),
             selector: Some(CONTROLLER_PODS),
             ..evidence::About::default()
         };
@@ -75,7 +76,12 @@ pub async fn look(client: &Client, ingress: &Ingress, namespace: &str) -> Result
 }
 
 fn controller() -> Rollout {
-    Rollout { namespace: NAMESPACE.to_owned(), deployment: DEPLOYMENT.to_owned(), ..Rollout::default() }
+    Rollout {
+        namespace: NAMESPACE.to_owned(),
+        deployment: DEPLOYMENT.to_owned(),
+        selector: CONTROLLER_PODS.to_owned(),
+        ..Rollout::default()
+    }
 }
 
 fn closed(verdict: Verdict<RolledOut>) -> Verdict {

@@ -14,6 +14,7 @@ use kube::{Api, Client};
 
 use super::clock::Clock;
 use super::watch::{self, Feed, Objects};
+use super::workload::Kind;
 use super::{Gate, Standing, Verdict, evidence, pod};
 use crate::pipeline::{Branch, Done};
 
@@ -73,7 +74,7 @@ pub async fn wait(branch: &mut Branch<'_>, client: &Client) -> Result<Done<Strin
     super::wait(branch, &GATE, further, verdicts(client), async || {
         let about = evidence::About {
             namespace: NAMESPACE,
-            deployment: Some("ingress-nginx-controller"),
+            workload: Some((Kind::Deployment, "ingress-nginx-controller")),
             selector: Some(CONTROLLER_PODS),
             ..evidence::About::default()
         };

@@ -7,6 +7,7 @@ use k8s_openapi::kube_aggregator::pkg::apis::apiregistration::v1::APIService;
 use kube::{Api, Client};
 
 use super::watch::{self, Feed, Objects};
+use super::workload::Kind;
 use super::{Gate, Standing, Verdict, condition, evidence};
 use crate::pipeline::{Branch, Done};
 
@@ -41,7 +42,7 @@ pub async fn wait(branch: &mut Branch<'_>, client: &Client) -> Result<Done<()>> 
     super::wait(branch, &GATE, further, verdicts, async || {
         let about = evidence::About {
             namespace: "kube-system",
-            deployment: Some("metrics-server"),
+            workload: Some((Kind::Deployment, "metrics-server")),
             selector: Some("k8s-app=metrics-server"),
             ..evidence::About::default()
         };

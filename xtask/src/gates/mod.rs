@@ -17,6 +17,7 @@ use crate::manifests::Manifests;
 use crate::pipeline::{Branch, Done, Outcome, gate};
 
 pub mod autoscaler;
+mod bad_sign;
 pub mod clock;
 pub mod cluster;
 pub mod condition;
@@ -30,6 +31,7 @@ pub mod rollout;
 pub mod route;
 pub mod settled;
 pub mod watch;
+pub mod workload;
 
 #[cfg(test)]
 pub(crate) mod tests;
@@ -125,6 +127,9 @@ pub fn standing(manifests: &Manifests) -> impl Iterator<Item = (&'static Gate, S
         .filter_map(|gate| Some((gate, gate.standing?)))
 }
 
+/// The failure's evidence is gathered within this time.
+pub const BUNDLE: Duration = Duration::from_secs(5);
+
 /// Waits at a gate: takes verdicts as they come, until one ends it, the deadline passes, or the run is stopped.
 ///
 /// `further` is the command to look further; `evidence` is asked once, when the gate fails.
@@ -138,8 +143,23 @@ pub async fn wait<T>(
     verdicts: impl Stream<Item = Result<Verdict<T>>>,
     evidence: impl AsyncFnOnce() -> Evidence,
 ) -> Result<Done<T>> {
+    wait_as(branch, spec.name.to_owned(), spec.deadline, further, verdicts, evidence).await
+}
+
+/// [`wait`], under a name that only the run knows.
+///
+/// # Errors
+/// As [`wait`].
+pub async fn wait_as<T>(
+    branch: &mut Branch<'_>,
+    name: String,
+    deadline: Duration,
+    further: String,
+    verdicts: impl Stream<Item = Result<Verdict<T>>>,
+    evidence: impl AsyncFnOnce() -> Evidence,
+) -> Result<Done<T>> {
     let cx = branch.cx;
-    let Gate { name, deadline, .. } = *spec;
+    let shown = name.clone();
     let work = async |running: &crate::pipeline::Running<'_>| {
         let until = tokio::time::Instant::now() + deadline;
         let mut verdicts = std::pin::pin!(verdicts);
@@ -186,10 +206,10 @@ pub async fn wait<T>(
             first = false;
         };
         // The bundle must not outlast the patience of whoever waits for it.
-        let bundle = tokio::time::timeout(Duration::from_secs(5), evidence()).await.unwrap_or_default();
+        let bundle = tokio::time::timeout(BUNDLE, evidence()).await.unwrap_or_default();
         Err(anyhow!("gate {name}: {why}")).attach(bundle).hint(hint).exit(exit)
     };
-    gate(branch, name, deadline, work).await
+    gate(branch, shown, deadline, work).await
 }
 
 /// A look now and then, for conditions that can't be watched, such as HTTP probes.

@@ -1,5 +1,6 @@
 //! What a pod is at, in few words, and which of its signs are bad.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -15,6 +16,10 @@ use crate::commands::Advice;
 /// How long a pod may have no node before that counts as permanent: 15 s, and one for the fraction of a second that the
 /// condition's timestamp leaves out.
 pub const UNSCHEDULABLE_GRACE: Duration = Duration::from_secs(16);
+/// How long a volume may take to be made.
+const PROVISIONING_GRACE: Duration = Duration::from_secs(90);
+/// The kind of a volume claim.
+const CLAIM: &str = "PersistentVolumeClaim";
 /// How long a refusal that someone may still mend must stand: an image or a ConfigMap that is about to be made.
 pub const REFUSAL_GRACE: Duration = Duration::from_secs(4);
 /// Stands in advice for the node that is meant, which a pod does not name.
@@ -23,6 +28,8 @@ pub const ANY_NODE: &str = "NODE";
 const CRASHES: i32 = 3;
 /// Bounds of a crash loop's grace; between them it is the time that the pod's own probes give a start.
 const CRASH_GRACE: (Duration, Duration) = (Duration::from_secs(10), Duration::from_secs(30));
+/// A container that has run so long after a crash is taken to stay.
+const STEADY: Duration = Duration::from_secs(10);
 /// A line that says how long something lasts is renewed this often.
 const REFRESH: Duration = Duration::from_secs(5);
 
@@ -81,12 +88,43 @@ pub fn is_over(pod: &Pod) -> bool {
     matches!(phase, Some("Succeeded" | "Failed"))
 }
 
+/// Whether the pod has run to a good end.
+#[must_use]
+pub fn has_succeeded(pod: &Pod) -> bool {
+    pod.status.as_ref().and_then(|status| status.phase.as_deref()) == Some("Succeeded")
+}
+
+/// Whether a container, such as one that prepares the others, has ended well.
+#[must_use]
+pub fn has_done_its_work(status: &ContainerStatus) -> bool {
+    let ended = status.state.as_ref().and_then(|state| state.terminated.as_ref());
+    ended.is_some_and(|ended| ended.exit_code == 0)
+}
+
+/// Whether a container of it has ended with an error, which a Job may count.
+#[must_use]
+pub fn has_crashed(pod: &Pod) -> bool {
+    statuses(pod).any(|status| status.restart_count > 0 || failed_end(status).is_some())
+}
+
+/// How a container of it ended that did not end well.
+#[must_use]
+pub fn last_ending(pod: &Pod) -> Option<String> {
+    statuses(pod)
+        .find_map(|status| Some(format!("container {} {}", status.name, ending(failed_end(status)?))))
+}
+
+fn failed_end(status: &ContainerStatus) -> Option<&ContainerStateTerminated> {
+    let ended = status.state.as_ref()?.terminated.as_ref()?;
+    (ended.exit_code != 0).then_some(ended)
+}
+
 fn pod_condition<'p>(pod: &'p Pod, name: &str) -> Option<Condition<'p>> {
     condition::find(pod.status.as_ref()?.conditions.as_ref(), name)
 }
 
 /// The containers with their statuses, init containers first, as they run.
-fn statuses(pod: &Pod) -> impl Iterator<Item = &ContainerStatus> {
+pub fn statuses(pod: &Pod) -> impl Iterator<Item = &ContainerStatus> {
     pod.status.iter().flat_map(|status| {
         status.init_container_statuses.iter().flatten().chain(status.container_statuses.iter().flatten())
     })
@@ -241,6 +279,25 @@ pub fn event_time(event: &Event) -> Option<Timestamp> {
         .or(event.metadata.creation_timestamp.as_ref().map(|Time(at)| *at))
 }
 
+/// The events about a pod and about the volume claims that it waits for.
+#[must_use]
+pub fn events_of<'e>(events: &'e BTreeMap<String, Event>, pod: &Pod) -> Vec<&'e Event> {
+    let uid = &pod.metadata.uid;
+    let is_about = |event: &&Event| {
+        let about = &event.involved_object;
+        uid.is_some() && about.uid == *uid
+            || about.kind.as_deref() == Some(CLAIM)
+                && claims(pod).any(|claim| about.name.as_deref() == Some(claim))
+    };
+    events.values().filter(is_about).collect()
+}
+
+/// The volume claims that a pod mounts.
+fn claims(pod: &Pod) -> impl Iterator<Item = &str> {
+    let volumes = pod.spec.iter().flat_map(|spec| spec.volumes.iter().flatten());
+    volumes.filter_map(|volume| Some(volume.persistent_volume_claim.as_ref()?.claim_name.as_str()))
+}
+
 /// All bad signs of a pod, the worst of each container. `events` are those about this pod.
 pub fn signs(pod: &Pod, events: &[&Event], clock: &Clock) -> Vec<Sign> {
     let mut signs = Vec::new();
@@ -248,19 +305,7 @@ pub fn signs(pod: &Pod, events: &[&Event], clock: &Clock) -> Vec<Sign> {
     let scheduled =
         pod_condition(pod, "PodScheduled").filter(|c| c.status == "False" && c.reason == "Unschedulable");
     if let Some(condition) = scheduled {
-        let since = condition.since.unwrap_or_else(|| clock.now());
-        signs.push(Sign {
-            key: format!("{uid}/unschedulable"),
-            text: format!("unschedulable: {}", one_line(condition.message)),
-            advice: Some(if condition.message.contains("were unschedulable") {
-                Advice::Kubectl(format!("uncordon {ANY_NODE}"), "lets pods onto the cordoned node again")
-            } else {
-                "free room on the node, ask for less in resources.requests, or give the cluster more".into()
-            }),
-            grace: Grace::Since(since, UNSCHEDULABLE_GRACE),
-            alone: true,
-            probe: None,
-        });
+        signs.push(unschedulable(pod, &condition, events, clock));
     }
     for status in statuses(pod) {
         let sign = probe_sign(pod, status, events)
@@ -269,6 +314,46 @@ pub fn signs(pod: &Pod, events: &[&Event], clock: &Clock) -> Vec<Sign> {
         signs.extend(sign.map(|sign| Sign { key: format!("{uid}/{}/{}", status.name, sign.key), ..sign }));
     }
     signs
+}
+
+/// A pod without a node: no room, a cordon, or a volume that is not there.
+fn unschedulable(pod: &Pod, condition: &Condition<'_>, events: &[&Event], clock: &Clock) -> Sign {
+    let uid = pod.metadata.uid.as_deref().unwrap_or_default();
+    let mut text = format!("unschedulable: {}", one_line(condition.message));
+    let mut grace = UNSCHEDULABLE_GRACE;
+    let message = condition.message.to_ascii_lowercase();
+    let advice = if message.contains("persistentvolumeclaim") || message.contains("storageclass") {
+        let about: Vec<_> = events
+            .iter()
+            .copied()
+            .filter(|event| event.involved_object.kind.as_deref() == Some(CLAIM))
+            .collect();
+        let failed = latest(&about, &["ProvisioningFailed", "FailedBinding"], None);
+        if let Some((reason, message)) = failed {
+            let claim = about.iter().find(|event| event.message.as_deref() == Some(message));
+            let claim = claim.and_then(|event| event.involved_object.name.as_deref()).unwrap_or_default();
+            text += &format!("; persistentvolumeclaim/{claim}: {reason}: {}", one_line(message));
+        } else if message.contains("unbound") {
+            // Somebody may be making the volume.
+            grace = PROVISIONING_GRACE;
+        }
+        let claims: Vec<_> = claims(pod).collect();
+        let namespace = pod.metadata.namespace.as_deref().unwrap_or("default");
+        let arguments = format!("-n {namespace} describe persistentvolumeclaim {}", claims.join(" "));
+        Advice::Kubectl(arguments, "says what the volume claim waits for")
+    } else if message.contains("were unschedulable") {
+        Advice::Kubectl(format!("uncordon {ANY_NODE}"), "lets pods onto the cordoned node again")
+    } else {
+        "free room on the node, ask for less in resources.requests, or give the cluster more".into()
+    };
+    Sign {
+        key: format!("{uid}/unschedulable"),
+        text,
+        advice: Some(advice),
+        grace: Grace::Since(condition.since.unwrap_or_else(|| clock.now()), grace),
+        alone: true,
+        probe: None,
+    }
 }
 
 fn waiting_sign(pod: &Pod, status: &ContainerStatus, events: &[&Event]) -> Option<Sign> {
@@ -368,6 +453,27 @@ fn crash_sign(pod: &Pod, status: &ContainerStatus, events: &[&Event]) -> Option<
         grace,
         alone: false,
         probe: None,
+    })
+}
+
+/// That a container which nobody asks whether it is ready has only just come back from a crash: it is Ready as long as it
+/// runs, which may be a moment.
+#[must_use]
+pub fn unsteady(pod: &Pod, events: &[&Event], clock: &Clock) -> Option<String> {
+    statuses(pod).find_map(|status| {
+        let is_asked = container(pod, &status.name).is_none_or(|spec| spec.readiness_probe.is_some());
+        let since = running_since(status)?;
+        let last = status.last_state.as_ref()?.terminated.as_ref()?;
+        let is_steady = is_asked
+            || status.restart_count == 0
+            || last.exit_code == 0
+            || was_stopped_with_its_node(last, events)
+            || clock.passed(since, STEADY);
+        let seconds = clock.since(since).as_secs();
+        (!is_steady).then(|| {
+            let (name, ending, times) = (&status.name, ending(last), counted(status.restart_count));
+            format!("container {name} has run for {seconds} s since it {ending}, {times}")
+        })
     })
 }
 

@@ -5,20 +5,20 @@
 //! compared of the image: the digests of the build with `containerStatuses[].imageID` of the containers that the template
 //! gives that image.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use anyhow::Result;
 use futures::{Stream, StreamExt as _};
-use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
 use k8s_openapi::api::core::v1::{Event, Node, Pod};
 use kube::api::ListParams;
 use kube::runtime::watcher;
 use kube::{Api, Client, ResourceExt};
 
+use super::bad_sign::{Fleet, Probes, Signs};
 use super::clock::Clock;
 use super::watch::{self, Feed, Objects};
+use super::workload::Kind;
 use super::{Gate, Standing, Verdict, evidence, pod};
 use crate::commands::Advice;
 use crate::image::Digests;
@@ -60,7 +60,11 @@ pub struct Rollout {
     /// The autoscaler's minimum, where there is an autoscaler.
     pub min_replicas: Option<i32>,
     /// Where each probe is written, by container and `startup`, `readiness` or `liveness`.
-    pub probes: BTreeMap<(String, &'static str), String>,
+    pub probes: Probes,
+    /// The label selector of its pods, by which what is watched is chosen; empty watches the whole namespace.
+    pub selector: String,
+    /// It was there when the wait began: that it is gone is final.
+    pub was_there: bool,
 }
 
 impl Rollout {
@@ -72,6 +76,7 @@ impl Rollout {
             deployment: manifests.deployment_name().to_owned(),
             min_replicas: manifests.min_replicas(),
             probes: manifests.probes(),
+            selector: manifests.pod_selector().to_owned(),
             ..Rollout::default()
         }
     }
@@ -117,8 +122,7 @@ pub struct Snapshot {
     pub(super) replica_sets: Objects<ReplicaSet>,
     pub(super) pods: Objects<Pod>,
     pub(super) events: Objects<Event>,
-    /// Since when each bad sign has been there without a break.
-    pub(super) signs: BTreeMap<String, Timestamp>,
+    pub(super) signs: Signs,
     /// The revision that the wait began with.
     pub(super) first_revision: Option<i64>,
 }
@@ -136,20 +140,12 @@ impl Snapshot {
         let (signs, revision) = match self.deployments.get(&self.target.deployment) {
             Some(deployment) => {
                 let view = view::View::of(self, deployment);
-                let signs: Vec<String> = view
-                    .newest_pods
-                    .iter()
-                    .flat_map(|pod| view::signs(self, pod, clock))
-                    .map(|sign| sign.key)
-                    .collect();
+                let signs = Fleet::keys(&view.newest_pods, &self.events, clock);
                 (signs, view.newest.filter(|_| view.is_caught_up()).map(view::revision))
             }
             None => (Vec::new(), None),
         };
-        self.signs.retain(|key, _| signs.contains(key));
-        for key in signs {
-            self.signs.entry(key).or_insert_with(|| clock.now());
-        }
+        self.signs.note(signs, clock);
         self.first_revision = self.first_revision.or(revision);
     }
 }
@@ -178,7 +174,7 @@ pub(super) async fn wait_at(
         let selector = selector(client, target).await;
         let about = evidence::About {
             namespace,
-            deployment: Some(deployment),
+            workload: Some((Kind::Deployment, deployment)),
             selector: selector.as_deref(),
             ..evidence::About::default()
         };
@@ -239,17 +235,19 @@ pub(super) fn verdicts_with(
 
 fn feeds(client: &Client, target: &Rollout) -> Vec<Feed<Snapshot>> {
     let Rollout { namespace, deployment, .. } = target;
-    let all = watcher::Config::default;
+    let of_ours = || match target.selector.as_str() {
+        "" => watcher::Config::default(),
+        selector => watcher::Config::default().labels(selector),
+    };
     vec![
         Feed::watch_one(Api::namespaced(client.clone(), namespace), deployment, |s: &mut Snapshot| {
             &mut s.deployments
         }),
-        Feed::watch(Api::namespaced(client.clone(), namespace), all(), |s: &mut Snapshot| {
+        Feed::watch(Api::namespaced(client.clone(), namespace), of_ours(), |s: &mut Snapshot| {
             &mut s.replica_sets
         }),
-        Feed::watch(Api::namespaced(client.clone(), namespace), all(), |s: &mut Snapshot| &mut s.pods),
-        Feed::watch(Api::namespaced(client.clone(), namespace), all(), |s: &mut Snapshot| &mut s.events)
-            .optional(),
+        Feed::watch(Api::namespaced(client.clone(), namespace), of_ours(), |s: &mut Snapshot| &mut s.pods),
+        watch::events(client, namespace, deployment, |s: &mut Snapshot| &mut s.events),
     ]
 }
 

@@ -54,10 +54,24 @@ impl<S: 'static> Feed<S> {
     where
         K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + Sync + 'static,
     {
+        Feed::watch_some(api, selection, |_| true, slot)
+    }
+
+    /// [`Feed::watch`], of which only what passes `keep` is kept: for what the API can't select by.
+    pub fn watch_some<K>(
+        api: Api<K>,
+        selection: watcher::Config,
+        keep: impl Fn(&K) -> bool + Send + 'static,
+        slot: fn(&mut S) -> &mut Objects<K>,
+    ) -> Feed<S>
+    where
+        K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + Sync + 'static,
+    {
         let what = K::plural(&()).into_owned();
         let source = Source {
             api,
             selection: selection.timeout(WATCH_SECONDS),
+            keep: Box::new(keep),
             events: None,
             list: Some(Objects::new()),
             failures: 0,
@@ -107,6 +121,29 @@ impl<S: 'static> Feed<S> {
     pub fn optional(self) -> Feed<S> {
         Feed { required: false, ..self }
     }
+}
+
+/// What happens to every pod that starts, and what the pod says of itself, is told by most events, and no gate reads those.
+const UNREAD: &str = "reason!=Scheduled,reason!=Pulling,reason!=Pulled,reason!=Created,reason!=Started,reason!=FailedScheduling";
+/// Of a long name of a workload, so much is surely in the names of its pods.
+const NAME_IN_PODS: usize = 40;
+
+/// The events of one namespace about a workload, what it owns, and volume claims. Events can't be selected by labels, or
+/// by the beginning of a name.
+pub fn events<S: 'static>(
+    client: &Client,
+    namespace: &str,
+    workload: &str,
+    slot: fn(&mut S) -> &mut Objects<k8s_openapi::api::core::v1::Event>,
+) -> Feed<S> {
+    let name: String = workload.chars().take(NAME_IN_PODS).collect();
+    let is_ours = move |event: &k8s_openapi::api::core::v1::Event| {
+        let about = &event.involved_object;
+        about.kind.as_deref() == Some("PersistentVolumeClaim")
+            || about.name.as_deref().is_some_and(|about| about.starts_with(&name))
+    };
+    let selection = watcher::Config::default().fields(UNREAD);
+    Feed::watch_some(Api::namespaced(client.clone(), namespace), selection, is_ours, slot).optional()
 }
 
 /// Verdicts on a snapshot as its feeds change it: the first when all were listed, then one after each change and at
@@ -292,6 +329,7 @@ enum Seen<K> {
 struct Source<K: Resource> {
     api: Api<K>,
     selection: watcher::Config,
+    keep: Box<dyn Fn(&K) -> bool + Send>,
     events: Option<BoxStream<'static, watcher::Result<Event<K>>>>,
     /// The list that is being taken in, until it is whole.
     list: Option<Objects<K>>,
@@ -323,7 +361,9 @@ where
             match event {
                 Some(Ok(Event::Init)) => self.list = Some(Objects::new()),
                 Some(Ok(Event::InitApply(object))) => {
-                    self.list.get_or_insert_default().insert(object.name_any(), object);
+                    if (self.keep)(&object) {
+                        self.list.get_or_insert_default().insert(object.name_any(), object);
+                    }
                 }
                 Some(Ok(Event::InitDone)) => {
                     self.failures = 0;
@@ -331,7 +371,9 @@ where
                 }
                 Some(Ok(Event::Apply(object))) => {
                     self.failures = 0;
-                    return Seen::One(Box::new(object));
+                    if (self.keep)(&object) {
+                        return Seen::One(Box::new(object));
+                    }
                 }
                 Some(Ok(Event::Delete(object))) => {
                     self.failures = 0;

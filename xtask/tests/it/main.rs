@@ -26,4 +26,5 @@ mod sandbox;
 mod streams;
 mod test_runs;
 mod tidy;
+mod wait;
 mod world;

@@ -3,9 +3,10 @@
 use k8s_openapi::api::core::v1::Pod;
 
 use super::super::Verdict;
+use super::super::bad_sign::{self, Bad, Fleet};
 use super::super::clock::Clock;
-use super::super::condition::{Condition, one_line};
-use super::super::pod::{self, Grace, Sign};
+use super::super::condition::Condition;
+use super::super::pod;
 use super::view::{self, Runs, View};
 use super::{PodRef, RolledOut, Rollout, Snapshot};
 use crate::commands::Advice;
@@ -14,6 +15,9 @@ use crate::commands::Advice;
 pub fn judge(s: &Snapshot, clock: &Clock) -> Verdict<RolledOut> {
     let name = &s.target.deployment;
     let Some(deployment) = s.deployments.get(name) else {
+        if s.target.was_there {
+            return Verdict::Doomed(format!("deployment/{name} was deleted"), "make it again".into());
+        }
         return Verdict::Closed(format!(
             "deployment/{name} does not exist in namespace {}",
             s.target.namespace
@@ -46,7 +50,7 @@ pub fn judge(s: &Snapshot, clock: &Clock) -> Verdict<RolledOut> {
         return open(s, &view, wanted, &superseded);
     };
     let line = format!("{superseded}{waits_for}");
-    match bad_sign(s, &view, &waits_for, clock) {
+    match worst(s, &view, &waits_for, clock) {
         Some(Bad { why, advice, permanent: true }) => Verdict::Doomed(format!("{superseded}{why}"), advice),
         Some(Bad { why, .. }) if waits_for.contains(&why) => Verdict::Suspect(line),
         Some(Bad { why, .. }) if why.contains(&waits_for) => Verdict::Suspect(format!("{superseded}{why}")),
@@ -101,7 +105,7 @@ fn incomplete(s: &Snapshot, view: &View<'_>, wanted: i32, clock: &Clock) -> Opti
     if ready < wanted {
         let slowest = view.newest_pods.iter().find(|pod| !pod::is_ready(pod));
         let what = slowest.map(|pod| {
-            format!("; {}: {}", pod::short(pod), pod::state(pod, &view::events_of(s, pod), clock))
+            format!("; {}: {}", pod::short(pod), pod::state(pod, &pod::events_of(&s.events, pod), clock))
         });
         let count = count(view.newest_pods.len());
         let made = if count < wanted && what.is_none() { format!(", {count} made") } else { String::new() };
@@ -115,6 +119,13 @@ fn incomplete(s: &Snapshot, view: &View<'_>, wanted: i32, clock: &Clock) -> Opti
     });
     if not_built.is_some() {
         return not_built;
+    }
+    let unsteady = view.newest_pods.iter().find_map(|pod| {
+        let why = pod::unsteady(pod, &pod::events_of(&s.events, pod), clock)?;
+        Some(format!("{}: {why}", pod::short(pod)))
+    });
+    if let Some(unsteady) = unsteady {
+        return Some(format!("all {wanted} updated pods Ready; {unsteady}"));
     }
     // What is Ready becomes available after `minReadySeconds`.
     let available = newest.status.as_ref().and_then(|status| status.available_replicas).unwrap_or(0);
@@ -138,14 +149,7 @@ fn names(pods: &[&Pod]) -> String {
     pods.iter().map(|pod| pod::short(pod)).collect::<Vec<_>>().join(", ")
 }
 
-/// A bad sign of the whole rollout.
-struct Bad {
-    why: String,
-    advice: Advice,
-    permanent: bool,
-}
-
-fn bad_sign(s: &Snapshot, view: &View<'_>, waits_for: &str, clock: &Clock) -> Option<Bad> {
+fn worst(s: &Snapshot, view: &View<'_>, waits_for: &str, clock: &Clock) -> Option<Bad> {
     let from_pods = pods_sign(s, view, clock);
     if from_pods.as_ref().is_some_and(|bad| bad.permanent) {
         return from_pods;
@@ -173,17 +177,10 @@ pub(in crate::gates) fn resume(target: &Rollout) -> Advice {
 /// The API refuses to make pods: quota, admission, security policy.
 fn refused(view: &View<'_>, clock: &Clock) -> Option<Bad> {
     let failure = view.condition("ReplicaFailure").filter(Condition::is_true)?;
-    let is_refusal = ["exceeded quota", "forbidden", "denied the request", "is invalid"]
-        .iter()
-        .any(|words| failure.message.contains(words));
     let stands = clock.passed(failure.since.unwrap_or_else(|| clock.now()), pod::REFUSAL_GRACE);
     // What is being deleted gives its share of a quota back.
     let may_mend = !view.terminating.is_empty();
-    Some(Bad {
-        why: format!("the API refuses to make a pod: {}", one_line(failure.message)),
-        advice: "raise the quota, or fix what the message names in the Deployment".into(),
-        permanent: is_refusal && stands && !may_mend,
-    })
+    Some(bad_sign::refused(failure.message, stands && !may_mend))
 }
 
 /// The template names another image, or the pods run one: somebody else's rollout, or a tag that was moved.
@@ -238,53 +235,17 @@ fn no_progress(
     })
 }
 
-/// The newest pods' own signs. One pod's dooms the rollout only if no pod that is Ready proves it wrong, and all of
-/// them agree; a pod without a node holds it up alone.
+/// The newest pods' own signs.
 fn pods_sign(s: &Snapshot, view: &View<'_>, clock: &Clock) -> Option<Bad> {
-    let mut worst: Option<(&Pod, Sign, bool)> = None;
-    let mut all = !view.newest_pods.is_empty();
-    let mut alone = false;
-    for pod in &view.newest_pods {
-        let mut hopeless = false;
-        for sign in view::signs(s, pod, clock) {
-            let permanent = is_permanent(s, &sign, clock);
-            hopeless |= permanent;
-            let frees = !view.terminating.is_empty();
-            let dooms_alone = permanent && sign.alone && !frees;
-            let outranks = match &worst {
-                None => true,
-                Some((.., worst_permanent)) => (permanent && !worst_permanent) || (dooms_alone && !alone),
-            };
-            alone |= dooms_alone;
-            if outranks {
-                worst = Some((pod, sign, permanent));
-            }
-        }
-        all &= hopeless;
-    }
-    let (pod, sign, permanent) = worst?;
-    let waits = sign.alone && !view.terminating.is_empty();
-    let permanent = permanent && (all || alone) && !waits;
-    let mut why = format!("{}: {}", pod::short(pod), sign.text);
-    let place = sign.probe.as_ref().and_then(|probe| s.target.probes.get(probe));
-    if let Some(place) = place.filter(|_| permanent) {
-        why += &format!(" ({place})");
-    }
-    Some(Bad { why, advice: sign.advice.unwrap_or_else(|| describe(s, pod)), permanent })
-}
-
-fn describe(s: &Snapshot, pod: &Pod) -> Advice {
-    Advice::Kubectl(format!("-n {} describe pod/{}", s.target.namespace, pod::name(pod)), "")
-}
-
-fn is_permanent(s: &Snapshot, sign: &Sign, clock: &Clock) -> bool {
-    match sign.grace {
-        Grace::None => true,
-        Grace::Since(since, grace) => clock.passed(since, grace),
-        // What is seen for the first time began just now, as far as we know.
-        Grace::Lasting(grace) => {
-            clock.passed(s.signs.get(&sign.key).copied().unwrap_or_else(|| clock.now()), grace)
-        }
-        Grace::Forever => false,
-    }
+    let fleet = Fleet {
+        namespace: &s.target.namespace,
+        pods: &view.newest_pods,
+        events: &s.events,
+        signs: &s.signs,
+        probes: &s.target.probes,
+        frees: !view.terminating.is_empty(),
+        each_counts: false,
+        call: |pod| pod::short(pod).to_owned(),
+    };
+    fleet.worst(clock)
 }

@@ -1,14 +1,13 @@
 //! A snapshot sorted: which ReplicaSet is the newest, whose pods are whose, which image they run.
 
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
-use k8s_openapi::api::core::v1::{Event, Pod, PodTemplateSpec};
+use k8s_openapi::api::core::v1::{Pod, PodTemplateSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta};
 use kube::core::SelectorExt as _;
 use serde_json::Value;
 
-use super::super::clock::Clock;
 use super::super::condition::{self, Condition};
-use super::super::pod::{self, Sign};
+use super::super::pod;
 use super::{Rollout, Snapshot};
 use crate::image::short_id;
 use crate::owned::controller;
@@ -159,17 +158,6 @@ fn drop_empty(value: &mut Value) -> bool {
         }
         _ => false,
     }
-}
-
-/// The bad signs of one pod.
-pub(super) fn signs(s: &Snapshot, pod: &Pod, clock: &Clock) -> Vec<Sign> {
-    pod::signs(pod, &events_of(s, pod), clock)
-}
-
-/// The events about one pod.
-pub(super) fn events_of<'s>(s: &'s Snapshot, pod: &Pod) -> Vec<&'s Event> {
-    let uid = &pod.metadata.uid;
-    s.events.values().filter(|event| uid.is_some() && event.involved_object.uid == *uid).collect()
 }
 
 /// What a pod runs, beside what it should.

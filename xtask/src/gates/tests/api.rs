@@ -256,13 +256,15 @@ impl<'s> Play<'s> {
         let labels = json!({"app": "web", "pod-template-hash": "h"});
         let mut set_template = spec.clone();
         set_template["metadata"]["labels"] = labels.clone();
+        let set_labels =
+            json!({"app": "web", "pod-template-hash": "h", "app.kubernetes.io/component": "controller"});
         let owner = |kind: &str, name: &str, uid: Option<String>| json!([{"apiVersion": "apps/v1", "kind": kind, "name": name, "uid": uid, "controller": true}]);
         let set: ReplicaSet = server
             .create(
                 namespace,
                 json!({
                     "metadata": {
-                        "name": format!("{name}-h"), "labels": labels, "annotations": {"deployment.kubernetes.io/revision": "1"},
+                        "name": format!("{name}-h"), "labels": set_labels, "annotations": {"deployment.kubernetes.io/revision": "1"},
                         "ownerReferences": owner("Deployment", name, deployment.uid()),
                     },
                     "spec": {"replicas": replicas, "selector": {"matchLabels": labels}, "template": set_template},

@@ -10,6 +10,7 @@ mod rollout;
 mod rollout_failures;
 mod route;
 mod settled;
+mod workload;
 
 pub(crate) use api::{Server, cx};
 

@@ -1,0 +1,128 @@
+//! Where a context's ingress is reached from here: by the address that the cluster has published, or, where it has
+//! published none, through a tunnel to the controller's pods.
+
+use k8s_openapi::api::core::v1::{LoadBalancerIngress, Pod, Service};
+use k8s_openapi::api::networking::v1::{Ingress, IngressLoadBalancerIngress};
+use kube::api::ListParams;
+use kube::{Api, Client, ResourceExt as _};
+use tokio::net::{TcpListener, TcpStream};
+
+use crate::gates::pod;
+
+/// The labels of the controllers' pods and Services, as their charts and manifests set them.
+const CONTROLLERS: &str = "app.kubernetes.io/name in (ingress-nginx, traefik, haproxy-ingress, contour)";
+/// What such a controller calls its port for plain HTTP.
+const HTTP_PORTS: [&str; 3] = ["http", "web", "http-port"];
+
+/// An entry, and how it came about.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Entry {
+    pub(super) url: String,
+    pub(super) how: String,
+}
+
+/// The address that the cluster has published: on an Ingress of the namespace, else on the controller's Service.
+pub(super) async fn published(client: &Client, namespace: &str) -> Option<Entry> {
+    let ingresses: Api<Ingress> = Api::namespaced(client.clone(), namespace);
+    let listed = ingresses.list(&ListParams::default()).await.map(|list| list.items).unwrap_or_default();
+    if let Some(entry) = listed.iter().find_map(of_ingress) {
+        return Some(entry);
+    }
+    let services: Api<Service> = Api::all(client.clone());
+    let listed = services.list(&ListParams::default().labels(CONTROLLERS)).await.ok()?;
+    listed.items.iter().find_map(of_service)
+}
+
+fn of_ingress(ingress: &Ingress) -> Option<Entry> {
+    let IngressLoadBalancerIngress { ip, hostname, .. } =
+        ingress.status.as_ref()?.load_balancer.as_ref()?.ingress.as_ref()?.first()?;
+    let url = url(ip.as_deref(), hostname.as_deref(), 80)?;
+    Some(Entry { url, how: format!("the address of ingress/{}", ingress.name_any()) })
+}
+
+fn of_service(service: &Service) -> Option<Entry> {
+    let LoadBalancerIngress { ip, hostname, .. } =
+        service.status.as_ref()?.load_balancer.as_ref()?.ingress.as_ref()?.first()?;
+    let ports = service.spec.as_ref()?.ports.as_ref()?;
+    let is_http = |name: Option<&str>| name.is_some_and(|name| HTTP_PORTS.contains(&name));
+    let port = ports.iter().find(|port| is_http(port.name.as_deref()) || port.port == 80)?.port;
+    let url = url(ip.as_deref(), hostname.as_deref(), port)?;
+    Some(Entry { url, how: format!("the address of service/{}", service.name_any()) })
+}
+
+fn url(ip: Option<&str>, hostname: Option<&str>, port: i32) -> Option<String> {
+    let host = ip.filter(|ip| !ip.is_empty()).or(hostname.filter(|hostname| !hostname.is_empty()))?;
+    let host = if host.contains(':') { format!("[{host}]") } else { host.to_owned() };
+    Some(if port == 80 { format!("http://{host}") } else { format!("http://{host}:{port}") })
+}
+
+/// A port of this machine behind which each connection goes to a Ready pod of the controller. Nothing is asked of the
+/// cluster before somebody connects; it ends with the run.
+///
+/// # Errors
+/// When no port can be had.
+pub(super) async fn tunnel(client: &Client) -> std::io::Result<Entry> {
+    let listener = TcpListener::bind(("127.0.0.1", 0)).await?;
+    let url = format!("http://{}", listener.local_addr()?);
+    let client = client.clone();
+    tokio::spawn(async move {
+        while let Ok((connection, _)) = listener.accept().await {
+            let client = client.clone();
+            tokio::spawn(async move { forward(&client, connection).await });
+        }
+    });
+    Ok(Entry { url, how: "a tunnel to the ingress controller's pods, since the cluster has published no address".to_owned() })
+}
+
+/// Whoever connects sees a broken tunnel as a closed connection.
+async fn forward(client: &Client, mut connection: TcpStream) -> Option<()> {
+    let pods: Api<Pod> = Api::all(client.clone());
+    let listed = pods.list(&ListParams::default().labels(CONTROLLERS)).await.ok()?;
+    let (pod, port) = listed.items.iter().filter(|pod| pod::is_ready(pod)).find_map(|pod| Some((pod, http_port(pod)?)))?;
+    let api: Api<Pod> = Api::namespaced(client.clone(), pod.metadata.namespace.as_deref()?);
+    let mut forward = api.portforward(&pod.name_any(), &[port]).await.ok()?;
+    let mut stream = forward.take_stream(port)?;
+    tokio::io::copy_bidirectional(&mut connection, &mut stream).await.ok()?;
+    Some(())
+}
+
+fn http_port(pod: &Pod) -> Option<u16> {
+    let mut ports = pod.spec.iter().flat_map(|spec| &spec.containers).flat_map(|one| one.ports.iter().flatten());
+    let port = ports.find(|port| port.name.as_deref().is_some_and(|name| HTTP_PORTS.contains(&name)))?;
+    u16::try_from(port.container_port).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn an_address_is_taken_from_where_the_cluster_publishes_it() {
+        let ingress = |address| -> Ingress {
+            let status = json!({"loadBalancer": {"ingress": [address]}});
+            serde_json::from_value(json!({"metadata": {"name": "app"}, "status": status})).expect("an Ingress")
+        };
+        let url = |address| of_ingress(&ingress(address)).map(|entry| entry.url);
+        assert_eq!(url(json!({"ip": "203.0.113.7"})).as_deref(), Some("http://203.0.113.7"));
+        assert_eq!(url(json!({"hostname": "lb.example.com"})).as_deref(), Some("http://lb.example.com"));
+        assert_eq!(url(json!({"ip": "2001:db8::7"})).as_deref(), Some("http://[2001:db8::7]"));
+        assert_eq!(url(json!({})), None);
+        let service = json!({
+            "metadata": {"name": "traefik"}, "spec": {"ports": [{"name": "websecure", "port": 443}, {"name": "web", "port": 8000}]},
+            "status": {"loadBalancer": {"ingress": [{"ip": "203.0.113.8"}]}},
+        });
+        let entry = of_service(&serde_json::from_value(service).expect("a Service")).expect("an entry");
+        assert_eq!(entry.url, "http://203.0.113.8:8000");
+        assert_eq!(entry.how, "the address of service/traefik");
+    }
+
+    #[test]
+    fn a_tunnel_leads_to_the_port_for_plain_http() {
+        let ports = json!([{"name": "https", "containerPort": 443}, {"name": "http", "containerPort": 80}]);
+        let pod = json!({"spec": {"containers": [{"name": "controller", "ports": ports}]}});
+        assert_eq!(http_port(&serde_json::from_value(pod).expect("a pod")), Some(80));
+        assert_eq!(http_port(&Pod::default()), None);
+    }
+}

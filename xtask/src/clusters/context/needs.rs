@@ -1,0 +1,157 @@
+//! What a context's cluster must have before anything is changed in it: the rights, the namespace, an ingress class, the
+//! metrics API, nodes that the image runs on.
+
+use anyhow::Result;
+use k8s_openapi::api::core::v1::{Namespace, Node};
+use k8s_openapi::api::networking::v1::IngressClass;
+use k8s_openapi::kube_aggregator::pkg::apis::apiregistration::v1::APIService;
+use kube::api::ListParams;
+use kube::{Api, Client, ResourceExt as _};
+
+use crate::clusters::Problem;
+use crate::cx::Cx;
+use crate::image::ARCHITECTURE;
+use crate::manifests::Manifests;
+use crate::rights::{self, Right};
+use crate::steps::apply;
+
+/// The name of the metrics API.
+const METRICS: &str = "v1beta1.metrics.k8s.io";
+/// Marks the class that an Ingress without one is given.
+const DEFAULT_CLASS: &str = "ingressclass.kubernetes.io/is-default-class";
+/// The label by which pods choose a node's processor.
+const ARCH: &str = "kubernetes.io/arch";
+
+/// Everything that is missing, each with its fix.
+pub(super) async fn problems(cx: &Cx, client: &Client, manifests: &Manifests, nodes: Option<&[Node]>) -> Vec<Problem> {
+    let namespace = cx.shared.namespace.as_str();
+    let (rights, found, ingress, metrics) = futures::join!(
+        rights(cx, client, manifests),
+        no_namespace(cx, client, namespace),
+        no_ingress_class(client, manifests),
+        no_metrics(client, manifests)
+    );
+    let architecture = nodes.and_then(|nodes| wrong_architecture(nodes, manifests));
+    [rights, found, ingress, metrics, architecture].into_iter().flatten().collect()
+}
+
+/// What the steps do and the gates read.
+fn needed() -> Vec<Right> {
+    const FOLLOW: &[&str] = &["get", "list", "watch"];
+    vec![
+        Right::new("apps", "deployments", FOLLOW),
+        Right::new("apps", "replicasets", FOLLOW),
+        Right::new("", "pods", FOLLOW),
+        Right::new("", "events", &["list", "watch"]),
+        Right::new("", "serviceaccounts", &["list", "watch"]),
+        // The smoke test goes to a pod itself.
+        Right::new("", "pods/portforward", &["create"]),
+    ]
+}
+
+async fn rights(cx: &Cx, client: &Client, manifests: &Manifests) -> Option<Problem> {
+    let mut rights = needed();
+    for object in &manifests.objects {
+        // A kind that the cluster does not know is the apply step's to name, with its line.
+        let Ok((resource, namespaced)) = apply::resolve(client, object).await else { continue };
+        let right = Right::new(&resource.group, &resource.plural, &["get", "create", "patch"]);
+        let right = Right { namespaced, ..right };
+        if !rights.contains(&right) {
+            rights.push(right);
+        }
+    }
+    let missing = rights::missing(client, &cx.shared.namespace, &rights).await;
+    (!missing.is_empty()).then(|| {
+        let all = cx.commands.kubectl(&format!("-n {} auth can-i --list", cx.shared.namespace));
+        Problem {
+            what: format!("these credentials may not, in namespace {}: {}", cx.shared.namespace, missing.join("; ")),
+            fix: format!("ask whoever runs the cluster for a role with them; `{all}` shows what they may"),
+        }
+    })
+}
+
+async fn no_namespace(cx: &Cx, client: &Client, name: &str) -> Option<Problem> {
+    // Who may not look at namespaces will hear of it from the first object.
+    let found = Api::<Namespace>::all(client.clone()).get_opt(name).await.ok()?;
+    found.is_none().then(|| Problem {
+        what: format!("there is no namespace {name}, and none is made in a cluster that is not this tool's"),
+        fix: format!("`{}`", cx.commands.kubectl(&format!("create namespace {name}"))),
+    })
+}
+
+async fn no_ingress_class(client: &Client, manifests: &Manifests) -> Option<Problem> {
+    let classes = Api::<IngressClass>::all(client.clone()).list(&ListParams::default()).await.ok()?.items;
+    let wanted = manifests.ingress.spec.as_ref().and_then(|spec| spec.ingress_class_name.as_deref());
+    let is_default = |class: &IngressClass| class.annotations().get(DEFAULT_CLASS).is_some_and(|is| is == "true");
+    let names: Vec<String> = classes.iter().map(ResourceExt::name_any).collect();
+    let there = if names.is_empty() { "it has none".to_owned() } else { format!("it has {}", names.join(", ")) };
+    match wanted {
+        Some(wanted) if names.iter().any(|name| name == wanted) => None,
+        None if classes.iter().any(is_default) => None,
+        Some(wanted) => Some(Problem {
+            what: format!("the cluster has no IngressClass `{wanted}`, which the Ingress asks for: {there}"),
+            fix: if names.is_empty() {
+                "install an ingress controller, such as ingress-nginx, Traefik or the cloud's own".to_owned()
+            } else {
+                "set `ingressClassName` in kubernetes/70-ingress.yaml to one of them".to_owned()
+            },
+        }),
+        None => Some(Problem {
+            what: format!("the Ingress names no class, and the cluster has no default one: {there}"),
+            fix: "set `ingressClassName` in kubernetes/70-ingress.yaml, or install an ingress controller".to_owned(),
+        }),
+    }
+}
+
+async fn no_metrics(client: &Client, manifests: &Manifests) -> Option<Problem> {
+    let autoscaler = manifests.autoscaler_name()?;
+    let found = Api::<APIService>::all(client.clone()).get_opt(METRICS).await.ok()?;
+    found.is_none().then(|| Problem {
+        what: format!("the cluster has no metrics API, by which hpa/{autoscaler} would read cpu and memory"),
+        fix: "install metrics-server (https://github.com/kubernetes-sigs/metrics-server), or take the autoscaler out of \
+              kubernetes/"
+            .to_owned(),
+    })
+}
+
+/// The image is of one architecture. Nodes of another would take its pods, and not run them.
+pub(super) fn wrong_architecture(nodes: &[Node], manifests: &Manifests) -> Option<Problem> {
+    let takes = |node: &&Node| node.spec.as_ref().is_none_or(|spec| spec.unschedulable != Some(true));
+    let arch = |node: &Node| Some(node.status.as_ref()?.node_info.as_ref()?.architecture.clone());
+    let nodes: Vec<&Node> = nodes.iter().filter(takes).collect();
+    let fit = nodes.iter().filter(|node| arch(node).is_none_or(|arch| arch == ARCHITECTURE)).count();
+    let others: Vec<String> = nodes
+        .iter()
+        .filter_map(|node| Some((node.name_any(), arch(node)?)))
+        .filter(|(_, arch)| arch != ARCHITECTURE)
+        .map(|(name, arch)| format!("{name} ({arch})"))
+        .collect();
+    if others.is_empty() {
+        return None;
+    }
+    if fit == 0 {
+        return Some(Problem {
+            what: format!("the image is for {ARCHITECTURE}, and no node is: {}", others.join(", ")),
+            fix: "run this command on a machine of the nodes' architecture".to_owned(),
+        });
+    }
+    let spec = manifests.deployment.spec.as_ref().and_then(|spec| spec.template.spec.as_ref());
+    let chosen = spec.and_then(|spec| spec.node_selector.as_ref()?.get(ARCH));
+    let has_affinity = spec.is_some_and(|spec| spec.affinity.as_ref().is_some_and(|affinity| affinity.node_affinity.is_some()));
+    if chosen.is_some_and(|chosen| chosen == ARCHITECTURE) || has_affinity {
+        return None;
+    }
+    Some(Problem {
+        what: format!("the image is for {ARCHITECTURE}, and its pods may be put on {}", others.join(", ")),
+        fix: format!("set `nodeSelector: {{{ARCH}: {ARCHITECTURE}}}` in the pod's template, kubernetes/30-deployment.yaml"),
+    })
+}
+
+/// The nodes; none where they may not be listed.
+pub(super) async fn nodes(client: &Client) -> Result<Option<Vec<Node>>> {
+    match Api::<Node>::all(client.clone()).list(&ListParams::default()).await {
+        Ok(list) => Ok(Some(list.items)),
+        Err(kube::Error::Api(status)) if status.code == 403 => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
