@@ -32,6 +32,9 @@ impl Commands {
         let given =
             |(option, value): (&str, Option<String>)| Some(format!(" --{option} {}", quoted(&value?)));
         commands.cluster.extend(words.into_iter().filter_map(given));
+        if let Some(registry) = &shared.registry {
+            commands.app.push_str(&format!(" --registry {registry}"));
+        }
         if let Some(entry) = &shared.entry {
             commands.app.push_str(&format!(" --entry {}", quoted(entry)));
         }

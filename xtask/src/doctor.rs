@@ -119,7 +119,10 @@ async fn look(cx: &Cx, choice: &Choice) -> Result<Vec<Finding>> {
     findings.extend(leftovers::sandboxes(cx).await);
     findings.extend(leftovers::contexts(cx, choice, running.is_some()));
     findings.extend(settings::builder(cx).await);
-    findings.extend(settings::environment(|name| std::env::var(name).ok()));
+    // With a context it is the user's own kubeconfig that counts.
+    let is_read = |name: &str| name == "KUBECONFIG" && cx.shared.context.is_some();
+    let variable = |name: &str| if is_read(name) { None } else { std::env::var(name).ok() };
+    findings.extend(settings::environment(variable));
     Ok(findings)
 }
 

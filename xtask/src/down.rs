@@ -1,6 +1,6 @@
 //! `cargo xtask down`: removes exactly what `up` made.
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, anyhow};
 use futures::future::try_join_all;
 use k8s_openapi::api::core::v1::Namespace;
 use kube::api::{DeleteParams, DynamicObject};
@@ -9,6 +9,7 @@ use kube::{Api, ResourceExt as _};
 use crate::clusters::{self, Cluster, Kind};
 use crate::cx::Cx;
 use crate::drift;
+use crate::failure::{Attach as _, Exit};
 use crate::manifests::{Manifests, Object};
 use crate::owned::FIELD_MANAGER;
 use crate::pipeline::{Branch, Done, Outcome, Running, step};
@@ -30,6 +31,14 @@ const STOP: &str = "stop";
 pub async fn run(branch: &mut Branch<'_>, delete: bool) -> Result<Summary> {
     let cx = branch.cx;
     let choice = clusters::choose(cx).await?;
+    if let (Kind::Context(context), true) = (&choice.kind, delete) {
+        return Err(anyhow!(
+            "--delete deletes what this tool has made, and it has not made the cluster of {}",
+            context.name()
+        ))
+        .hint(format!("`{}` removes the app from it", cx.commands.xtask("down")))
+        .exit(Exit::Usage);
+    }
     if let Some(cluster) = left_behind(cx, &choice.kind, delete).await? {
         let manifests = crate::manifests::read(&cx.root.join("kubernetes"), &cx.shared.namespace)?;
         remove(branch, &cluster, &manifests).await?;

@@ -98,6 +98,8 @@ async fn orphans_of(
     let orphans = objects.into_iter().filter(|object| {
         is_ours(object)
             && controller(&object.metadata).is_none()
+            // A copy of its Service, labels included, that the cluster makes and nobody owns.
+            && resource.kind != "Endpoints"
             && object.metadata.deletion_timestamp.is_none()
             && !manifests.hold(&resource.group, &resource.kind, &object.name_any())
     });

@@ -3,9 +3,11 @@
 
 pub mod archive;
 mod contents;
+pub mod credentials;
 mod digests;
 mod name;
+pub mod registry;
 
-pub use contents::contents;
+pub use contents::{ARCHITECTURE, contents};
 pub use digests::{Digests, short_id};
 pub use name::canonical;

@@ -125,10 +125,10 @@ impl Scene<'_> {
         let owner = Owner::of(&cluster.client, &cx.shared.namespace, manifests.deployment_name()).await?;
         let witness = Witness::start(&cluster.client, &cx.shared.namespace, owner, &dir).await?;
         let canary = Target::get(&cluster.entry, manifests.host(), "/health").await?;
-        if gated {
-            ready::canary(branch, &witness, &canary).await?;
-        } else {
+        if !gated {
             experiment::restart_entry(cluster).await?;
+        } else if cluster.nginx {
+            ready::canary(branch, &witness, &canary).await?;
         }
         let mut meta = Meta {
             began: Timestamp::now(),
@@ -163,7 +163,11 @@ impl Scene<'_> {
         let namespace = cx.shared.namespace.as_str();
         let rollout = Rollout::as_deployed(namespace, manifests);
         let controller = async |branch: &mut Branch<'_>| {
-            gates::ingress_controller::wait(branch, &cluster.client, &manifests.ingress, namespace).await
+            if !cluster.nginx {
+                return Ok(());
+            }
+            let ingress = &manifests.ingress;
+            gates::ingress_controller::wait(branch, &cluster.client, ingress, namespace).await.map(drop)
         };
         let settled =
             async |branch: &mut Branch<'_>| gates::settled::wait(branch, &cluster.client, &rollout).await;

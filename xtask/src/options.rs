@@ -6,6 +6,9 @@ use std::time::Duration;
 use clap::builder::BoolishValueParser;
 use clap::{Args, ValueEnum};
 
+use crate::image::registry::Place;
+use crate::manifests::REPOSITORY;
+
 /// The minikube profile that `minikube` itself takes without a name; the sandbox follows it.
 pub const DEFAULT_PROFILE: &str = "minikube";
 /// The namespace that a kubeconfig without one means.
@@ -29,6 +32,9 @@ pub struct Shared {
     /// Base URL of the ingress of --context; without it the address that the Ingress has been given.
     #[arg(long, global = true, value_name = "URL", env = "XTASK_ENTRY")]
     pub entry: Option<String>,
+    /// A registry that the nodes of --context pull from: where the image is pushed. On loopback it is spoken to without TLS.
+    #[arg(long, global = true, value_name = "HOST[:PORT]/PATH", env = "XTASK_REGISTRY", value_parser = registry)]
+    pub registry: Option<Place>,
     /// Name of the minikube profile, or of the sandbox.
     #[arg(long, global = true, default_value = DEFAULT_PROFILE, env = "XTASK_PROFILE", value_parser = name)]
     pub profile: String,
@@ -99,6 +105,11 @@ pub fn duration(text: &str) -> Result<Duration, String> {
         return Err(format!("`{text}` is longer than a year"));
     }
     Ok(duration)
+}
+
+/// A registry, below which the app's image lies.
+fn registry(text: &str) -> Result<Place, String> {
+    Place::read(text, REPOSITORY)
 }
 
 /// A DNS label, since profiles and namespaces end up in host names and object names.

@@ -80,7 +80,8 @@ pub async fn run(cx: &Cx) -> Result<Summary> {
 
 async fn look(cx: &Cx, cluster: &Cluster, manifests: &Manifests) -> Vec<Row> {
     let site = &Site { cluster, manifests, namespace: &cx.shared.namespace };
-    let rows = gates::standing(manifests).map(|(gate, ask)| row(gate.name, (ask.look)(site)));
+    let rows = gates::standing(manifests, cluster.nginx, cluster.metrics)
+        .map(|(gate, ask)| row(gate.name, (ask.look)(site)));
     join_all(rows).await
 }
 

@@ -130,5 +130,16 @@ pub(crate) async fn verify(
 
 /// The last words of a run that ends well: how to use what it made.
 pub fn say_where(cx: &Cx, cluster: &Cluster, manifests: &Manifests) {
+    if let Some(how) = &cluster.tunnel {
+        let forward = "-n ingress-nginx port-forward deployment/ingress-nginx-controller 8080:80";
+        let forward = if cluster.nginx {
+            format!("; `{}` opens one", cx.commands.kubectl(forward))
+        } else {
+            String::new()
+        };
+        return cx
+            .output
+            .note(&format!("\nready: reached through {how}, which ends with this command{forward}"));
+    }
     cx.output.note(&format!("\nready: curl -H 'Host: {}' {}/health", manifests.host(), cluster.entry));
 }

@@ -40,6 +40,9 @@ pub const LONGER: Duration = Duration::from_secs(gates::BUNDLE.as_secs() + 1);
 /// Who waits so long at least is not told of a deadline that is none of theirs.
 const DEADLINE: Duration = rollout::GATE.deadline;
 
+/// Time for one look, which is what no time at all asks for.
+const ONE_LOOK: Duration = Duration::from_secs(2);
+
 /// What became of one workload.
 struct Seen {
     workload: Workload,
@@ -87,7 +90,11 @@ async fn wait(branch: &mut Branch<'_>, client: &Client, seen: &RefCell<Seen>, un
     let workload = seen.borrow().workload.clone();
     let Workload { namespace, selector, .. } = &workload;
     let title = workload.title();
-    let deadline = cx.shared.timeout.map_or(DEADLINE, |limit| limit.saturating_sub(cx.began.elapsed()));
+    let deadline = match cx.shared.timeout {
+        Some(Duration::ZERO) => ONE_LOOK,
+        Some(limit) => limit.saturating_sub(cx.began.elapsed()),
+        None => DEADLINE,
+    };
     let further = cx.commands.kubectl(&format!("-n {namespace} describe {title}"));
     let verdicts = workload.verdicts(client, until).inspect(|verdict| {
         let (state, detail) = match verdict {

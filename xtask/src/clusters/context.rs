@@ -3,19 +3,33 @@
 
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, anyhow};
+use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::core::v1::Node;
+use kube::Api;
 use kube::config::Kubeconfig;
 use sha2::{Digest as _, Sha256};
 
-use super::{Cluster, Kind, Problem, client_of};
+use self::delivery::Delivery;
+use self::entry::Entry;
+use super::{Cluster, Kind, Plan, Problem, client_of};
 use crate::cx::Cx;
-use crate::failure::{Attach as _, Exit};
+use crate::failure::{Attach as _, Exit, Hint, attached, paragraph};
 use crate::gates::watch::reason;
+use crate::gates::{ingress_controller, ingress_lease};
+use crate::image::Digests;
+use crate::image::registry::Place;
 use crate::options::Shared;
-use crate::pipeline::Outcome;
+use crate::pipeline::{Outcome, Running};
 use crate::proc::quoted;
+use crate::steps::image::{ImageRef, Recipe};
+
+mod delivery;
+mod entry;
+mod needs;
 
 /// An API server that has not answered by then does not. Credentials may come from a program that asks its own server.
 const ANSWERS_WITHIN: Duration = Duration::from_secs(15);
@@ -26,9 +40,12 @@ pub struct Context {
     name: String,
     /// Where the kubeconfig is, if not where kubectl looks for it.
     given: Option<PathBuf>,
-    /// What we keep of it: a kubeconfig with this context alone.
-    folder: PathBuf,
+    /// Where what we keep of contexts is: of each a kubeconfig with nothing else in it, and its image.
+    home: PathBuf,
     entry: Option<String>,
+    registry: Option<Place>,
+    /// The digests of what was delivered in this run.
+    delivered: Arc<OnceLock<Digests>>,
 }
 
 impl Context {
@@ -37,8 +54,10 @@ impl Context {
         Context {
             name: name.to_owned(),
             given: cx.shared.kubeconfig.clone(),
-            folder: cx.home().join("context").join(file_name(name)),
+            home: cx.home().join("context"),
             entry: cx.shared.entry.clone(),
+            registry: cx.shared.registry.clone(),
+            delivered: Arc::default(),
         }
     }
 
@@ -47,57 +66,174 @@ impl Context {
         &self.name
     }
 
+    /// Whether the kubeconfig has it.
+    ///
+    /// # Errors
+    /// Exit code 2 where it has not, 10 where it can't be read.
+    pub fn check(&self) -> Result<()> {
+        self.pick().map(drop)
+    }
+
     /// The kubeconfig with this context and nothing else.
     fn pick(&self) -> Result<Kubeconfig> {
         pick(read(self.given.as_deref())?, &self.name)
     }
 
-    async fn connect(&self) -> Result<Cluster> {
+    /// What we keep of it. Two kubeconfigs may call different clusters by one name.
+    fn folder_of(&self, config: &Kubeconfig) -> PathBuf {
+        let server = config.clusters.first().and_then(|named| named.cluster.as_ref()?.server.clone());
+        self.home.join(file_name(&self.name, &server.unwrap_or_default()))
+    }
+
+    fn folder(&self) -> Result<PathBuf> {
+        Ok(self.folder_of(&self.pick()?))
+    }
+
+    async fn connect(&self, cx: &Cx) -> Result<Cluster> {
         let config = self.pick()?;
-        let path = self.folder.join("kubeconfig");
+        let path = self.folder_of(&config).join("kubeconfig");
         write(&path, &config).with_context(|| format!("writing {}", path.display()))?;
         let options =
             kube::config::KubeConfigOptions { context: Some(self.name.clone()), ..Default::default() };
         let connect = async {
             let config = kube::Config::from_custom_kubeconfig(config, &options).await?;
             let client = client_of(config)?;
-            let version = client.apiserver_version().await?;
-            anyhow::Ok((client, version))
+            // Any answer but a refusal of the credentials will do: they may be good for one namespace alone.
+            match client.apiserver_version().await {
+                Err(kube::Error::Api(status)) if status.code == 403 => Ok(client),
+                Err(error) => Err(error.into()),
+                Ok(_) => anyhow::Ok(client),
+            }
         };
         let answer = tokio::time::timeout(ANSWERS_WITHIN, connect).await;
         let within = || anyhow!("no answer within {} s", ANSWERS_WITHIN.as_secs());
-        let (client, _) = answer.unwrap_or_else(|_| Err(within())).map_err(|error| {
+        let client = answer.unwrap_or_else(|_| Err(within())).map_err(|error| {
             anyhow!("{}", reason(error.as_ref()))
                 .context(format!("asking the API server of context {}", self.name))
-                .hint(format!("`kubectl --context {} version` asks the same", quoted(&self.name)))
+                .hint(format!("does kubectl get an answer, with --context {}?", quoted(&self.name)))
                 .exit(Exit::Preflight)
         })?;
+        let published = match &self.entry {
+            Some(url) => Some(Entry { url: url.trim_end_matches('/').to_owned(), how: String::new() }),
+            None => entry::published(&client, &cx.shared.namespace).await,
+        };
+        let (entry, tunnel) = match published {
+            Some(entry) => (entry.url, None),
+            None => {
+                let entry = entry::tunnel(&client).await.context("listening for a tunnel to the ingress")?;
+                (entry.url, Some(entry.how))
+            }
+        };
+        let nginx = Api::<Deployment>::namespaced(client.clone(), ingress_lease::NAMESPACE);
+        let nginx = nginx.get_opt(ingress_controller::DEPLOYMENT).await.ok().flatten().is_some();
+        let metrics = needs::has_metrics(&client).await == Some(true);
         Ok(Cluster {
             kind: Kind::Context(self.clone()),
             context: self.name.clone(),
             kubeconfig: path,
             client,
-            entry: self.entry.clone().unwrap_or_default(),
+            entry,
+            tunnel,
+            nginx,
+            metrics,
         })
     }
 
-    pub(super) async fn find(&self) -> Result<Option<Cluster>> {
-        self.connect().await.map(Some)
+    pub(super) async fn find(&self, cx: &Cx) -> Result<Option<Cluster>> {
+        self.connect(cx).await.map(Some)
     }
 
+    /// What keeps the cluster from taking the app, all at once.
     pub(super) async fn problems(&self, cx: &Cx) -> Result<Vec<Problem>> {
-        let fix = format!("run it on minikube or the sandbox; `{}` works here", cx.commands.xtask("wait"));
-        Ok(vec![Problem { what: self.no_delivery().to_string(), fix }])
+        let cluster = match self.connect(cx).await {
+            Ok(cluster) => cluster,
+            Err(error) => {
+                let fix =
+                    attached::<Hint>(&error).map(|hint| cx.commands.write_out(&hint.0)).unwrap_or_default();
+                return Ok(vec![Problem { what: paragraph(&error), fix }]);
+            }
+        };
+        let nodes = needs::nodes(&cluster.client).await?;
+        let mut problems = match self.delivery(nodes.as_deref()) {
+            Ok(delivery) => Vec::from_iter(delivery.problem()),
+            Err(problem) => vec![problem],
+        };
+        // Unreadable manifests are reported by whoever applies them.
+        if let Ok(manifests) = crate::manifests::read(&cx.root.join("kubernetes"), &cx.shared.namespace) {
+            problems.extend(needs::problems(cx, &cluster.client, &manifests, nodes.as_deref()).await);
+        }
+        Ok(problems)
     }
 
-    pub(super) fn no_delivery(&self) -> anyhow::Error {
-        anyhow!("no way is known to bring an image into the context {}", self.name).exit(Exit::Preflight)
+    fn delivery(&self, nodes: Option<&[Node]>) -> Result<Delivery, Problem> {
+        Delivery::of(self.registry.as_ref(), nodes).ok_or_else(|| Problem {
+            what: format!("no way is known by which the nodes of context {} get the image", self.name),
+            fix: "name a registry that they pull from, and you may push to: --registry HOST[:PORT]/PATH"
+                .to_owned(),
+        })
     }
 
-    pub(super) async fn ensure_running(&self) -> Result<Outcome<Cluster>> {
-        let cluster = self.connect().await?;
-        let how = format!("context {} answers", self.name);
+    pub(super) async fn ensure_running(&self, cx: &Cx, step: &Running<'_>) -> Result<Outcome<Cluster>> {
+        let cluster = self.connect(cx).await?;
+        if let Some(how) = &cluster.tunnel {
+            step.warn(format!("entry {}: {how}; --entry URL names one that lasts", cluster.entry));
+        }
+        let how = format!("context {} answers, entry {}", self.name, cluster.entry);
         Ok(Outcome::Already(cluster, how))
+    }
+
+    pub(super) async fn build_image(
+        &self,
+        cx: &Cx,
+        step: &Running<'_>,
+        cluster: &Cluster,
+        recipe: &Recipe,
+    ) -> Result<Outcome<ImageRef>> {
+        let nodes = needs::nodes(&cluster.client).await?;
+        let delivery = self
+            .delivery(nodes.as_deref())
+            .map_err(|problem| anyhow!("{}", problem.what).hint(problem.fix))?;
+        let is_there = async |reference: &str| {
+            Ok(delivery::is_on(
+                needs::nodes(&cluster.client).await?.unwrap_or_default().as_slice(),
+                reference,
+            ))
+        };
+        let delivered = delivery::deliver(cx, step, recipe, &delivery, &self.folder()?, is_there).await?;
+        if let Outcome::Did(image, _) | Outcome::Already(image, _) = &delivered {
+            // Whoever comes first has delivered the same.
+            let _ = self.delivered.set(image.digests.clone());
+        }
+        Ok(delivered)
+    }
+
+    /// What the registry, or the nodes, have under a reference.
+    pub(super) async fn digests(
+        &self,
+        cx: &Cx,
+        client: &kube::Client,
+        reference: &str,
+    ) -> Result<Option<Digests>> {
+        if let (Some(place), Some((_, digest))) = (&self.registry, reference.split_once('@')) {
+            let found = delivery::registry(cx, place).await?.manifest(digest).await?;
+            return Ok(found.map(|digest| Digests::new([digest.as_str()])));
+        }
+        let nodes = needs::nodes(client).await?.unwrap_or_default();
+        Ok(self.delivered.get().filter(|_| delivery::is_on(&nodes, reference)).cloned())
+    }
+
+    pub(super) fn plan(&self) -> Result<Plan> {
+        let looked_for = |what: &str| vec![format!("look for {what}; nothing is installed")];
+        let image = match &self.registry {
+            Some(place) => Delivery::Registry(place.clone()).plan(&self.folder()?)?,
+            None => vec!["load into the nodes with the tool that made them: kind or k3d".to_owned()],
+        };
+        Ok(Plan {
+            cluster: vec![format!("connect to context {}", self.name)],
+            ingress: looked_for("the IngressClass and its controller"),
+            metrics: looked_for("the metrics API"),
+            image,
+        })
     }
 
     pub(super) fn stop(&self) -> Outcome<()> {
@@ -191,21 +327,19 @@ fn write(path: &Path, config: &Kubeconfig) -> Result<()> {
     Ok(())
 }
 
-/// A context's name as that of a folder: an EKS context is an ARN, with slashes in it.
-fn file_name(name: &str) -> String {
+/// A context of a server as the name of a folder: an EKS context is an ARN, with slashes in it.
+fn file_name(context: &str, server: &str) -> String {
     let is_plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_');
-    let plain: String = name.chars().map(|c| if is_plain(c) { c } else { '_' }).take(60).collect();
-    if plain == name {
-        return plain;
-    }
-    let hash: String = Sha256::digest(name).iter().take(4).map(|byte| format!("{byte:02x}")).collect();
+    let plain: String = context.chars().map(|c| if is_plain(c) { c } else { '_' }).take(60).collect();
+    let hash = Sha256::digest(format!("{context}\0{server}"));
+    let hash: String = hash.iter().take(4).map(|byte| format!("{byte:02x}")).collect();
     format!("{plain}-{hash}")
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::failure::{Hint, attached, exit_of, paragraph};
+    use crate::failure::exit_of;
 
     const TWO: &str = "
 apiVersion: v1
@@ -234,8 +368,9 @@ contexts:
         assert!(text.contains("secret-of-v") && text.contains("https://127.0.0.1:2"), "{text}");
         assert!(!text.contains("secret-of-u") && !text.contains("https://127.0.0.1:1"), "{text}");
         assert!(text.contains(&format!("current-context: {lab}")), "{text}");
-        assert_eq!(file_name(lab), format!("arn_aws_eks_eu-1_42_cluster_lab-{}", &file_name(lab)[32..]));
-        assert_ne!(file_name("a/b"), file_name("a_b"));
+        assert!(file_name(lab, "").starts_with("arn_aws_eks_eu-1_42_cluster_lab-"));
+        assert_ne!(file_name("a/b", "s"), file_name("a_b", "s"));
+        assert_ne!(file_name("a", "https://one"), file_name("a", "https://two"));
     }
 
     #[test]

@@ -260,6 +260,9 @@ impl Minikube {
             kubeconfig,
             client,
             entry,
+            tunnel: None,
+            nginx: true,
+            metrics: true,
         })
     }
 

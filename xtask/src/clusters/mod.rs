@@ -45,6 +45,13 @@ pub struct Cluster {
     pub client: kube::Client,
     /// Base URL of the ingress, as a client on this machine reaches it.
     pub entry: String,
+    /// Where that is only a tunnel of this run's, why.
+    pub tunnel: Option<String>,
+    /// Whether its ingress controller is ingress-nginx, where its addons and manifests put it: that one has gates of its
+    /// own, and of any other the route tells.
+    pub nginx: bool,
+    /// Whether it has the metrics API, or is to be given it.
+    pub metrics: bool,
 }
 
 /// The kind that was chosen, and why, for the first line of a run.
@@ -63,7 +70,9 @@ pub async fn choose(cx: &Cx) -> Result<Choice> {
     let sandbox = || Kind::Sandbox(sandbox::Sandbox::new(cx));
     let minikube = || Kind::Minikube(minikube::Minikube::new(cx));
     if let Some(name) = &cx.shared.context {
-        let kind = Kind::Context(context::Context::new(cx, name));
+        let context = context::Context::new(cx, name);
+        context.check()?;
+        let kind = Kind::Context(context);
         return Ok(Choice { kind, why: format!("{name}, asked for") });
     }
     Ok(match cx.shared.cluster {
@@ -130,7 +139,7 @@ impl Kind {
         match self {
             Kind::Minikube(minikube) => minikube.ensure_running(cx, step).await,
             Kind::Sandbox(sandbox) => sandbox.ensure_running(cx, step).await,
-            Kind::Context(context) => context.ensure_running().await,
+            Kind::Context(context) => context.ensure_running(cx, step).await,
         }
     }
 
@@ -142,7 +151,7 @@ impl Kind {
         match self {
             Kind::Minikube(minikube) => minikube.find(cx).await,
             Kind::Sandbox(sandbox) => sandbox.find(cx).await,
-            Kind::Context(context) => context.find().await,
+            Kind::Context(context) => context.find(cx).await,
         }
     }
 
@@ -220,7 +229,7 @@ impl Kind {
         match self {
             Kind::Minikube(minikube) => minikube.enable_ingress(cx, step, cluster).await,
             Kind::Sandbox(sandbox) => sandbox.enable_ingress(cx).await,
-            Kind::Context(_) => Ok(Outcome::Already((), "not installed by this tool".to_owned())),
+            Kind::Context(_) => Ok(Outcome::Already((), "found, and not installed by this tool".to_owned())),
         }
     }
 
@@ -237,7 +246,7 @@ impl Kind {
         match self {
             Kind::Minikube(minikube) => minikube.enable_metrics(cx, step, cluster).await,
             Kind::Sandbox(sandbox) => sandbox.enable_metrics(cx).await,
-            Kind::Context(_) => Ok(Outcome::Already((), "not installed by this tool".to_owned())),
+            Kind::Context(_) => Ok(Outcome::Already((), "found, and not installed by this tool".to_owned())),
         }
     }
 
@@ -249,12 +258,13 @@ impl Kind {
         &self,
         cx: &Cx,
         step: &Running<'_>,
+        cluster: &Cluster,
         recipe: &Recipe,
     ) -> Result<Outcome<ImageRef>> {
         match self {
             Kind::Minikube(minikube) => minikube.build_image(cx, step, recipe).await,
             Kind::Sandbox(sandbox) => sandbox.build_image(cx, step, recipe).await,
-            Kind::Context(context) => Err(context.no_delivery()),
+            Kind::Context(context) => context.build_image(cx, step, cluster, recipe).await,
         }
     }
 
@@ -262,11 +272,11 @@ impl Kind {
     ///
     /// # Errors
     /// When the cluster can't be asked.
-    pub async fn digests(&self, cx: &Cx, reference: &str) -> Result<Option<Digests>> {
+    pub async fn digests(&self, cx: &Cx, client: &kube::Client, reference: &str) -> Result<Option<Digests>> {
         match self {
             Kind::Minikube(minikube) => minikube.digests(cx, reference).await,
             Kind::Sandbox(sandbox) => sandbox.digests(cx, reference).await,
-            Kind::Context(_) => Ok(None),
+            Kind::Context(context) => context.digests(cx, client, reference).await,
         }
     }
 
@@ -290,7 +300,7 @@ impl Kind {
         match self {
             Kind::Minikube(minikube) => minikube.plan(cx).await,
             Kind::Sandbox(sandbox) => sandbox.plan(),
-            Kind::Context(context) => Err(context.no_delivery()),
+            Kind::Context(context) => context.plan(),
         }
     }
 }

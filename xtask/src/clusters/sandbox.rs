@@ -221,6 +221,9 @@ impl Sandbox {
             client,
             kubeconfig: info.kubeconfig,
             entry: info.entry,
+            tunnel: None,
+            nginx: true,
+            metrics: true,
         })
     }
 

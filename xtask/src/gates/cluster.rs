@@ -37,6 +37,8 @@ pub struct Snapshot {
     pub(super) namespace: String,
     pub(super) readyz: Readyz,
     pub(super) nodes: Objects<Node>,
+    /// The credentials may not see them.
+    pub(super) nodes_hidden: bool,
     pub(super) node_leases: Objects<Lease>,
     pub(super) service_accounts: Objects<ServiceAccount>,
 }
@@ -98,7 +100,8 @@ fn feeds(client: &Client, namespace: &str) -> Vec<Feed<Snapshot>> {
     };
     vec![
         Feed::poll("/readyz", readyz, |s: &mut Snapshot, answer| s.readyz = answer),
-        Feed::watch(Api::all(client.clone()), watcher::Config::default(), |s: &mut Snapshot| &mut s.nodes),
+        Feed::watch(Api::all(client.clone()), watcher::Config::default(), |s: &mut Snapshot| &mut s.nodes)
+            .unless_forbidden(|s| s.nodes_hidden = true),
         Feed::watch(
             Api::namespaced(client.clone(), "kube-node-lease"),
             watcher::Config::default(),
@@ -157,7 +160,9 @@ pub fn judge(s: &Snapshot, clock: &Clock) -> Verdict {
             Some(why) => closed.push(why),
         }
     }
-    let Some(node) = ready else {
+    let node = ready.map(|node| format!("node {node} Ready"));
+    let hidden = || s.nodes_hidden.then(|| "its nodes may not be seen".to_owned());
+    let Some(node) = node.or_else(hidden) else {
         let why = if closed.is_empty() { "no node has registered".to_owned() } else { closed.join("; ") };
         return Verdict::Closed(why);
     };
@@ -167,7 +172,7 @@ pub fn judge(s: &Snapshot, clock: &Clock) -> Verdict {
             s.namespace
         ));
     }
-    Verdict::Open((), format!("API ready, node {node} Ready"))
+    Verdict::Open((), format!("API ready, {node}"))
 }
 
 /// Why a node takes no pods yet.

@@ -44,6 +44,9 @@ impl Condition<'_> {
     /// All of it in one line.
     #[must_use]
     pub fn line(&self) -> String {
+        if self.reason.is_empty() && self.message.is_empty() {
+            return format!("{}={}", self.name, self.status);
+        }
         format!("{}={} {}", self.name, self.status, self.why())
     }
 }

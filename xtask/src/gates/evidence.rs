@@ -41,12 +41,8 @@ pub struct About<'a> {
 
 /// Gathers it. What can't be read is said to be so; nothing here fails.
 pub async fn collect(cx: &Cx, client: &Client, about: About<'_>) -> Evidence {
-    let (objects, pods, warnings, nodes) = tokio::join!(
-        objects(client, about),
-        pods(client, about),
-        warnings(client, about.namespace),
-        nodes(client)
-    );
+    let (objects, pods, warnings, nodes) =
+        tokio::join!(objects(client, about), pods(client, about), warnings(client, about), nodes(client));
     let mut sections = objects;
     sections.extend(pods);
     sections.push(warnings);
@@ -168,11 +164,20 @@ fn log_lines(text: &str) -> Vec<String> {
     if text.trim().is_empty() { vec!["empty".to_owned()] } else { text.lines().map(one_line).collect() }
 }
 
-async fn warnings(client: &Client, namespace: &str) -> Section {
+/// The last warnings about the workload and what bears its name; of the whole namespace, where there are none.
+async fn warnings(client: &Client, about: About<'_>) -> Section {
+    let namespace = about.namespace;
     let api: Api<Event> = Api::namespaced(client.clone(), namespace);
     let warnings = ListParams::default().fields("type=Warning");
     let lines = match ask(api.list(&warnings)).await {
-        Ok(list) => warning_lines(list.items, Timestamp::now()),
+        Ok(list) => {
+            let name = about.workload.map_or("", |(_, name)| name);
+            let is_about = |event: &Event| {
+                event.involved_object.name.as_deref().is_some_and(|about| about.contains(name))
+            };
+            let (own, others): (Vec<_>, Vec<_>) = list.items.into_iter().partition(is_about);
+            warning_lines(if own.is_empty() { others } else { own }, Timestamp::now())
+        }
         Err(why) => vec![why],
     };
     (format!("last warnings in namespace {namespace}"), lines)

@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::Result;
 
 use super::{Gate, Verdict, poll, wait as wait_at};
-use crate::clusters::Kind;
+use crate::clusters::Cluster;
 use crate::failure::Evidence;
 use crate::image::Digests;
 use crate::pipeline::{Branch, Done};
@@ -24,10 +24,12 @@ const POLL_EVERY: Duration = Duration::from_millis(500);
 ///
 /// # Errors
 /// As [`super::wait`].
-pub async fn wait(branch: &mut Branch<'_>, kind: &Kind, image: &ImageRef) -> Result<Done<()>> {
+pub async fn wait(branch: &mut Branch<'_>, cluster: &Cluster, image: &ImageRef) -> Result<Done<()>> {
     let cx = branch.cx;
     let further = "see which images the cluster has, and remove the one in the way".to_owned();
-    let look = async || Ok(judge(image, kind.digests(cx, &image.reference).await?.as_ref()));
+    let look = async || {
+        Ok(judge(image, cluster.kind.digests(cx, &cluster.client, &image.reference).await?.as_ref()))
+    };
     wait_at(branch, &GATE, further, poll(POLL_EVERY, look), async || Evidence::default()).await
 }
 

@@ -118,12 +118,21 @@ pub fn all() -> [&'static Gate; 9] {
     ]
 }
 
-/// The gates that a cluster with these manifests can be asked for at any time.
-pub fn standing(manifests: &Manifests) -> impl Iterator<Item = (&'static Gate, Standing)> {
+/// The gates that a cluster with these manifests can be asked for at any time; those of ingress-nginx and of the metrics
+/// API where it has them.
+pub fn standing(
+    manifests: &Manifests,
+    nginx: bool,
+    metrics: bool,
+) -> impl Iterator<Item = (&'static Gate, Standing)> {
     let scales = manifests.autoscaler_name().is_some();
     all()
         .into_iter()
         .filter(move |gate| scales || gate.name != autoscaler::GATE.name)
+        .filter(move |gate| metrics || gate.name != metrics::GATE.name)
+        .filter(move |gate| {
+            nginx || ![ingress_lease::GATE.name, ingress_controller::GATE.name].contains(&gate.name)
+        })
         .filter_map(|gate| Some((gate, gate.standing?)))
 }
 

@@ -38,13 +38,21 @@ enum News<S> {
     /// One change.
     Changed(Change<S>),
     /// What was seen may be out of date until the next [`News::Synced`].
-    Lost(String),
+    Lost(Lost),
+}
+
+/// Why nothing is seen.
+struct Lost {
+    why: String,
+    /// The credentials may not see it, which is not for time to change.
+    forbidden: bool,
 }
 
 /// One source of a snapshot `S`.
 pub struct Feed<S> {
     what: String,
     required: bool,
+    hidden: Option<fn(&mut S)>,
     news: BoxStream<'static, News<S>>,
 }
 
@@ -85,11 +93,11 @@ impl<S: 'static> Feed<S> {
                 Seen::Gone(name) => {
                     News::Changed(Box::new(move |s: &mut S| drop(slot(s).remove(&name))) as _)
                 }
-                Seen::Lost(why) => News::Lost(why),
+                Seen::Lost(lost) => News::Lost(lost),
             };
             Some((news, source))
         });
-        Feed { what, required: true, news: news.boxed() }
+        Feed { what, required: true, hidden: None, news: news.boxed() }
     }
 
     /// Watches the one object of that name.
@@ -113,7 +121,13 @@ impl<S: 'static> Feed<S> {
             let news = if pause.is_none() { News::Synced(change) } else { News::Changed(change) };
             Some((news, (ask, Some(next))))
         });
-        Feed { what: what.to_owned(), required: true, news: news.boxed() }
+        Feed { what: what.to_owned(), required: true, hidden: None, news: news.boxed() }
+    }
+
+    /// Where the credentials may not see it, the snapshot is told so, and the gate does without.
+    #[must_use]
+    pub fn unless_forbidden(self, hidden: fn(&mut S)) -> Feed<S> {
+        Feed { hidden: Some(hidden), ..self }
     }
 
     /// Explains more where it is at hand; the gate opens without it.
@@ -197,9 +211,10 @@ where
 }
 
 /// Where a feed stands.
-struct Standing {
+struct Standing<S> {
     what: String,
     required: bool,
+    hidden: Option<fn(&mut S)>,
     synced: bool,
     lost: Option<String>,
 }
@@ -208,7 +223,7 @@ struct Standing {
 struct Desk<S, J> {
     client: Client,
     news: SelectAll<BoxStream<'static, (usize, News<S>)>>,
-    feeds: Vec<Standing>,
+    feeds: Vec<Standing<S>>,
     snapshot: S,
     judge: J,
     offset: Option<SignedDuration>,
@@ -223,8 +238,9 @@ impl<S: 'static, J> Desk<S, J> {
         let mut news = SelectAll::new();
         let mut standings = Vec::new();
         for (index, feed) in feeds.into_iter().enumerate() {
-            news.push(feed.news.map(move |news| (index, news)).boxed());
-            standings.push(Standing { what: feed.what, required: feed.required, synced: false, lost: None });
+            let Feed { what, required, hidden, news: of_feed } = feed;
+            news.push(of_feed.map(move |news| (index, news)).boxed());
+            standings.push(Standing { what, required, hidden, synced: false, lost: None });
         }
         Desk {
             client,
@@ -288,7 +304,13 @@ impl<S: 'static, J> Desk<S, J> {
                 change(&mut self.snapshot);
             }
             News::Changed(change) => change(&mut self.snapshot),
-            News::Lost(why) => feed.lost = Some(why),
+            News::Lost(Lost { why, forbidden }) => match feed.hidden.filter(|_| forbidden) {
+                Some(hidden) => {
+                    (feed.synced, feed.lost) = (true, None);
+                    hidden(&mut self.snapshot);
+                }
+                None => feed.lost = Some(why),
+            },
         }
     }
 
@@ -322,7 +344,7 @@ enum Seen<K> {
     All(Objects<K>),
     One(Box<K>),
     Gone(String),
-    Lost(String),
+    Lost(Lost),
 }
 
 /// A watch of one kind that never ends.
@@ -353,7 +375,9 @@ where
             let event = if self.list.is_some() {
                 match tokio::time::timeout(LIST_PATIENCE, events.next()).await {
                     Ok(event) => event,
-                    Err(_) => return self.lost(format!("no answer within {} s", LIST_PATIENCE.as_secs())),
+                    Err(_) => {
+                        return self.lost(format!("no answer within {} s", LIST_PATIENCE.as_secs()), false);
+                    }
                 }
             } else {
                 events.next().await
@@ -384,17 +408,24 @@ where
                     self.failures += 1;
                 }
                 // It would try the same again; a list finds out what was missed meanwhile.
-                Some(Err(error)) => return self.lost(reason(&error)),
-                None => return self.lost("the watch ended".to_owned()),
+                Some(Err(error)) => return self.lost(reason(&error), is_forbidden(&error)),
+                None => return self.lost("the watch ended".to_owned(), false),
             }
         }
     }
 
-    fn lost(&mut self, why: String) -> Seen<K> {
+    fn lost(&mut self, why: String, forbidden: bool) -> Seen<K> {
         self.failures = self.failures.saturating_add(1);
         self.events = None;
-        Seen::Lost(why)
+        Seen::Lost(Lost { why, forbidden })
     }
+}
+
+/// Whether the API server has understood and refused, for want of a right.
+fn is_forbidden(error: &watcher::Error) -> bool {
+    use watcher::Error::{InitialListFailed, WatchStartFailed};
+    let (InitialListFailed(error) | WatchStartFailed(error)) = error else { return false };
+    matches!(error, kube::Error::Api(status) if status.code == 403)
 }
 
 /// The innermost cause, or the API server's own words.

@@ -13,8 +13,9 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, ensure};
 use oci_spec::image::{
-    Arch, ConfigBuilder, Descriptor, DescriptorBuilder, Digest, ImageConfigurationBuilder, ImageIndexBuilder,
-    ImageManifestBuilder, MediaType, OciLayoutBuilder, Os, PlatformBuilder, RootFsBuilder, SCHEMA_VERSION,
+    Arch, ConfigBuilder, Descriptor, DescriptorBuilder, Digest, ImageConfigurationBuilder, ImageIndex,
+    ImageIndexBuilder, ImageManifest, ImageManifestBuilder, MediaType, OciLayoutBuilder, Os, PlatformBuilder,
+    RootFsBuilder, SCHEMA_VERSION,
 };
 use sha2::{Digest as _, Sha256};
 
@@ -106,6 +107,61 @@ pub fn write(path: &Path, contents: &Contents) -> Result<Digests> {
     let index = descriptor(MediaType::ImageIndex, &index)?;
     let all = [&config_descriptor, &manifest_descriptor, &index];
     Ok(Digests::new(all.map(|descriptor| descriptor.digest().digest())))
+}
+
+/// What an archive holds, by the places of its parts.
+pub struct Packed {
+    /// The manifest, whole.
+    pub manifest: Vec<u8>,
+    /// Its digest.
+    pub digest: String,
+    /// What it names: the layers from below to above, then the configuration.
+    pub blobs: Vec<Blob>,
+}
+
+/// A part of an image in its archive.
+pub struct Blob {
+    /// Its digest.
+    pub digest: String,
+    /// Where its bytes begin.
+    pub offset: u64,
+    /// How many there are.
+    pub bytes: u64,
+}
+
+/// Looks through an archive that [`write`] has written.
+///
+/// # Errors
+/// When it can't be read, or is not such an archive.
+pub fn read(path: &Path) -> Result<Packed> {
+    let read = || -> Result<Packed> {
+        let mut places = std::collections::BTreeMap::new();
+        let mut index = None;
+        let mut tar = tar::Archive::new(File::open(path)?);
+        for entry in tar.entries_with_seek()? {
+            let mut entry = entry?;
+            let name = entry.path()?.to_string_lossy().into_owned();
+            if name == "index.json" {
+                index = Some(serde_json::from_reader::<_, ImageIndex>(&mut entry)?);
+            }
+            places.insert(name, (entry.raw_file_position(), entry.size()));
+        }
+        let index = index.context("it has no index")?;
+        let named = index.manifests().first().context("its index names no image")?;
+        let place = |descriptor: &Descriptor| -> Result<Blob> {
+            let (offset, bytes) = *places.get(&blob(descriptor)).context("a part is missing")?;
+            Ok(Blob { digest: descriptor.digest().to_string(), offset, bytes })
+        };
+        let Blob { digest, offset, bytes } = place(named)?;
+        let mut file = File::open(path)?;
+        file.seek(io::SeekFrom::Start(offset))?;
+        let mut manifest = Vec::new();
+        io::Read::read_to_end(&mut io::Read::take(file, bytes), &mut manifest)?;
+        let parts: ImageManifest = serde_json::from_slice(&manifest)?;
+        let blobs = parts.layers().iter().chain([parts.config()]).map(place).collect::<Result<_>>()?;
+        Ok(Packed { manifest, digest, blobs })
+    };
+    read().with_context(|| format!("reading the image archive {}", path.display()))
 }
 
 fn config(contents: &Contents, layers: &[Descriptor]) -> Result<oci_spec::image::ImageConfiguration> {
@@ -257,7 +313,7 @@ mod tests {
     use std::collections::BTreeMap;
     use std::io::Read as _;
 
-    use oci_spec::image::{ImageConfiguration, ImageIndex, ImageManifest};
+    use oci_spec::image::ImageConfiguration;
 
     use super::*;
 
@@ -354,6 +410,23 @@ mod tests {
         let inside: Vec<_> =
             manifest.layers().iter().flat_map(|layer| unpack(&files[&blob(layer)]).into_keys()).collect();
         assert_eq!(inside, ["model", "model/manifest.json", "model/model.onnx", "app"]);
+    }
+
+    #[test]
+    fn an_archive_is_found_to_hold_what_was_packed() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("image.tar");
+        let digests = write(&path, &contents(folder.path(), "code")).expect("an archive");
+        let packed = read(&path).expect("its parts");
+        assert!(digests.contains(&packed.digest));
+        let whole = std::fs::read(&path).expect("reading");
+        assert_eq!(packed.blobs.len(), 3);
+        for Blob { digest, offset, bytes } in &packed.blobs {
+            let part = &whole[usize::try_from(*offset).expect("a place")..]
+                [..usize::try_from(*bytes).expect("a size")];
+            let hex: String = Sha256::digest(part).iter().map(|byte| format!("{byte:02x}")).collect();
+            assert_eq!(*digest, format!("sha256:{hex}"));
+        }
     }
 
     #[test]

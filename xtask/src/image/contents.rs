@@ -17,7 +17,7 @@ pub fn contents(reference: &str, binary: &Path, model_dir: &Path) -> Contents {
     let program = Entry { from: binary.to_owned(), to: REPOSITORY.to_owned(), executable: true };
     Contents {
         reference: reference.to_owned(),
-        arch: arch(),
+        arch: Arch::from(ARCHITECTURE),
         // Below the binary: an edit of the code moves a few MB, not 102.
         layers: vec![model.into(), vec![program]],
         entrypoint: vec![format!("/{REPOSITORY}")],
@@ -28,14 +28,14 @@ pub fn contents(reference: &str, binary: &Path, model_dir: &Path) -> Contents {
     }
 }
 
-/// The processor that is compiled for, in Go's words.
-fn arch() -> Arch {
-    match std::env::consts::ARCH {
-        "x86_64" => Arch::Amd64,
-        "aarch64" => Arch::ARM64,
-        other => Arch::Other(other.to_owned()),
-    }
-}
+/// The processor that is compiled for, in Go's words, which are Kubernetes' too.
+pub const ARCHITECTURE: &str = if cfg!(target_arch = "x86_64") {
+    "amd64"
+} else if cfg!(target_arch = "aarch64") {
+    "arm64"
+} else {
+    std::env::consts::ARCH
+};
 
 #[cfg(test)]
 mod tests {

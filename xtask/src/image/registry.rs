@@ -8,7 +8,6 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, anyhow};
-use futures::TryStreamExt as _;
 use parking_lot::Mutex;
 use reqwest::header::{ACCEPT, AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, LOCATION, WWW_AUTHENTICATE};
 use reqwest::{Client, Method, RequestBuilder, Response, StatusCode, Url};
@@ -56,7 +55,9 @@ impl Place {
                 && part.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b"._-".contains(&b))
         };
         if !path.is_empty() && !path.split('/').all(is_part) {
-            return Err(format!("`{path}` is no repository: lower-case letters, digits, `.`, `_`, `-` between slashes"));
+            return Err(format!(
+                "`{path}` is no repository: lower-case letters, digits, `.`, `_`, `-` between slashes"
+            ));
         }
         let is_whole = path == name || path.ends_with(&format!("/{name}"));
         let repository = match path {
@@ -124,7 +125,8 @@ impl Registry {
     /// When the registry can't be asked.
     pub async fn manifest(&self, reference: &str) -> Result<Option<String>> {
         let url = self.url(&format!("manifests/{reference}"))?;
-        let answer = self.send(|http| http.request(Method::HEAD, url.clone()).header(ACCEPT, MANIFEST)).await?;
+        let answer =
+            self.send(|http| http.request(Method::HEAD, url.clone()).header(ACCEPT, MANIFEST)).await?;
         if answer.status() == StatusCode::NOT_FOUND {
             return Ok(None);
         }
@@ -153,8 +155,15 @@ impl Registry {
             if there.status() == StatusCode::OK {
                 continue;
             }
-            at(format!("pushing part {} of {}, {} MB", index + 1, packed.blobs.len(), blob.bytes / 1_000_000));
-            self.upload(path, blob).await.with_context(|| format!("pushing {} to {}", blob.digest, self.place))?;
+            at(format!(
+                "pushing part {} of {}, {} MB",
+                index + 1,
+                packed.blobs.len(),
+                blob.bytes / 1_000_000
+            ));
+            self.upload(path, blob)
+                .await
+                .with_context(|| format!("pushing {} to {}", blob.digest, self.place))?;
             pushed.sent += blob.bytes;
         }
         // By its digest, which nobody moves, and by the tag, which keeps it from being collected.
@@ -178,7 +187,7 @@ impl Registry {
         to.query_pairs_mut().append_pair("digest", &blob.digest);
         let mut file = tokio::fs::File::open(path).await.context("opening the image's archive")?;
         file.seek(SeekFrom::Start(blob.offset)).await.context("reading the image's archive")?;
-        let stream = ReaderStream::with_capacity(file.take(blob.bytes), 1 << 16).map_err(std::io::Error::from);
+        let stream = ReaderStream::with_capacity(file.take(blob.bytes), 1 << 16);
         let mut put = self
             .http
             .put(to)
@@ -230,7 +239,8 @@ impl Registry {
             return Ok(None);
         }
         let Some(realm) = parameter(rest, "realm") else { return Ok(None) };
-        let mut url = Url::parse(&realm).with_context(|| format!("reading `{realm}`, where {} sends for a token", self.place.host))?;
+        let mut url = Url::parse(&realm)
+            .with_context(|| format!("reading `{realm}`, where {} sends for a token", self.place.host))?;
         let scope = format!("repository:{}:pull,push", self.place.repository);
         let service = parameter(rest, "service").unwrap_or_default();
         let request = match &self.login {
@@ -267,7 +277,8 @@ impl Registry {
             return Ok(answer);
         }
         let text = answer.text().await.unwrap_or_default();
-        let said = serde_json::from_str::<Errors>(&text).ok().and_then(|errors| errors.errors.into_iter().next());
+        let said =
+            serde_json::from_str::<Errors>(&text).ok().and_then(|errors| errors.errors.into_iter().next());
         let said = said.map(|error| format!(": {} {}", error.code, error.message)).unwrap_or_default();
         let error = anyhow!("{doing}: {} answered {status}{said}", self.place);
         Err(if matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) {
@@ -330,34 +341,4 @@ mod url {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_place_is_host_and_path() {
-        let read = |text| Place::read(text, "app").map(|place| place.to_string());
-        for (text, whole) in [
-            ("127.0.0.1:5000", "127.0.0.1:5000/app"),
-            ("localhost/team", "localhost/team/app"),
-            ("ghcr.io/team/app", "ghcr.io/team/app"),
-            ("ghcr.io/team/myapp/", "ghcr.io/team/myapp/app"),
-        ] {
-            assert_eq!(read(text).as_deref(), Ok(whole));
-        }
-        for text in ["", "team/app", "https://ghcr.io/team", "ghcr.io/Team", "ghcr.io//x"] {
-            assert!(read(text).is_err(), "{text}");
-        }
-        let is_plain = |text| Place::read(text, "app").unwrap().base().unwrap().scheme() == "http";
-        assert!(is_plain("127.0.0.1:5000") && is_plain("localhost") && is_plain("[::1]:5000/x"));
-        assert!(!is_plain("10.0.0.1:5000") && !is_plain("ghcr.io/x") && !is_plain("127.0.0.1.example.com/x"));
-    }
-
-    #[test]
-    fn a_challenge_is_read() {
-        let challenge = r#"realm="https://auth.example/token",service="registry.example",scope="repository:a:pull""#;
-        assert_eq!(parameter(challenge, "realm").as_deref(), Some("https://auth.example/token"));
-        assert_eq!(parameter(challenge, "service").as_deref(), Some("registry.example"));
-        assert_eq!(parameter(challenge, "error"), None);
-        assert_eq!(url::form(&[("a", "b c"), ("d", "&")]), "a=b+c&d=%26");
-    }
-}
+mod tests;

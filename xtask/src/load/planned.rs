@@ -24,7 +24,8 @@ pub fn plan(cx: &Cx, args: &LoadArgs, manifests: &Manifests) -> Result<Vec<Plann
     let mark = format!("mark deployment/{name}, annotation {ANNOTATION}");
     let mut plan = Vec::new();
     if args.is_gated() {
-        let all = gates::standing(manifests).map(|(gate, _)| gate).collect();
+        let all =
+            gates::standing(manifests, cx.shared.context.is_none(), true).map(|(gate, _)| gate).collect();
         plan.push(Planned::gates(vec!["every gate of `up`, at the same time".to_owned()], all));
     }
     if let Some(protection) = args.without.filter(|_| args.is_gated()) {

@@ -30,7 +30,7 @@ const LINE_DEADLINE: Duration = Duration::from_secs(2);
 /// The gate that fails.
 pub(super) async fn gates(branch: &mut Branch<'_>, cluster: &Cluster, manifests: &Manifests) -> Result<()> {
     let site = &Site { cluster, manifests, namespace: &branch.cx.shared.namespace };
-    let waits = gates::standing(manifests)
+    let waits = gates::standing(manifests, cluster.nginx, cluster.metrics)
         .map(|(_, ask)| async move |branch: &mut Branch<'_>| (ask.wait)(branch, site).await);
     branch.all(waits).await.map(drop)
 }

@@ -133,10 +133,15 @@ fn images(value: &Value) -> Vec<(String, &str)> {
 /// Sets the tag of the app's image, wherever a container has it.
 fn tag(value: &mut Value, reference: &str) {
     for container in containers(value) {
-        if let Some(image) =
-            value.pointer_mut(&format!("{container}/image")).filter(|image| **image == REPOSITORY)
-        {
-            *image = reference.into();
+        let Some(container) =
+            value.pointer_mut(&container).filter(|container| container["image"] == REPOSITORY)
+        else {
+            continue;
+        };
+        container["image"] = reference.into();
+        // By its digest, it is what a registry has; without one, it is on the node.
+        if reference.contains('@') {
+            container["imagePullPolicy"] = "IfNotPresent".into();
         }
     }
 }

@@ -7,7 +7,7 @@ use k8s_openapi::api::core::v1::Namespace;
 use kube::api::PostParams;
 use kube::{Api, Client};
 
-use crate::clusters::{Choice, Cluster};
+use crate::clusters::{Choice, Cluster, Kind};
 use crate::cx::Cx;
 use crate::gates;
 use crate::pipeline::{Branch, Done, step};
@@ -21,7 +21,9 @@ const NAME: &str = "cluster";
 
 /// What it would do; `commands` are the kind's own.
 pub fn plan(cx: &Cx, commands: Vec<String>) -> Planned {
-    let namespace = format!("create namespace {} if it is missing", cx.shared.namespace);
+    let verb = if cx.shared.context.is_some() { "expect" } else { "create" };
+    let missing = if cx.shared.context.is_some() { "" } else { " if it is missing" };
+    let namespace = format!("{verb} namespace {}{missing}", cx.shared.namespace);
     Planned::step(NAME, [commands, vec![namespace]].concat()).gate(&gates::cluster::GATE)
 }
 
@@ -39,7 +41,11 @@ pub async fn run(branch: &mut Branch<'_>, choice: &Choice) -> Result<Done<Cluste
     branch
         .both(
             async |branch| gates::cluster::wait(branch, &cluster.client, namespace).await,
-            async |_| cx.unless_stopped(ensure_namespace(&cluster.client, namespace)).await,
+            async |_| match cluster.kind {
+                // In a cluster that is not this tool's none is made: the preflight has looked for it.
+                Kind::Context(_) => Ok(()),
+                _ => cx.unless_stopped(ensure_namespace(&cluster.client, namespace)).await,
+            },
         )
         .await?;
     Ok(cluster)

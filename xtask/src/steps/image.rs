@@ -72,10 +72,10 @@ pub async fn run(
     let cx = branch.cx;
     let image = step(branch, NAME, async |step| {
         let recipe = recipe(cx, weights)?;
-        cluster.kind.build_image(cx, step, &recipe).await
+        cluster.kind.build_image(cx, step, cluster, &recipe).await
     })
     .await?;
-    gates::image::wait(branch, &cluster.kind, &image).await?;
+    gates::image::wait(branch, cluster, &image).await?;
     Ok(image)
 }
 

@@ -33,6 +33,10 @@ pub async fn run(
         step(branch, NAME, async |step| cluster.kind.enable_ingress(cx, step, cluster).await).await
     };
     let pass = async |branch: &mut Branch<'_>| {
+        if !cluster.nginx {
+            open.give(branch, ());
+            return Ok(());
+        }
         branch
             .both(
                 async |branch| gates::ingress_lease::wait(branch, client).await,

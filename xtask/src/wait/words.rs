@@ -158,6 +158,16 @@ mod tests {
             let hint = attached::<Hint>(&error).map(|hint| format!("{:?}", hint.0)).unwrap_or_default();
             text += &format!("{words}: {} [{hint}]\n", paragraph(&error));
         }
-        insta::assert_snapshot!(text, @"");
+        insta::assert_snapshot!(text, @r#"
+        deployment: resource(s) were provided, but no name was specified [Words("write `deployment/NAME`")]
+        deployment/: arguments in resource/name form must have a single resource and name, not `deployment/` [Words("write `deployment/NAME`")]
+        /web: the server doesn't have a resource type "" that is rolled out [Words("can be waited for: deployment, statefulset, daemonset, job")]
+        deploy/a/b: arguments in resource/name form must have a single resource and name, not `deploy/a/b` [Words("write `deployment/NAME`")]
+        web: the server doesn't have a resource type "web" that is rolled out [Words("can be waited for: deployment, statefulset, daemonset, job")]
+        pod/web: nothing is rolled out of `pod` [Words("can be waited for: deployment, statefulset, daemonset, job")]
+        deployments.extensions/web: the server doesn't have a resource type "deployments.extensions" that is rolled out [Words("can be waited for: deployment, statefulset, daemonset, job")]
+        deploy sts/db: there is no need to specify a resource type as a separate argument when passing arguments in resource/name form (e.g. 'sts/db') [Words("write `deploy/NAME`")]
+        deploy/web db: arguments in resource/name form must have a single resource and name, not `db` [Words("write `deployment/NAME`")]
+        "#);
     }
 }

@@ -41,6 +41,7 @@ fn bad_arguments_are_usage_errors() {
         (&["up", "--namespace", "No_Such"], "use lower-case letters"),
         (&["up", "--profile", "../elsewhere"], "use lower-case letters"),
         (&["up", "--port", "70000"], "70000"),
+        (&["up", "--registry", "https://ghcr.io/team"], "names no registry"),
         (&["weights", "fetch", "--set", "nothing"], "there is no set of weights `nothing`"),
     ] {
         let ran = world.run(args);
@@ -57,6 +58,7 @@ fn each_shared_option_has_a_variable_and_an_empty_one_is_unset() {
         ("XTASK_PROFILE", "No_Such"),
         ("XTASK_NAMESPACE", "No_Such"),
         ("XTASK_PORT", "70000"),
+        ("XTASK_REGISTRY", "no-registry"),
         ("XTASK_TIMEOUT", "soon"),
         ("XTASK_OUTPUT", "xml"),
         ("XTASK_DRY_RUN", "perhaps"),
@@ -102,7 +104,7 @@ fn help_of_each_command() {
     let world = World::sandbox();
     let mut text = String::new();
     for command in
-        ["up", "load", "explain", "down", "logs", "completions", "weights fetch", "weights generate"]
+        ["up", "load", "explain", "down", "logs", "wait", "completions", "weights fetch", "weights generate"]
     {
         let args: Vec<&str> = command.split(' ').chain(["-h"]).collect();
         let help = world.run_ok(&args).stdout;

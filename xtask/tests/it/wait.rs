@@ -91,7 +91,8 @@ fn a_workload_of_a_named_context_is_judged_early_and_nothing_is_changed() {
     assert!([30, 31].contains(&ran.code), "{}", ran.stderr);
 
     let after = cluster.kubectl(&["get", "deployments,replicasets,pods", "-o", "name"]).stdout;
-    let of_web = |text: &str| text.lines().filter(|line| line.contains("/web")).map(str::to_owned).collect::<Vec<_>>();
+    let of_web =
+        |text: &str| text.lines().filter(|line| line.contains("/web")).map(str::to_owned).collect::<Vec<_>>();
     assert_eq!(of_web(&before), of_web(&after));
 }
 
@@ -100,7 +101,11 @@ fn what_is_not_there_is_said_at_once_as_kubectl_says_it() {
     let cluster = Cluster::start();
     cluster.create("web", "nowhere:1");
     for (args, code, words) in [
-        (&["deployment/wbe"][..], 2, &["deployments.apps \"wbe\" not found in namespace default", "did you mean deployment/web?"][..]),
+        (
+            &["deployment/wbe"][..],
+            2,
+            &["deployments.apps \"wbe\" not found in namespace default", "did you mean deployment/web?"][..],
+        ),
         (&["statefulset/web"], 2, &["statefulsets.apps \"web\" not found"]),
         (&["deployment/web", "--namespace", "elsewhere"], 2, &["not found in namespace elsewhere"]),
         (&["deployment"], 2, &["no name was specified"]),
@@ -127,4 +132,39 @@ fn what_is_not_there_is_said_at_once_as_kubectl_says_it() {
     }
     let plan = cluster.wait(&["deployment/web", "--dry-run"]);
     assert!(plan.stdout.contains("watch deployment/web, its pods and its events"), "{}", plan.stdout);
+}
+
+#[test]
+fn what_a_context_lacks_is_named_before_anything_is_changed() {
+    let cluster = Cluster::start();
+    let run = |args: &[&str]| cluster.world.run(&[args, &["--context", "lab"]].concat());
+    let before = cluster.kubectl(&["get", "all,configmaps,ingresses", "-A", "-o", "name"]).stdout;
+    for command in ["up", "doctor"] {
+        let ran = run(&[command, "--namespace", "shop"]);
+        assert_eq!(ran.code, 10, "{command}: {}", ran.stderr);
+        let told = format!("{}{}", ran.stdout, ran.stderr);
+        for word in [
+            "no way is known by which the nodes of context lab get the image",
+            "--registry HOST[:PORT]/PATH",
+            "there is no namespace shop",
+            "create namespace shop",
+        ] {
+            assert!(told.contains(word), "{command}: `{word}` is missing:\n{told}");
+        }
+    }
+    let refused = run(&["down", "--delete"]);
+    assert_eq!(refused.code, 2, "{}", refused.stderr);
+    assert!(refused.stderr.contains("it has not made the cluster of lab"), "{}", refused.stderr);
+    let after = cluster.kubectl(&["get", "all,configmaps,ingresses", "-A", "-o", "name"]).stdout;
+    assert_eq!(before, after);
+    let plan = run(&["up", "--dry-run", "--registry", "127.0.0.1:5000/team"]).stdout;
+    for line in
+        ["connect to context lab", "push to 127.0.0.1:5000/team/simple-model-api", "expect namespace default"]
+    {
+        assert!(plan.contains(line), "`{line}` is missing:\n{plan}");
+    }
+    // Its kubeconfig, with nothing of the user's but this context, for its owner alone.
+    let path = run(&["kubeconfig"]).stdout;
+    let about = std::fs::metadata(path.trim()).expect("a kubeconfig");
+    assert_eq!(std::os::unix::fs::PermissionsExt::mode(&about.permissions()) & 0o777, 0o600);
 }

@@ -54,7 +54,9 @@ impl Delivery {
         };
         which::which(tool).is_err().then(|| Problem {
             what: format!("the nodes were made by {tool}, and there is no `{tool}` on PATH"),
-            fix: "install it, or name a registry that the nodes can pull from with --registry HOST[:PORT]/PATH".to_owned(),
+            fix:
+                "install it, or name a registry that the nodes can pull from with --registry HOST[:PORT]/PATH"
+                    .to_owned(),
         })
     }
 
@@ -133,7 +135,10 @@ pub(super) async fn deliver(
     let pushed = registry.push(&path, &packed, &recipe.tag, |at| step.at(at));
     let pushed = cx.unless_stopped(pushed).await.with_context(|| format!("pushing the image to {place}"))?;
     let image = ImageRef { reference: format!("{place}:{}@{}", recipe.tag, packed.digest), digests };
-    let how = format!("{place}:{} is {}, {} of {} bytes sent", recipe.tag, image.digests, pushed.sent, pushed.whole);
+    let how = format!(
+        "{place}:{} is {}, {} of {} bytes sent",
+        recipe.tag, image.digests, pushed.sent, pushed.whole
+    );
     Ok(if pushed.sent == 0 { Outcome::Already(image, how) } else { Outcome::Did(image, how) })
 }
 
@@ -182,14 +187,21 @@ mod tests {
     use super::*;
 
     fn node(name: &str, provider: &str) -> Node {
-        serde_json::from_value(json!({"metadata": {"name": name}, "spec": {"providerID": provider}})).expect("a node")
+        serde_json::from_value(json!({"metadata": {"name": name}, "spec": {"providerID": provider}}))
+            .expect("a node")
     }
 
     #[test]
     fn the_nodes_say_which_tool_made_them() {
         let of = |name, provider| Delivery::of(None, Some(&[node(name, provider)]));
-        assert_eq!(of("lab-control-plane", "kind://docker/lab/lab-control-plane"), Some(Delivery::Kind("lab".into())));
-        assert_eq!(of("k3d-my-lab-server-0", "k3s://k3d-my-lab-server-0"), Some(Delivery::K3d("my-lab".into())));
+        assert_eq!(
+            of("lab-control-plane", "kind://docker/lab/lab-control-plane"),
+            Some(Delivery::Kind("lab".into()))
+        );
+        assert_eq!(
+            of("k3d-my-lab-server-0", "k3s://k3d-my-lab-server-0"),
+            Some(Delivery::K3d("my-lab".into()))
+        );
         assert_eq!(of("k3d-x-server-0", "aws:///eu-1a/i-0"), None);
         assert_eq!(of("ip-10-0-0-1", ""), None);
         assert_eq!(Delivery::of(None, None), None);

@@ -71,14 +71,19 @@ pub(super) async fn tunnel(client: &Client) -> std::io::Result<Entry> {
             tokio::spawn(async move { forward(&client, connection).await });
         }
     });
-    Ok(Entry { url, how: "a tunnel to the ingress controller's pods, since the cluster has published no address".to_owned() })
+    Ok(Entry {
+        url,
+        how: "a tunnel to the ingress controller's pods, since the cluster has published no address"
+            .to_owned(),
+    })
 }
 
 /// Whoever connects sees a broken tunnel as a closed connection.
 async fn forward(client: &Client, mut connection: TcpStream) -> Option<()> {
     let pods: Api<Pod> = Api::all(client.clone());
     let listed = pods.list(&ListParams::default().labels(CONTROLLERS)).await.ok()?;
-    let (pod, port) = listed.items.iter().filter(|pod| pod::is_ready(pod)).find_map(|pod| Some((pod, http_port(pod)?)))?;
+    let (pod, port) =
+        listed.items.iter().filter(|pod| pod::is_ready(pod)).find_map(|pod| Some((pod, http_port(pod)?)))?;
     let api: Api<Pod> = Api::namespaced(client.clone(), pod.metadata.namespace.as_deref()?);
     let mut forward = api.portforward(&pod.name_any(), &[port]).await.ok()?;
     let mut stream = forward.take_stream(port)?;
@@ -87,7 +92,8 @@ async fn forward(client: &Client, mut connection: TcpStream) -> Option<()> {
 }
 
 fn http_port(pod: &Pod) -> Option<u16> {
-    let mut ports = pod.spec.iter().flat_map(|spec| &spec.containers).flat_map(|one| one.ports.iter().flatten());
+    let mut ports =
+        pod.spec.iter().flat_map(|spec| &spec.containers).flat_map(|one| one.ports.iter().flatten());
     let port = ports.find(|port| port.name.as_deref().is_some_and(|name| HTTP_PORTS.contains(&name)))?;
     u16::try_from(port.container_port).ok()
 }
@@ -102,7 +108,8 @@ mod tests {
     fn an_address_is_taken_from_where_the_cluster_publishes_it() {
         let ingress = |address| -> Ingress {
             let status = json!({"loadBalancer": {"ingress": [address]}});
-            serde_json::from_value(json!({"metadata": {"name": "app"}, "status": status})).expect("an Ingress")
+            serde_json::from_value(json!({"metadata": {"name": "app"}, "status": status}))
+                .expect("an Ingress")
         };
         let url = |address| of_ingress(&ingress(address)).map(|entry| entry.url);
         assert_eq!(url(json!({"ip": "203.0.113.7"})).as_deref(), Some("http://203.0.113.7"));

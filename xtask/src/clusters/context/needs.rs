@@ -6,7 +6,7 @@ use k8s_openapi::api::core::v1::{Namespace, Node};
 use k8s_openapi::api::networking::v1::IngressClass;
 use k8s_openapi::kube_aggregator::pkg::apis::apiregistration::v1::APIService;
 use kube::api::ListParams;
-use kube::{Api, Client, ResourceExt as _};
+use kube::{Api, Client, ResourceExt};
 
 use crate::clusters::Problem;
 use crate::cx::Cx;
@@ -23,7 +23,12 @@ const DEFAULT_CLASS: &str = "ingressclass.kubernetes.io/is-default-class";
 const ARCH: &str = "kubernetes.io/arch";
 
 /// Everything that is missing, each with its fix.
-pub(super) async fn problems(cx: &Cx, client: &Client, manifests: &Manifests, nodes: Option<&[Node]>) -> Vec<Problem> {
+pub(super) async fn problems(
+    cx: &Cx,
+    client: &Client,
+    manifests: &Manifests,
+    nodes: Option<&[Node]>,
+) -> Vec<Problem> {
     let namespace = cx.shared.namespace.as_str();
     let (rights, found, ingress, metrics) = futures::join!(
         rights(cx, client, manifests),
@@ -64,7 +69,11 @@ async fn rights(cx: &Cx, client: &Client, manifests: &Manifests) -> Option<Probl
     (!missing.is_empty()).then(|| {
         let all = cx.commands.kubectl(&format!("-n {} auth can-i --list", cx.shared.namespace));
         Problem {
-            what: format!("these credentials may not, in namespace {}: {}", cx.shared.namespace, missing.join("; ")),
+            what: format!(
+                "these credentials may not, in namespace {}: {}",
+                cx.shared.namespace,
+                missing.join("; ")
+            ),
             fix: format!("ask whoever runs the cluster for a role with them; `{all}` shows what they may"),
         }
     })
@@ -82,9 +91,11 @@ async fn no_namespace(cx: &Cx, client: &Client, name: &str) -> Option<Problem> {
 async fn no_ingress_class(client: &Client, manifests: &Manifests) -> Option<Problem> {
     let classes = Api::<IngressClass>::all(client.clone()).list(&ListParams::default()).await.ok()?.items;
     let wanted = manifests.ingress.spec.as_ref().and_then(|spec| spec.ingress_class_name.as_deref());
-    let is_default = |class: &IngressClass| class.annotations().get(DEFAULT_CLASS).is_some_and(|is| is == "true");
+    let is_default =
+        |class: &IngressClass| class.annotations().get(DEFAULT_CLASS).is_some_and(|is| is == "true");
     let names: Vec<String> = classes.iter().map(ResourceExt::name_any).collect();
-    let there = if names.is_empty() { "it has none".to_owned() } else { format!("it has {}", names.join(", ")) };
+    let there =
+        if names.is_empty() { "it has none".to_owned() } else { format!("it has {}", names.join(", ")) };
     match wanted {
         Some(wanted) if names.iter().any(|name| name == wanted) => None,
         None if classes.iter().any(is_default) => None,
@@ -98,20 +109,27 @@ async fn no_ingress_class(client: &Client, manifests: &Manifests) -> Option<Prob
         }),
         None => Some(Problem {
             what: format!("the Ingress names no class, and the cluster has no default one: {there}"),
-            fix: "set `ingressClassName` in kubernetes/70-ingress.yaml, or install an ingress controller".to_owned(),
+            fix: "set `ingressClassName` in kubernetes/70-ingress.yaml, or install an ingress controller"
+                .to_owned(),
         }),
     }
 }
 
 async fn no_metrics(client: &Client, manifests: &Manifests) -> Option<Problem> {
     let autoscaler = manifests.autoscaler_name()?;
-    let found = Api::<APIService>::all(client.clone()).get_opt(METRICS).await.ok()?;
-    found.is_none().then(|| Problem {
+    let is_there = has_metrics(client).await?;
+    (!is_there).then(|| Problem {
         what: format!("the cluster has no metrics API, by which hpa/{autoscaler} would read cpu and memory"),
         fix: "install metrics-server (https://github.com/kubernetes-sigs/metrics-server), or take the autoscaler out of \
               kubernetes/"
             .to_owned(),
     })
+}
+
+/// Whether the cluster has the metrics API; none where that may not be asked.
+pub(super) async fn has_metrics(client: &Client) -> Option<bool> {
+    let found = Api::<APIService>::all(client.clone()).get_opt(METRICS).await.ok()?;
+    Some(found.is_some())
 }
 
 /// The image is of one architecture. Nodes of another would take its pods, and not run them.
@@ -137,13 +155,16 @@ pub(super) fn wrong_architecture(nodes: &[Node], manifests: &Manifests) -> Optio
     }
     let spec = manifests.deployment.spec.as_ref().and_then(|spec| spec.template.spec.as_ref());
     let chosen = spec.and_then(|spec| spec.node_selector.as_ref()?.get(ARCH));
-    let has_affinity = spec.is_some_and(|spec| spec.affinity.as_ref().is_some_and(|affinity| affinity.node_affinity.is_some()));
+    let has_affinity = spec
+        .is_some_and(|spec| spec.affinity.as_ref().is_some_and(|affinity| affinity.node_affinity.is_some()));
     if chosen.is_some_and(|chosen| chosen == ARCHITECTURE) || has_affinity {
         return None;
     }
     Some(Problem {
         what: format!("the image is for {ARCHITECTURE}, and its pods may be put on {}", others.join(", ")),
-        fix: format!("set `nodeSelector: {{{ARCH}: {ARCHITECTURE}}}` in the pod's template, kubernetes/30-deployment.yaml"),
+        fix: format!(
+            "set `nodeSelector: {{{ARCH}: {ARCHITECTURE}}}` in the pod's template, kubernetes/30-deployment.yaml"
+        ),
     })
 }
 

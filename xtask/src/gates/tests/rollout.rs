@@ -23,6 +23,27 @@ fn opens_when_all_is_new_and_available() {
     );
 }
 
+/// Without a readiness probe a container is Ready as soon as it runs, were it for a moment.
+#[test]
+fn who_is_not_asked_whether_it_is_ready_has_to_run_for_a_while() {
+    let mut world = complete();
+    let bare = json!({"spec": {"containers": [{"name": "web", "image": IMAGE}]}});
+    patch(world.pods.get_mut("web-new-c").unwrap(), &bare);
+    expect(
+        &judge(&world, &clock(2)),
+        "closed: all 3 updated pods Ready; c: container web has run for 2 s, and no probe asks whether it is ready",
+    );
+    assert!(matches!(judge(&world, &clock(4)), Verdict::Open(..)));
+    let mut status = world.pods["web-new-c"].status.clone().unwrap().container_statuses.unwrap().remove(0);
+    patch(&mut status, &json!({"restartCount": 2, "lastState": {"terminated": {"exitCode": 3}}}));
+    patch(world.pods.get_mut("web-new-c").unwrap(), &json!({"status": {"containerStatuses": [status]}}));
+    expect(
+        &judge(&world, &clock(4)),
+        "closed: all 3 updated pods Ready; c: container web has run for 4 s since it exited with 3, 2 times",
+    );
+    assert!(matches!(judge(&world, &clock(11)), Verdict::Open(..)));
+}
+
 /// One thing is not as it should be; the gate is closed and names it.
 #[test]
 fn stays_closed_and_says_why() {

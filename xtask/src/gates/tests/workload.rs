@@ -217,7 +217,44 @@ fn a_stateful_set_in_order() {
             refused(s, QUOTA);
         }),
     ];
-    insta::assert_snapshot!(told(stateful_set, stateful_set::judge, cases), @"");
+    insta::assert_snapshot!(told(stateful_set, stateful_set::judge, cases), @r#"
+    # complete
+    open: 3 of 3 pods Ready, 3 of revision web-new
+    # not observed
+    closed: the StatefulSet controller has not observed generation 3 yet
+    # no replicas
+    doomed: statefulset/web is scaled to 0: no pod will start
+      kubectl -n default scale statefulset/web --replicas=1
+    # half updated
+    closed: 2 of 3 pods Ready; web-2: ContainerCreating; 2 yet to be updated (web-0, web-1)
+    # a partition that is done
+    open: 3 of 3 pods Ready, 1 of revision web-new; partition 2 keeps web-0, web-1 at an older one
+    # a partition that is not
+    closed: 3 of 3 pods Ready; 1 yet to be updated (web-1)
+    # by hand
+    doomed: 1 of 3 pods are of an older revision (web-1), and updateStrategy OnDelete replaces a pod only when it is deleted
+      kubectl -n default delete pod web-1
+    # the first pod can't start
+    suspect: 0 of 3 pods Ready, 1 made; web-0: CreateContainerConfigError: configmap "settings" not found
+    doomed: web-0: CreateContainerConfigError: configmap "settings" not found; the 2 after it are not made until it is Ready
+    # an updated pod crashes while the others are Ready
+    suspect: 2 of 3 pods Ready; web-2: container web exited with 1, 4 times; 2 yet to be updated (web-0, web-1)
+    doomed: web-2: container web exited with 1, 4 times
+      kubectl -n default logs web-2 -c web --previous
+    # an old pod crashes and holds the update up
+    suspect: 2 of 3 pods Ready; web-0: container web exited with 1, 6 times; 2 yet to be updated (web-0, web-1)
+    doomed: web-0: container web exited with 1, 6 times; it is of an older revision, and no pod is updated until it is Ready
+      kubectl -n default delete pod web-0
+    # a volume that can't be made
+    suspect: 0 of 3 pods Ready, 1 made; web-0: unschedulable: 0/1 nodes are available: pod has unbound immediate PersistentVolumeClaims.; persistentvolumeclaim/data-web-0: ProvisioningFailed: storageclass.storage.k8s.io "fast" not found
+    doomed: web-0: unschedulable: 0/1 nodes are available: pod has unbound immediate PersistentVolumeClaims.; persistentvolumeclaim/data-web-0: ProvisioningFailed: storageclass.storage.k8s.io "fast" not found; the 2 after it are not made until it is Ready
+      kubectl -n default describe persistentvolumeclaim data-web-0
+    # a volume that may be on its way
+    suspect: 2 of 3 pods Ready; web-2: unschedulable: 0/1 nodes are available: pod has unbound immediate PersistentVolumeClaims.
+    # a quota
+    suspect: the API refuses to make a pod: pods "web-x" is forbidden: exceeded quota: small, requested: pods=1, used: pods=2, limited: pods=2; 2 of 3 pods Ready, 2 made
+    doomed: the API refuses to make a pod: pods "web-x" is forbidden: exceeded quota: small, requested: pods=1, used: pods=2, limited: pods=2; the 1 after it are not made until it is Ready
+    "#);
 }
 
 #[test]
@@ -251,7 +288,30 @@ fn a_daemon_set_on_each_node() {
             refused(s, QUOTA);
         }),
     ];
-    insta::assert_snapshot!(told(daemon_set, daemon_set::judge, cases), @"");
+    insta::assert_snapshot!(told(daemon_set, daemon_set::judge, cases), @r#"
+    # complete
+    open: 3 of 3 nodes have an updated pod that is Ready
+    # meant for no node
+    doomed: daemonset/web is meant for no node: its nodeSelector, affinity and tolerations leave none
+      kubectl -n default get nodes --show-labels
+    # half updated
+    closed: 1 of 3 nodes have an updated pod that is Ready, 2 made; b on node node-b: ContainerCreating; 1 old left (web-a)
+    # by hand
+    doomed: 1 of 3 pods are of an older template (web-a), and updateStrategy OnDelete replaces a pod only when it is deleted
+      kubectl -n default delete pod web-a
+    # no room on one node
+    suspect: 2 of 3 nodes have an updated pod that is Ready; c on node node-c: unschedulable: 0/3 nodes are available: 1 Insufficient memory, 2 node(s) didn't satisfy plugin(s) [NodeAffinity].
+    doomed: c on node node-c: unschedulable: 0/3 nodes are available: 1 Insufficient memory, 2 node(s) didn't satisfy plugin(s) [NodeAffinity].
+    # a crash loop on one node
+    suspect: 2 of 3 nodes have an updated pod that is Ready; c on node node-c: container web exited with 1, 6 times
+    doomed: c on node node-c: container web exited with 1, 6 times
+      kubectl -n default logs web-c -c web --previous
+    # counted later
+    closed: all 3 updated pods Ready, 2 of them available yet
+    # a quota
+    suspect: the API refuses to make a pod: pods "web-x" is forbidden: exceeded quota: small, requested: pods=1, used: pods=2, limited: pods=2; 2 of 3 nodes have an updated pod that is Ready, 2 made
+    doomed: the API refuses to make a pod: pods "web-x" is forbidden: exceeded quota: small, requested: pods=1, used: pods=2, limited: pods=2
+    "#);
 }
 
 #[test]
@@ -283,7 +343,26 @@ fn a_job_to_its_end() {
             refused(s, QUOTA);
         }),
     ];
-    insta::assert_snapshot!(told(job, job::judge, cases), @"");
+    insta::assert_snapshot!(told(job, job::judge, cases), @r#"
+    # running
+    closed: 0 of 1 pods succeeded; 1 running (a)
+    # completed
+    open: completed: 1 pods succeeded
+    # failed
+    doomed: job/web has failed: BackoffLimitExceeded: Job has reached the specified backoff limit; a: container web exited with 3
+      kubectl -n default logs job/web --all-pods --tail=50
+    # suspended
+    doomed: job/web is suspended, so none of its pods runs
+      kubectl -n default patch job/web --type=merge --patch '{"spec":{"suspend":false}}'
+    # a crash that it may survive
+    suspect: 0 of 1 pods succeeded, 1 failed; it gives up after 2 more than the first; a: container web exited with 1, 6 times
+    # an image that is not there
+    suspect: 0 of 1 pods succeeded; a: ErrImagePull: manifest unknown: not found
+    doomed: a: ErrImagePull: manifest unknown: not found
+    # a quota
+    suspect: the API refuses to make a pod: pods "web-x" is forbidden: exceeded quota: small, requested: pods=1, used: pods=2, limited: pods=2; 0 of 1 pods succeeded
+    doomed: the API refuses to make a pod: pods "web-x" is forbidden: exceeded quota: small, requested: pods=1, used: pods=2, limited: pods=2
+    "#);
 }
 
 /// The terminating ones are for who waits until all has settled.

@@ -31,6 +31,9 @@ impl Scene<'_> {
             kubeconfig: "kubeconfig".into(),
             client: server.client.clone(),
             entry: "http://127.0.0.1:1".to_owned(),
+            tunnel: None,
+            nginx: true,
+            metrics: true,
         });
         Scene { cx, server, folder: Folder::shipped(), cluster }
     }
