@@ -37,6 +37,8 @@ impl FromStr for Format {
 pub fn init(format: Format) {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_target(false);
+    // It would tell of a log that nobody reads any more, or a full disk, by a macro that panics then.
+    let builder = builder.log_internal_errors(false);
     let _ = match format {
         Format::Json => {
             builder.json().flatten_event(true).with_current_span(false).with_span_list(false).try_init()

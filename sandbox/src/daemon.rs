@@ -289,13 +289,16 @@ fn random_token() -> Result<String> {
     Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
 }
 
-/// Diagnostics of this process: `RUST_LOG`, or what is worth knowing. Does nothing where a subscriber is installed.
+/// Diagnostics of this process: `RUST_LOG`, or what is worth knowing, which clients' mistakes in HTTP/2 are not: a line for
+/// each would let anyone fill the disk. Does nothing where a subscriber is installed.
 pub(crate) fn log_to_stderr() {
     let filter = tracing_subscriber::EnvFilter::try_from_default_env();
-    let filter = filter.unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
+    let filter = filter.unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info,h2=error"));
     let _ = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
+        // It would tell of a log that can't be written, as on a full disk, by a macro that panics then.
+        .log_internal_errors(false)
         .with_ansi(false)
         .with_target(false)
         .try_init();

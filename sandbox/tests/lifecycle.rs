@@ -5,10 +5,11 @@
 mod support;
 
 use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
 use std::time::Duration;
 
 use sandbox::{Home, State};
-use support::{PROGRAM, Sandbox, ask, soon, start_daemon, web};
+use support::{PROGRAM, Sandbox, ask, soon, start_daemon, start_logging, web};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn it_starts_and_ends_and_leaves_nothing() {
@@ -38,6 +39,15 @@ async fn a_second_one_in_the_same_folder_is_refused() {
     let said = format!("already running in {} (pid {})", sandbox.home.dir().display(), sandbox.daemon.id());
     assert!(sandbox.log().contains(&said), "{}", sandbox.log());
     assert!(matches!(sandbox::state(&sandbox.home).unwrap(), State::Running(_)), "the first one is unharmed");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_log_without_room_ends_nothing() {
+    let sandbox = Sandbox::started(|home| start_logging(home, 0, Path::new("/dev/full"))).await;
+    // Its first lines are lost by now.
+    sandbox.running().await;
+    assert!(sandbox::stop(&sandbox.home, Duration::from_secs(10)).await.unwrap());
+    assert_eq!(sandbox::state(&sandbox.home).unwrap(), State::Absent, "it ended in good order");
 }
 
 #[tokio::test(flavor = "multi_thread")]

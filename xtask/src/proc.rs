@@ -158,16 +158,8 @@ pub async fn run_with<H: Into<Heard>>(
         return Err(Cancelled.into());
     }
     let log_path = cx.run_dir.as_ref().map(|dir| dir.join(format!("{}.log", step.name())));
-    let mut log = match &log_path {
-        Some(path) => {
-            let file = tokio::fs::File::options().create(true).append(true).open(path).await;
-            Some(file.with_context(|| format!("opening {}", path.display()))?)
-        }
-        None => None,
-    };
-    if let Some(log) = &mut log {
-        log.write_all(format!("$ {shown}\n").as_bytes()).await.context("writing the step's log")?;
-    }
+    let mut log = StepLog::open(step, log_path.as_deref()).await;
+    log.write(step, &format!("$ {shown}")).await;
     // On a pipe Cargo would leave out its colours, which whoever prints them may drop, and its bar.
     let cargo = [
         ("CARGO_TERM_COLOR", "always"),
@@ -208,9 +200,7 @@ pub async fn run_with<H: Into<Heard>>(
         if line.is_overwritten {
             continue;
         }
-        if let Some(log) = &mut log {
-            log.write_all(format!("{plain}\n").as_bytes()).await.context("writing the step's log")?;
-        }
+        log.write(step, &plain).await;
         cx.output.trace(&format!("  {plain}"));
         if is_stdout {
             output.push_str(&line.text);
@@ -228,9 +218,7 @@ pub async fn run_with<H: Into<Heard>>(
         }
     };
     child.ended();
-    if let Some(log) = &mut log {
-        let _ = log.flush().await;
-    }
+    log.close(step).await;
     if status.success() {
         return Ok(output);
     }
@@ -240,6 +228,36 @@ pub async fn run_with<H: Into<Heard>>(
         lines: excerpt.lines(log.as_deref()),
         log,
     })
+}
+
+/// What a step's children print, kept in the run's folder. Where it can't be kept, as on a full disk, the step goes on.
+struct StepLog(Option<tokio::fs::File>);
+
+impl StepLog {
+    async fn open(step: &Running<'_>, path: Option<&Path>) -> StepLog {
+        let Some(path) = path else { return StepLog(None) };
+        let opened = tokio::fs::File::options().create(true).append(true).open(path).await;
+        StepLog(opened.map_err(|error| StepLog::lost(step, &error)).ok())
+    }
+
+    async fn write(&mut self, step: &Running<'_>, line: &str) {
+        let Some(file) = &mut self.0 else { return };
+        if let Err(error) = file.write_all(format!("{line}\n").as_bytes()).await {
+            StepLog::lost(step, &error);
+            self.0 = None;
+        }
+    }
+
+    async fn close(self, step: &Running<'_>) {
+        let Some(mut file) = self.0 else { return };
+        if let Err(error) = file.flush().await {
+            StepLog::lost(step, &error);
+        }
+    }
+
+    fn lost(step: &Running<'_>, error: &std::io::Error) {
+        step.warn(format!("the rest of {}.log is not kept: {error}", step.name()));
+    }
 }
 
 /// The lines of a stream; bytes that are not UTF-8 are replaced.

@@ -7,7 +7,7 @@ use std::process::Stdio;
 use tokio::net::TcpListener;
 use tokio::time::timeout;
 
-use crate::service::{DEADLINE, Service, command, error_code, model_dir};
+use crate::service::{DEADLINE, Service, client, command, error_code, model_dir};
 
 /// Exit code and what was said of a service that does not start.
 async fn fails(model_dir: &Path, env: &[(&str, &str)]) -> (Option<i32>, String) {
@@ -81,4 +81,22 @@ async fn a_bad_setting_or_a_taken_port_is_named() {
     let (code, log) = fails(&model_dir(), &[("PORT", &address.port().to_string())]).await;
     assert_eq!(code, Some(1));
     assert!(log.contains(&format!("listening on {address}")), "{log}");
+}
+
+#[tokio::test]
+async fn a_log_without_room_ends_nothing() {
+    // The port must be known beforehand, for nothing is said of it.
+    let free = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+    let full = || fs::File::options().write(true).open("/dev/full").unwrap();
+    let mut command = command(&model_dir(), &[("PORT", &free.port().to_string())]);
+    let _child = command.stdout(full()).stderr(full()).spawn().unwrap();
+    let healthy = async {
+        loop {
+            match client().get(format!("http://{free}/health")).send().await {
+                Ok(answer) if answer.status() == 200 => break,
+                _ => tokio::time::sleep(std::time::Duration::from_millis(20)).await,
+            }
+        }
+    };
+    timeout(DEADLINE, healthy).await.unwrap();
 }

@@ -1,6 +1,6 @@
 //! A sandbox in a folder of its own, its daemon a process as in real life.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
@@ -36,7 +36,12 @@ pub async fn soon<T, F: Future<Output = Option<T>>>(what: &str, mut look: impl F
 
 pub fn start_daemon(home: &Home, port: u16) -> Child {
     home.create().unwrap();
-    let log = std::fs::File::options().create(true).append(true).open(home.log()).unwrap();
+    start_logging(home, port, &home.log())
+}
+
+/// A daemon that logs elsewhere.
+pub fn start_logging(home: &Home, port: u16, log: &Path) -> Child {
+    let log = std::fs::File::options().create(true).append(true).open(log).unwrap();
     Command::new(PROGRAM)
         .args(["serve", "--context", CONTEXT, "--ingress-port", &port.to_string(), "--home"])
         .arg(home.dir())
@@ -50,9 +55,14 @@ pub fn start_daemon(home: &Home, port: u16) -> Child {
 impl Sandbox {
     /// Starts one and waits until it is ready.
     pub async fn start() -> Sandbox {
+        Sandbox::started(|home| start_daemon(home, 0)).await
+    }
+
+    /// The same, in a way of the caller's.
+    pub async fn started(start: impl FnOnce(&Home) -> Child) -> Sandbox {
         let dir = tempfile::tempdir().unwrap();
         let home = Home::new(dir.path().join("home"));
-        let daemon = start_daemon(&home, 0);
+        let daemon = start(&home);
         let sandbox = Sandbox { home, dir, daemon };
         sandbox.running().await;
         sandbox

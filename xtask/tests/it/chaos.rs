@@ -2,12 +2,14 @@
 //! `scripts/chaos RUNS SEED` tries as many as you like; the seed makes the same ones again, but not to the millisecond.
 
 use std::collections::BTreeMap;
+use std::fs::File;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
+use crate::disk::Disk;
 use crate::world::{World, eventually};
 
 const COMMANDS: [&[&str]; 6] = [
@@ -28,9 +30,12 @@ enum Accident {
     Signal(&'static str),
     /// Whoever read stderr has left.
     StderrCloses,
-    /// No file can grow beyond this many blocks of 512 bytes: all that a process without privileges can do to have writes
-    /// fail as on a full disk.
+    /// What is written to stderr has no room.
+    StderrFull,
+    /// There is room for so many bytes more on the disk of the tool, the sandbox and its pods, until the command has ended.
     DiskFull(u64),
+    /// No file of the tool's can grow beyond this many blocks of 512 bytes.
+    FilesCannotGrow(u64),
     /// The sandbox is killed.
     SandboxDies,
     /// The sandbox's folder is deleted.
@@ -52,7 +57,14 @@ fn number(variable: &str, default: u64) -> u64 {
 #[allow(clippy::print_stderr)] // what was tried, for who repeats it
 fn whatever_happens_in_the_middle_the_next_up_is_green_and_nothing_is_left_over() {
     let (runs, seed) = (number("CHAOS_RUNS", 4), number("CHAOS_SEED", 11));
+    let disk = Disk::mount(512);
+    if disk.is_none() {
+        eprintln!("not root, so no disk can be mounted and filled: files that can't grow stand for it");
+    }
     let mut world = World::sandbox();
+    if let Some(disk) = &disk {
+        world.write_on(disk.path());
+    }
     let manifests = world.own_workspace().join("kubernetes");
     // Rollouts and drains as ever, and sooner over.
     for (file, slow, quick) in [
@@ -69,21 +81,25 @@ fn whatever_happens_in_the_middle_the_next_up_is_green_and_nothing_is_left_over(
     let declared = objects(&world);
     // How long each takes when nothing happens, learned on the way.
     let mut usual: BTreeMap<&[&str], Duration> = BTreeMap::new();
-    let mut counts: BTreeMap<String, u64> = BTreeMap::new();
+    let mut counts: BTreeMap<String, BTreeMap<String, u64>> = BTreeMap::new();
+    let mut slowest = Duration::ZERO;
     for run in 0..runs {
         let drawn = |purpose, end| draw(seed, run, purpose, end);
         let command = COMMANDS[usize::try_from(drawn("command", 6)).expect("small")];
-        let accident = match drawn("accident", 9) {
+        let accident = match drawn("accident", 11) {
             0 | 1 => Accident::Signal("-KILL"),
             2 => Accident::Signal("-HUP"),
             3 => Accident::Signal("-TERM"),
-            4 | 5 => Accident::StderrCloses,
-            6 => Accident::DiskFull(drawn("blocks", 1 << drawn("magnitude", 19))),
-            7 => Accident::SandboxDies,
+            4 => Accident::StderrCloses,
+            5 => Accident::StderrFull,
+            6 | 7 if disk.is_some() => Accident::DiskFull(drawn("bytes", 1 << drawn("magnitude", 20))),
+            6..=8 => Accident::FilesCannotGrow(drawn("blocks", 1 << drawn("magnitude", 19))),
+            9 => Accident::SandboxDies,
             _ => Accident::FolderGoes,
         };
         // A disk has room again some day, but a limit is for life: not for a sandbox that is born under it.
-        if command == ["up"] && !matches!(accident, Accident::DiskFull(_)) && drawn("from nothing", 2) == 0 {
+        let is_for_life = matches!(accident, Accident::FilesCannotGrow(_));
+        if command == ["up"] && !is_for_life && drawn("from nothing", 2) == 0 {
             world.run_ok(&["down"]);
         }
         let usual = usual.entry(command).or_insert(Duration::from_secs(8));
@@ -92,8 +108,11 @@ fn whatever_happens_in_the_middle_the_next_up_is_green_and_nothing_is_left_over(
         let began = Instant::now();
         let mut child = start(&world, command, accident);
         std::thread::sleep(after);
-        happen(&world, &mut child, accident);
+        happen(&world, disk.as_ref(), &mut child, accident);
         let status = end(&mut child, &what);
+        if let (Some(disk), Accident::DiskFull(_)) = (&disk, accident) {
+            disk.clear();
+        }
         if status.success() {
             *usual = (*usual + began.elapsed()) / 2;
         }
@@ -109,18 +128,26 @@ fn whatever_happens_in_the_middle_the_next_up_is_green_and_nothing_is_left_over(
             apps == pods(&world)
         });
         eprintln!("{what}: {status}; the next `up` took {:?}", up.took);
-        let kind = format!("{accident:?}");
-        *counts.entry(kind.split(['(', ' ']).next().unwrap_or_default().to_owned()).or_default() += 1;
+        slowest = slowest.max(up.took);
+        let mut kind = format!("{accident:?}");
+        // How much does not matter, which signal does.
+        if !matches!(accident, Accident::Signal(_)) {
+            kind.truncate(kind.find('(').unwrap_or(kind.len()));
+        }
+        *counts.entry(kind).or_default().entry(status.to_string()).or_default() += 1;
     }
     world.run_ok(&["down"]);
     eventually("no process is left", Duration::from_secs(10), || world.processes().is_empty());
-    eprintln!("{runs} accidents, and all is well: {counts:?}");
+    for (kind, ends) in counts {
+        eprintln!("{kind}: {ends:?}");
+    }
+    eprintln!("{runs} accidents, and all is well; the slowest `up` after one took {slowest:?}");
 }
 
 fn start(world: &World, command: &[&str], accident: Accident) -> Child {
-    let tool = world.command(&[command, &["--timeout", "120s"]].concat());
+    let tool = world.command(&[command, &["--timeout", "60s"]].concat());
     let mut shell = match accident {
-        Accident::DiskFull(blocks) => {
+        Accident::FilesCannotGrow(blocks) => {
             let mut shell = Command::new("/bin/sh");
             let script = format!(r#"trap "" XFSZ; ulimit -f {blocks}; exec "$@""#);
             shell.args(["-c", &script, "sh"]).arg(tool.get_program()).args(tool.get_args());
@@ -135,15 +162,20 @@ fn start(world: &World, command: &[&str], accident: Accident) -> Child {
         }
         _ => tool,
     };
-    let stderr = if accident == Accident::StderrCloses { Stdio::piped() } else { Stdio::null() };
+    let stderr = match accident {
+        Accident::StderrCloses => Stdio::piped(),
+        Accident::StderrFull => File::create("/dev/full").expect("opening /dev/full").into(),
+        _ => Stdio::null(),
+    };
     shell.stdin(Stdio::null()).stdout(Stdio::null()).stderr(stderr).spawn().expect("starting the tool")
 }
 
-fn happen(world: &World, child: &mut Child, accident: Accident) {
+fn happen(world: &World, disk: Option<&Disk>, child: &mut Child, accident: Accident) {
     match accident {
         Accident::Signal(signal) => kill(signal, child.id()),
         Accident::StderrCloses => drop(child.stderr.take()),
-        Accident::DiskFull(_) => {}
+        Accident::DiskFull(left) => disk.expect("it is mounted").fill(left),
+        Accident::StderrFull | Accident::FilesCannotGrow(_) => {}
         Accident::SandboxDies => {
             let text = std::fs::read(world.home().join("sandbox.json")).unwrap_or_default();
             let info: Value = serde_json::from_slice(&text).unwrap_or_default();
@@ -183,9 +215,11 @@ fn end(child: &mut Child, what: &str) -> ExitStatus {
 fn judge(command: &[&str], accident: Accident, status: ExitStatus, what: &str) {
     let of_the_accident: &[i32] = match accident {
         Accident::Signal("-KILL") if status.code().is_none() => return,
-        Accident::Signal("-KILL") | Accident::StderrCloses => &[],
+        Accident::Signal("-KILL") | Accident::StderrCloses | Accident::StderrFull => &[],
         Accident::Signal(_) => &[130],
-        Accident::DiskFull(_) => &[10, 20],
+        Accident::FilesCannotGrow(_) => &[10, 20],
+        // There may be no room for the folder of a pod, which a gate waits for: the disk may have room again.
+        Accident::DiskFull(_) => &[10, 20, 30, 31],
         Accident::SandboxDies | Accident::FolderGoes => &[10, 20, 30],
     };
     // A load fails by its thresholds where a protection is missing, and is invalid on a machine that is busy otherwise.

@@ -7,6 +7,7 @@ mod build;
 mod chaos;
 mod declared;
 mod declared_reading;
+mod disk;
 mod doctor;
 mod faults;
 mod interrupt;

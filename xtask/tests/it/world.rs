@@ -16,6 +16,8 @@ pub(crate) struct World {
     env: BTreeMap<String, String>,
     /// Variables of the test's own environment that the tool must not see.
     unset: Vec<String>,
+    /// Cargo's target folder, as the tool finds it.
+    target: PathBuf,
     scratch: tempfile::TempDir,
 }
 
@@ -42,7 +44,7 @@ impl World {
         ];
         let env = env.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
         let scratch = tempfile::tempdir().expect("a scratch folder");
-        World { profile, root: workspace(), env, unset: Vec::new(), scratch }
+        World { profile, root: workspace(), env, unset: Vec::new(), target: target(), scratch }
     }
 
     /// Stand-ins for minikube and docker on PATH, a sandbox behind them.
@@ -72,7 +74,7 @@ impl World {
 
     /// Where the sandbox keeps its state.
     pub(crate) fn home(&self) -> PathBuf {
-        target().join("xtask/sandbox").join(&self.profile)
+        self.target.join("xtask/sandbox").join(&self.profile)
     }
 
     /// Replaces the workspace by a copy of its outside, whose manifests may be changed: the app is the real one.
@@ -86,9 +88,21 @@ impl World {
             std::os::unix::fs::symlink(self.root.join(name), root.join(name)).expect("linking");
         }
         self.copy_manifests(&root);
-        self.set("CARGO_TARGET_DIR", target().display());
+        let target = self.target.display().to_string();
+        self.set("CARGO_TARGET_DIR", target);
         self.root.clone_from(&root);
         root
+    }
+
+    /// Has the tool, the sandbox and its pods write on a disk of the test's own; what Cargo has built stays where it is.
+    pub(crate) fn write_on(&mut self, disk: &Path) {
+        weights_once();
+        std::fs::create_dir(disk.join("xtask")).expect("making a folder");
+        for built in ["debug", "release", "xtask/weights"] {
+            std::os::unix::fs::symlink(target().join(built), disk.join(built)).expect("linking");
+        }
+        self.set("CARGO_TARGET_DIR", disk.display());
+        disk.clone_into(&mut self.target);
     }
 
     /// Copies the shipped `kubernetes/` into a folder.
@@ -191,7 +205,7 @@ impl World {
 
     /// Where the tool keeps what it has of a minikube profile.
     pub(crate) fn folder(&self) -> PathBuf {
-        target().join("xtask/minikube").join(&self.profile)
+        self.target.join("xtask/minikube").join(&self.profile)
     }
 
     /// Where the stand-in for minikube keeps the profile.

@@ -18,8 +18,14 @@ pub(super) const FULL_BYTES: u64 = 10 * 1024 * 1024;
 /// The log of one run of a container.
 pub(crate) struct RunLog {
     path: PathBuf,
-    file: Mutex<File>,
+    file: Mutex<InUse>,
     progress: watch::Sender<Progress>,
+}
+
+struct InUse {
+    file: File,
+    /// Its last line was cut off in the middle, as by a full disk.
+    is_cut: bool,
 }
 
 /// How far a log has come.
@@ -40,7 +46,8 @@ impl RunLog {
         }
         let file = OpenOptions::new().create(true).append(true).open(&path)?;
         let progress = Progress { bytes: file.metadata()?.len(), ..Progress::default() };
-        Ok(Arc::new(RunLog { path, file: Mutex::new(file), progress: watch::Sender::new(progress) }))
+        let file = Mutex::new(InUse { file, is_cut: false });
+        Ok(Arc::new(RunLog { path, file, progress: watch::Sender::new(progress) }))
     }
 
     pub(crate) fn path(&self) -> &Path {
@@ -83,9 +90,11 @@ impl RunLog {
         self.progress.send_modify(|progress| progress.closed = true);
     }
 
-    /// Copies `output` until its end, as lines of `stream` (`stdout` or `stderr`).
+    /// Copies `output` until its end, as lines of `stream` (`stdout` or `stderr`). What can't be kept, as on a full disk,
+    /// is lost, and no reason to stop reading: the container would be held up by its own words.
     pub(crate) async fn copy(&self, mut output: impl AsyncRead + Unpin, stream: &str) -> io::Result<()> {
         let mut pending = Vec::with_capacity(8 * 1024);
+        let mut is_lossy = false;
         loop {
             let read = output.read_buf(&mut pending).await?;
             let at = Timestamp::now();
@@ -108,7 +117,11 @@ impl RunLog {
                     None => break,
                 }
             }
-            self.append(&lines)?;
+            if let Err(error) = self.append(&lines)
+                && !std::mem::replace(&mut is_lossy, true)
+            {
+                tracing::warn!("lines of a container are lost: writing {}: {error}", self.path.display());
+            }
             let written = pending.len() - rest.len();
             pending.drain(..written);
             if read == 0 {
@@ -123,16 +136,20 @@ impl RunLog {
         }
         // Whole lines in one write: the two streams never mix within a line. It goes to the page cache, which is
         // quicker than handing it to another thread.
-        let mut file = lock(&self.file);
-        file.write_all(lines)?;
-        let bytes = self.progress.borrow().bytes + lines.len() as u64;
+        let mut in_use = lock(&self.file);
+        let InUse { file, is_cut } = &mut *in_use;
+        let ended = if *is_cut { file.write_all(b"\n") } else { Ok(()) };
+        let written = ended.and_then(|()| file.write_all(lines));
+        let before = self.progress.borrow().bytes;
+        let bytes = file.metadata().map_or(before, |about| about.len());
+        *is_cut = written.is_err() && (*is_cut || bytes > before);
         // Where that fails the file goes on, and the next line tries again.
-        let is_new = bytes >= FULL_BYTES && self.put_aside(&mut file).is_ok();
+        let is_new = bytes >= FULL_BYTES && self.put_aside(file).is_ok();
         self.progress.send_modify(|progress| {
             progress.bytes = if is_new { 0 } else { bytes };
             progress.turned += u64::from(is_new);
         });
-        Ok(())
+        written
     }
 
     fn put_aside(&self, file: &mut File) -> io::Result<()> {
@@ -145,7 +162,7 @@ impl RunLog {
     }
 }
 
-fn lock(file: &Mutex<File>) -> MutexGuard<'_, File> {
+fn lock(file: &Mutex<InUse>) -> MutexGuard<'_, InUse> {
     file.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -154,4 +171,29 @@ fn line(lines: &mut Vec<u8>, at: Timestamp, stream: &str, tag: char, message: &[
     let _ = write!(lines, "{at:.9} {stream} {tag} ");
     lines.extend_from_slice(message);
     lines.push(b'\n');
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_full_disk_loses_lines_and_holds_up_nobody() {
+        let dir = tempfile::tempdir().unwrap();
+        let log = RunLog::create(dir.path().join("app/0.log")).unwrap();
+        let use_file = |path: &Path, is_cut| {
+            let file = OpenOptions::new().append(true).open(path).unwrap();
+            *lock(&log.file) = InUse { file, is_cut };
+        };
+        use_file(Path::new("/dev/full"), false);
+        log.copy(&b"lost\n"[..], "stdout").await.unwrap();
+        // There is room again; half a line was written before.
+        std::fs::write(log.path(), "2026-01-02T03:04:05.123456789Z stdout F ha").unwrap();
+        use_file(log.path(), true);
+        log.copy(&b"kept\n"[..], "stdout").await.unwrap();
+        let text = std::fs::read_to_string(log.path()).unwrap();
+        let ends: Vec<_> = text.lines().map(|line| line.rsplit(' ').next().unwrap()).collect();
+        assert_eq!(ends, ["ha", "kept"], "{text}");
+        assert_eq!(log.progress().borrow().bytes, text.len() as u64);
+    }
 }
