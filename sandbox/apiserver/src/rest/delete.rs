@@ -152,7 +152,7 @@ pub(crate) fn delete_collection(call: &Call<'_>, body: &[u8]) -> Result<Response
         }
     }
     let metadata = json!({"resourceVersion": version.to_string()});
-    Ok(json_response(200, &list::show(call, &deleted, metadata)?))
+    list::respond(call, deleted, metadata)
 }
 
 /// Deletes one object, as `delete` does.

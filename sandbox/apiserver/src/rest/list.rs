@@ -1,14 +1,17 @@
 //! list: what its options allow, and the pages that `limit` asks for.
 
+use std::convert::Infallible;
+
 use axum::body::Body;
-use http::Response;
+use bytes::Bytes;
+use http::{HeaderValue, Response, header};
 use serde_json::{Value, json};
 
 use super::{Call, render};
 use crate::request::{Query, View};
-use crate::status::{ApiError, Cause, json_response};
+use crate::status::{ApiError, Cause};
 use crate::store::{Expired, Object, meta};
-use crate::views;
+use crate::{table, views};
 
 /// Kubernetes' `ListOptions`, as far as they matter here.
 pub(crate) struct ListOptions {
@@ -125,7 +128,7 @@ pub(crate) fn list(call: &Call<'_>) -> Result<Response<Body>, ApiError> {
         let after = objects.last().map(key).unwrap_or_default();
         metadata["continue"] = json!(Page { version, after }.token());
     }
-    Ok(json_response(200, &show(call, &objects, metadata)?))
+    respond(call, objects, metadata)
 }
 
 fn key(object: &Object) -> (String, String) {
@@ -139,31 +142,109 @@ fn expired() -> ApiError {
 }
 
 /// The list as the client wants to see it. Its items leave out what the list says of them all: kind and version.
-pub(crate) fn show(call: &Call<'_>, objects: &[Object], metadata: Value) -> Result<Value, ApiError> {
-    let items = |one: &dyn Fn(&Value) -> Value| objects.iter().map(|object| one(object)).collect::<Vec<_>>();
-    Ok(match call.view {
-        View::Table(rows) => render::table(call.kind, rows, objects, metadata),
-        View::Metadata => {
-            let (package, kind) = (call.kind.package(), call.kind.kind);
-            let why = format!(
-                "you requested PartialObjectMetadata, but the requested object is a list (*{package}.{kind}List)"
-            );
-            return Err(ApiError::new(406, "NotAcceptable", why));
+pub(crate) fn respond(
+    call: &Call<'_>,
+    objects: Vec<Object>,
+    metadata: Value,
+) -> Result<Response<Body>, ApiError> {
+    let kind = call.kind;
+    match call.view {
+        View::Table(rows) => {
+            let frame = render::table(kind, rows, &[], metadata);
+            Ok(in_pieces(&frame, "rows", objects, move |object| table::row(kind, rows, object)))
         }
-        View::MetadataList => json!({
-            "kind": "PartialObjectMetadataList", "apiVersion": "meta.k8s.io/v1", "metadata": metadata,
-            "items": items(&render::metadata_only),
-        }),
-        View::Object => json!({
-            "kind": format!("{}List", call.kind.kind), "apiVersion": call.kind.api_version(), "metadata": metadata,
-            "items": items(&|object| {
-                let mut item = views::show(call.kind, object);
+        View::Metadata => {
+            let why = format!(
+                "you requested PartialObjectMetadata, but the requested object is a list (*{}.{}List)",
+                kind.package(),
+                kind.kind
+            );
+            Err(ApiError::new(406, "NotAcceptable", why))
+        }
+        View::MetadataList => {
+            let (list, version) = ("PartialObjectMetadataList", "meta.k8s.io/v1");
+            let frame = json!({"kind": list, "apiVersion": version, "metadata": metadata, "items": []});
+            Ok(in_pieces(&frame, "items", objects, render::metadata_only))
+        }
+        View::Object => {
+            let (list, version) = (format!("{}List", kind.kind), kind.api_version());
+            let frame = json!({"kind": list, "apiVersion": version, "metadata": metadata, "items": []});
+            Ok(in_pieces(&frame, "items", objects, move |object| {
+                let mut item = views::show(kind, object);
                 if let Some(fields) = item.as_object_mut() {
                     fields.remove("kind");
                     fields.remove("apiVersion");
                 }
                 item
-            }),
-        }),
-    })
+            }))
+        }
+    }
+}
+
+/// What is made of a list at a time.
+const PIECE_BYTES: usize = 16 * 1024;
+
+/// An answer whose items are made text one after another, as its client reads it: many clients that don't read are many
+/// lists of references, and not of text. `frame` is the answer with its list empty.
+fn in_pieces(
+    frame: &Value,
+    list: &str,
+    objects: Vec<Object>,
+    item: impl Fn(&Value) -> Value + Send + 'static,
+) -> Response<Body> {
+    let frame = frame.to_string();
+    let (head, tail) = frame.split_once(&format!("\"{list}\":[]")).unwrap_or((&frame, ""));
+    let head = format!("{head}\"{list}\":[");
+    let items = objects.into_iter().enumerate().map(move |(index, object)| {
+        let comma = if index == 0 { "" } else { "," };
+        format!("{comma}{}", item(&object))
+    });
+    let mut texts = std::iter::once(head).chain(items).chain(std::iter::once(format!("]{tail}")));
+    let pieces = std::iter::from_fn(move || {
+        let mut piece = String::new();
+        while piece.len() < PIECE_BYTES
+            && let Some(text) = texts.next()
+        {
+            piece.push_str(&text);
+        }
+        (!piece.is_empty()).then(|| Ok::<_, Infallible>(Bytes::from(piece)))
+    });
+    let mut response = Response::new(Body::from_stream(futures::stream::iter(pieces)));
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use http_body_util::BodyExt as _;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn of_a_list_that_nobody_reads_nothing_is_made() {
+        let objects: Vec<_> =
+            (0..100).map(|n| Object::new(json!({"n": n, "text": "x".repeat(10_000)}))).collect();
+        let frame = json!({"kind": "List", "items": [], "metadata": {"continue": "items"}});
+        let made = Arc::new(AtomicUsize::new(0));
+        let counted = made.clone();
+        let answer = in_pieces(&frame, "items", objects.clone(), move |object| {
+            counted.fetch_add(1, Ordering::Relaxed);
+            object.clone()
+        });
+        let mut body = answer.into_body();
+        let first = body.frame().await.expect("a frame").expect("no error").into_data().expect("data");
+        assert!(first.len() < 2 * PIECE_BYTES && made.load(Ordering::Relaxed) <= 2, "{} bytes", first.len());
+        let rest = body.collect().await.expect("the rest").to_bytes();
+        let whole: Value = serde_json::from_slice(&[first, rest].concat()).expect("JSON");
+        let items: Vec<&Value> = objects.iter().map(|object| &**object).collect();
+        assert_eq!(whole, json!({"kind": "List", "items": items, "metadata": {"continue": "items"}}));
+
+        let none = in_pieces(&frame, "items", Vec::new(), Value::clone).into_body();
+        let none: Value =
+            serde_json::from_slice(&none.collect().await.expect("a body").to_bytes()).expect("JSON");
+        assert_eq!(none, frame);
+    }
 }

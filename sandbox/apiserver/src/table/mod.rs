@@ -24,8 +24,7 @@ pub(crate) struct Columns {
 
 /// Rows for objects.
 pub(crate) fn of<'a>(kind: &Kind, rows: Rows, objects: impl Iterator<Item = &'a Value>) -> Value {
-    let columns = columns(kind);
-    let definitions: Vec<Value> = columns
+    let definitions: Vec<Value> = columns(kind)
         .names
         .iter()
         .map(|(name, wide)| {
@@ -39,21 +38,22 @@ pub(crate) fn of<'a>(kind: &Kind, rows: Rows, objects: impl Iterator<Item = &'a 
             })
         })
         .collect();
-    let rows: Vec<Value> = objects
-        .map(|object| {
-            let shown = match rows {
-                Rows::Nothing => Value::Null,
-                Rows::Metadata => render::metadata_only(object),
-                Rows::Object => views::show(kind, object),
-            };
-            let mut row = json!({"cells": (columns.cells)(object), "object": shown});
-            if let Some(condition) = pods::completed(object).filter(|_| kind.is("", "pods")) {
-                row["conditions"] = json!([condition]);
-            }
-            row
-        })
-        .collect();
+    let rows: Vec<Value> = objects.map(|object| row(kind, rows, object)).collect();
     json!({"kind": "Table", "apiVersion": "meta.k8s.io/v1", "columnDefinitions": definitions, "rows": rows})
+}
+
+/// The row of one object.
+pub(crate) fn row(kind: &Kind, rows: Rows, object: &Value) -> Value {
+    let shown = match rows {
+        Rows::Nothing => Value::Null,
+        Rows::Metadata => render::metadata_only(object),
+        Rows::Object => views::show(kind, object),
+    };
+    let mut row = json!({"cells": (columns(kind).cells)(object), "object": shown});
+    if let Some(condition) = pods::completed(object).filter(|_| kind.is("", "pods")) {
+        row["conditions"] = json!([condition]);
+    }
+    row
 }
 
 fn columns(kind: &Kind) -> Columns {

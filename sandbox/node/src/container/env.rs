@@ -32,6 +32,10 @@ pub(crate) struct Surroundings<'a> {
 
 type Variables = BTreeMap<String, String>;
 
+/// What all variables or all words of a container may come to with `$(NAME)` filled in: no system starts a process with more.
+/// A variable may name another one twice, and that one the next.
+const EXPANDED_BYTES: usize = 2 << 20;
+
 /// The variables of `container`, on top of `base`: `envFrom`, then `env`, each seeing what came before it.
 pub(crate) async fn variables(
     from: &Surroundings<'_>,
@@ -56,9 +60,13 @@ pub(crate) async fn variables(
             }
         }
     }
+    let mut left = EXPANDED_BYTES;
     for variable in container.env.iter().flatten() {
         let value = match (&variable.value, &variable.value_from) {
-            (Some(value), _) => Some(expand(value, &variables)),
+            (Some(value), _) => {
+                let expanded = expand(value, &variables, &mut left);
+                Some(expanded.ok_or_else(|| too_long(&format!("environment variable {:?}", variable.name)))?)
+            }
             (None, Some(source)) => sources.value(container, source).await?,
             (None, None) => Some(String::new()),
         };
@@ -79,20 +87,29 @@ pub(crate) fn command_line(
     container: &Container,
     entrypoint: &[OsString],
     variables: &Variables,
-) -> Vec<OsString> {
-    let fill = |words: &Option<Vec<String>>| -> Vec<OsString> {
-        words.iter().flatten().map(|word| expand(word, variables).into()).collect()
+) -> Result<Vec<OsString>, ConfigError> {
+    let mut left = EXPANDED_BYTES;
+    let mut fill = |words: &Option<Vec<String>>| -> Result<Vec<OsString>, ConfigError> {
+        let words = words.iter().flatten().map(|word| expand(word, variables, &mut left).map(Into::into));
+        words.collect::<Option<_>>().ok_or_else(|| too_long("the command line"))
     };
-    let mut argv = fill(&container.command);
+    let mut argv = fill(&container.command)?;
     if argv.is_empty() {
         argv = entrypoint.to_vec();
     }
-    argv.extend(fill(&container.args));
-    argv
+    argv.extend(fill(&container.args)?);
+    Ok(argv)
 }
 
-/// Replaces `$(NAME)` by the variable; a name that is not known stays as it is, and `$$` is one `$`.
-fn expand(text: &str, variables: &Variables) -> String {
+fn too_long(what: &str) -> ConfigError {
+    ConfigError(format!(
+        "{what} is too long: with its references filled in it has more than {EXPANDED_BYTES} bytes"
+    ))
+}
+
+/// Replaces `$(NAME)` by the variable; a name that is not known stays as it is, and `$$` is one `$`. None if more than `left`
+/// bytes come of it.
+fn expand(text: &str, variables: &Variables, left: &mut usize) -> Option<String> {
     let mut expanded = String::with_capacity(text.len());
     let mut rest = text;
     while let Some(dollar) = rest.find('$') {
@@ -114,9 +131,13 @@ fn expand(text: &str, variables: &Variables) -> String {
         } else {
             expanded.push('$');
         }
+        if expanded.len() > *left {
+            return None;
+        }
     }
     expanded.push_str(rest);
-    expanded
+    *left = left.checked_sub(expanded.len())?;
+    Some(expanded)
 }
 
 /// ConfigMaps and Secrets, each read once. `None`: absent, and that is allowed.
@@ -279,6 +300,8 @@ fn resource(
 
 #[cfg(test)]
 mod tests {
+    use k8s_openapi::api::core::v1::EnvVar;
+
     use super::*;
 
     #[test]
@@ -292,8 +315,34 @@ mod tests {
             ("$(A", "$(A"),
             ("", ""),
         ] {
-            assert_eq!(expand(text, &variables), expanded, "{text}");
+            assert_eq!(expand(text, &variables, &mut 100).as_deref(), Some(expanded), "{text}");
         }
+    }
+
+    #[tokio::test]
+    async fn what_doubles_sixty_times_is_refused() {
+        let twice = |n: i32| format!("$(A{n})$(A{n})");
+        let env = (0..60).map(|n| EnvVar {
+            name: format!("A{n}"),
+            value: Some(if n == 0 { "x".to_owned() } else { twice(n - 1) }),
+            ..EnvVar::default()
+        });
+        let container = Container { env: Some(env.collect()), ..Container::default() };
+        let surroundings = Surroundings {
+            client: &sandbox_apiserver::ApiServer::new(String::new()).client(),
+            pod: &Pod::default(),
+            pod_ip: String::new(),
+            host_ip: String::new(),
+            node_cpus: 1,
+            node_memory_bytes: 1,
+        };
+        let error = variables(&surroundings, &container, BTreeMap::new()).await.unwrap_err();
+        assert!(error.0.starts_with("environment variable \"A21\" is too long"), "{error}");
+
+        let known = BTreeMap::from([("A".to_owned(), "x".repeat(1 << 20))]);
+        let args = Some(vec!["$(A)".to_owned(); 3]);
+        let container = Container { args, ..Container::default() };
+        assert!(command_line(&container, &[], &known).is_err());
     }
 
     #[test]
@@ -302,7 +351,8 @@ mod tests {
         let line = |command: &[&str], args: &[&str]| {
             let words = |words: &[&str]| Some(words.iter().map(|&word| word.to_owned()).collect());
             let container = Container { command: words(command), args: words(args), ..Container::default() };
-            command_line(&container, &entrypoint, &BTreeMap::new()).join(" ".as_ref()).into_string().unwrap()
+            let line = command_line(&container, &entrypoint, &BTreeMap::new()).unwrap();
+            line.join(" ".as_ref()).into_string().unwrap()
         };
         assert_eq!(line(&[], &[]), "/image/app serve");
         assert_eq!(line(&[], &["-v"]), "/image/app serve -v");

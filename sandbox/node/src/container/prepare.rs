@@ -222,7 +222,7 @@ async fn configure(container: &ContainerContext, image: Runnable) -> Result<Crea
     if let Some(port) = first_port.and_then(|port| address.remapped.get(&port)) {
         variables.insert("PORT".to_owned(), port.to_string());
     }
-    let argv = env::command_line(spec, &image.entrypoint, &variables);
+    let argv = env::command_line(spec, &image.entrypoint, &variables)?;
     let dir = match &spec.working_dir {
         None => home,
         // A folder of the image where it has it, else of this machine.
