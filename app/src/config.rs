@@ -17,6 +17,13 @@ const DEFAULT_QUEUE_SIZE: NonZeroUsize = NonZeroUsize::MIN.saturating_add(31);
 /// Several times what the ingress keeps open; 20 kB each if all of them hold half a head.
 const DEFAULT_MAX_CONNECTIONS: NonZeroUsize = NonZeroUsize::MIN.saturating_add(4095);
 
+/// Each may be an upload in memory.
+const MOST_QUEUED: usize = 10_000;
+/// More than any machine has CPUs.
+const MOST_THREADS: usize = 1024;
+/// More than there are descriptors.
+const MOST_CONNECTIONS: usize = 1 << 20;
+
 /// Everything that can be set, from the environment.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -57,7 +64,8 @@ impl Config {
     /// # Errors
     /// Names the variable, its value and what would be right.
     pub fn from_env() -> Result<Config> {
-        Config::from_lookup(|name| std::env::var(name).ok())
+        // What is not text is refused by its name rather than overlooked.
+        Config::from_lookup(|name| std::env::var_os(name).map(|value| value.to_string_lossy().into_owned()))
     }
 
     fn from_lookup(lookup: impl Fn(&str) -> Option<String>) -> Result<Config> {
@@ -70,10 +78,10 @@ impl Config {
             engine: parse(&lookup, "MODEL_ENGINE", "auto, rten or onnxruntime", EngineKind::Auto)?,
             onnxruntime_library: lookup("ORT_DYLIB_PATH")
                 .map_or(Library::Bundled, |path| Library::At(path.into())),
-            threads: parse(&lookup, "MODEL_THREADS", "a positive number", cpus)?,
-            queue_size: parse(&lookup, "QUEUE_SIZE", "a positive number", DEFAULT_QUEUE_SIZE)?,
+            threads: count(&lookup, "MODEL_THREADS", cpus, MOST_THREADS)?,
+            queue_size: count(&lookup, "QUEUE_SIZE", DEFAULT_QUEUE_SIZE, MOST_QUEUED)?,
             request_timeout: seconds(&lookup, "REQUEST_TIMEOUT_SECONDS", 30.0)?,
-            max_connections: parse(&lookup, "MAX_CONNECTIONS", "a positive number", DEFAULT_MAX_CONNECTIONS)?,
+            max_connections: count(&lookup, "MAX_CONNECTIONS", DEFAULT_MAX_CONNECTIONS, MOST_CONNECTIONS)?,
             keep_alive: seconds(&lookup, "KEEP_ALIVE_SECONDS", 75.0)?,
             header_timeout: seconds(&lookup, "HEADER_TIMEOUT_SECONDS", 10.0)?,
             drain_delay: seconds(&lookup, "DRAIN_DELAY_SECONDS", 0.0)?,
@@ -90,6 +98,13 @@ fn parse<T: FromStr>(lookup: Lookup<'_>, name: &str, expected: &str, default: T)
         Some(value) => value.parse().map_err(|_| anyhow!("{name}={value:?}: expected {expected}")),
         None => Ok(default),
     }
+}
+
+fn count(lookup: Lookup<'_>, name: &str, default: NonZeroUsize, most: usize) -> Result<NonZeroUsize> {
+    let expected = format!("1 to {most}");
+    let count = parse(lookup, name, &expected, default)?;
+    ensure!(count.get() <= most, "{name}={count}: expected {expected}");
+    Ok(count)
 }
 
 fn seconds(lookup: Lookup<'_>, name: &str, default: f64) -> Result<Duration> {
@@ -124,7 +139,10 @@ mod tests {
             ("PORT", "http", "PORT=\"http\": expected a port number"),
             ("HOST", "localhost", "expected an IP address"),
             ("MODEL_ENGINE", "tract", "expected auto, rten or onnxruntime"),
-            ("QUEUE_SIZE", "0", "expected a positive number"),
+            ("QUEUE_SIZE", "0", "expected 1 to 10000"),
+            ("QUEUE_SIZE", "18446744073709551615", "expected 1 to 10000"),
+            ("MODEL_THREADS", "100000", "MODEL_THREADS=100000: expected 1 to 1024"),
+            ("MAX_CONNECTIONS", "18446744073709551616", "expected 1 to 1048576"),
             ("REQUEST_TIMEOUT_SECONDS", "-1", "expected 0 to 3600 seconds"),
             ("DRAIN_DELAY_SECONDS", "NaN", "expected 0 to 3600 seconds"),
         ] {

@@ -89,7 +89,7 @@ pub enum Format {
 }
 
 /// What lasts longer is no time that anyone waits, and added to now it may be beyond the clock's end.
-const LONGEST_DURATION: Duration = Duration::from_secs(365 * 24 * 3600);
+pub(crate) const LONGEST_DURATION: Duration = Duration::from_secs(365 * 24 * 3600);
 
 /// A duration as people write it: `90s`, `10m`, `1h 30m`, or a bare number of seconds.
 pub fn duration(text: &str) -> Result<Duration, String> {

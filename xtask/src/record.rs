@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -23,6 +23,19 @@ pub const INGRESS_LOGS: &str = "logs/ingress";
 pub const APP_LOGS: &str = "logs/app";
 /// The report.
 pub const REPORT: &str = "report.html";
+
+/// A moment so much later, or the last one there is. The times of records and objects are of others' making: a sum of them
+/// may be beyond the calendar.
+#[must_use]
+pub fn later(at: Timestamp, by: SignedDuration) -> Timestamp {
+    at.saturating_add(by).unwrap_or(at)
+}
+
+/// A moment so much earlier, or the first one there is.
+#[must_use]
+pub fn earlier(at: Timestamp, by: SignedDuration) -> Timestamp {
+    at.saturating_sub(by).unwrap_or(at)
+}
 
 /// One line of the timeline: an object as it was seen.
 #[derive(Clone, Debug, Serialize, Deserialize)]

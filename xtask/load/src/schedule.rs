@@ -62,7 +62,7 @@ impl Schedule {
                     let left = (1.0 - 2.0 * (n - climbed - held) / (rate * down)).max(0.0);
                     up + hold + down * (1.0 - left.sqrt())
                 };
-                Due::At(Duration::from_secs_f64(seconds))
+                Due::At(seconds_f64(seconds))
             }
         }
     }
@@ -97,12 +97,15 @@ impl Schedule {
     fn hold(&self) -> Duration {
         match (self.duration, self.pace, self.requests) {
             (Some(duration), ..) => duration,
-            (None, Pace::Open { rate, .. }, Some(requests)) => {
-                Duration::from_secs_f64(requests as f64 / rate)
-            }
+            (None, Pace::Open { rate, .. }, Some(requests)) => seconds_f64(requests as f64 / rate),
             _ => Duration::ZERO,
         }
     }
+}
+
+/// The longest there is where it would be longer.
+fn seconds_f64(seconds: f64) -> Duration {
+    Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX)
 }
 
 #[cfg(test)]
@@ -152,5 +155,12 @@ mod tests {
         let open = Schedule { pace, requests: Some(7), duration: None };
         assert_eq!(open.total(), Some(7));
         assert!((at(&open, 6) - 0.6).abs() < 1e-9);
+    }
+
+    #[test]
+    fn what_would_take_for_ever_is_never_due() {
+        let pace = Pace::Open { rate: 1e-300, ramp_up: Duration::ZERO, ramp_down: Duration::ZERO };
+        let schedule = Schedule { pace, requests: Some(u64::MAX), duration: None };
+        assert_eq!((schedule.due(0), schedule.due(u64::MAX - 1)), (Due::Never, Due::Never));
     }
 }

@@ -12,6 +12,7 @@ use super::mechanism::Mechanism;
 use super::{proxy, upstream};
 use crate::record::access::Access;
 use crate::record::case::{AppLine, Case};
+use crate::record::later;
 
 /// Why a request failed.
 #[derive(Clone, Debug, PartialEq)]
@@ -207,7 +208,7 @@ fn error_code(text: &str) -> Option<String> {
 impl Failure<'_> {
     /// Whether a moment lies in the run; what was before has caused nothing in it.
     pub(super) fn in_run(&self, at: Timestamp) -> bool {
-        at + CUT_OFF >= self.case.meta.began
+        later(at, CUT_OFF) >= self.case.meta.began
     }
 
     /// A verdict that one line shows.

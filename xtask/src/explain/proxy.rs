@@ -8,6 +8,7 @@ use super::mechanism::Mechanism;
 use crate::gates::ingress_lease::NAMESPACE as INGRESS_NAMESPACE;
 use crate::record::access::Access;
 use crate::record::timeline::PodStory;
+use crate::record::{earlier, later};
 
 /// How much later than the broken connection the end of the proxy may be told.
 const TOLD_LATER: SignedDuration = SignedDuration::from_secs(2);
@@ -103,7 +104,7 @@ pub(super) fn timeout(failure: &Failure<'_>) -> Verdict {
 pub(super) fn no_endpoint(failure: &Failure<'_>, access: &Access) -> Verdict {
     let unknown = "the upstream's address is `-`: the proxy knew no ready endpoint".to_owned();
     let ready = ready_endpoints(failure);
-    let known_late = ready.iter().filter(|(_, since)| *since + SYNC_LAG <= failure.sent).count();
+    let known_late = ready.iter().filter(|(_, since)| later(*since, SYNC_LAG) <= failure.sent).count();
     let tests = vec![
         (Mechanism::ControllerNotSynced, not_synced(failure, access, &ready)),
         (
@@ -182,7 +183,7 @@ fn standings(failure: &Failure<'_>) -> Vec<String> {
     let since = SignedDuration::from_secs(30);
     let warnings = timeline.events.iter().filter(|event| {
         event.at <= failure.end
-            && event.at >= failure.sent - since
+            && event.at >= earlier(failure.sent, since)
             && failure.in_run(event.at)
             && alive.iter().any(|pod| pod.name == event.about)
             && matches!(event.reason.as_str(), "Unhealthy" | "BackOff" | "Killing" | "FailedScheduling")
@@ -216,11 +217,12 @@ fn controllers<'c>(failure: &Failure<'c>) -> Vec<&'c PodStory> {
 /// The controller pod that ended while the request was under way, in words.
 fn controller_that_ended(failure: &Failure<'_>) -> Option<String> {
     controllers(failure).into_iter().find_map(|pod| {
-        let soon = failure.end + TOLD_LATER;
+        let soon = later(failure.end, TOLD_LATER);
         if let Some((told, _)) = pod.told_to_end.filter(|(told, _)| *told <= soon) {
             return Some(format!("ingress controller {}: told to stop at {}", pod.name, clock(told)));
         }
-        let exit = pod.exits.iter().find(|exit| exit.at >= failure.sent - TOLD_LATER && exit.at <= soon)?;
+        let exit =
+            pod.exits.iter().find(|exit| exit.at >= earlier(failure.sent, TOLD_LATER) && exit.at <= soon)?;
         Some(format!("ingress controller {}", super::upstream::exit_line(pod, exit)))
     })
 }

@@ -7,6 +7,7 @@ use super::mechanism::Mechanism;
 use crate::record::access::{Access, Attempt};
 use crate::record::case::Message;
 use crate::record::timeline::{EventSeen, Exit, PodStory};
+use crate::record::{earlier, later};
 
 /// Tries that ingress-nginx makes (`proxy-next-upstream-tries`).
 const TRIES: usize = 3;
@@ -72,12 +73,12 @@ fn dropped(failure: &Failure<'_>, attempt: &Attempt, pod: &PodStory, how: &str) 
     let with = |lines: Vec<String>| [vec![how.to_owned()], lines].concat();
     let killed = pod.told_to_end.is_some_and(|(told, grace)| {
         let grace = SignedDuration::from_secs(grace);
-        let of_this_end = |exit: &Exit| exit.at + CUT_OFF >= told && exit.at <= at + TOLD_LATER;
+        let of_this_end = |exit: &Exit| later(exit.at, CUT_OFF) >= told && exit.at <= later(at, TOLD_LATER);
         let exit = pod.exits.iter().any(|exit| exit.code == 137 && of_this_end(exit));
         // The last answer of a pod that was killed may be all there is to see of it.
         grace > SignedDuration::ZERO
             && told <= at
-            && (exit || at + SignedDuration::from_millis(500) >= told + grace)
+            && (exit || later(at, SignedDuration::from_millis(500)) >= later(told, grace))
     });
     let tests = vec![
         forced(pod, at, &with),
@@ -118,8 +119,8 @@ pub(super) fn later_try(failure: &Failure<'_>) -> Verdict {
     let attempt = &lost[longest];
     let seconds = |seconds: f64| SignedDuration::try_from_secs_f64(seconds).unwrap_or_default();
     let before: f64 = lost[..longest].iter().map(took).sum();
-    let began = failure.sent + seconds(before);
-    let ended = began + seconds(took(attempt));
+    let began = later(failure.sent, seconds(before));
+    let ended = later(began, seconds(took(attempt)));
     let near =
         |complaint: &&Message| complaint.at.duration_since(ended).abs() <= SignedDuration::from_secs(1);
     let complaint = failure.case.complaints.get(&attempt.address).and_then(|all| all.iter().find(near));
@@ -161,7 +162,7 @@ fn death(failure: &Failure<'_>, access: &Access, attempt: &Attempt) -> Death {
     let complaints = failure.case.complaints.get(&attempt.address);
     let complaint = complaints.into_iter().flatten().find(|complaint| {
         let near = SignedDuration::from_secs(1);
-        complaint.at >= failure.sent - near && complaint.at <= failure.end + near
+        complaint.at >= earlier(failure.sent, near) && complaint.at <= later(failure.end, near)
     });
     if let Some(complaint) = complaint {
         let quoted = format!("proxy: {}", complaint.line);
@@ -194,7 +195,7 @@ type With<'w> = &'w dyn Fn(Vec<String>) -> Vec<String>;
 fn forced(pod: &PodStory, at: Timestamp, with: With<'_>) -> (Mechanism, Test) {
     let forced = pod.was_ending(at) && pod.told_to_end.is_some_and(|(_, grace)| grace == 0);
     // Gone without ever having been seen to be told: deleted with no grace at all.
-    let vanished = pod.gone.is_some_and(|gone| gone <= at + TOLD_LATER) && pod.told_to_end.is_none();
+    let vanished = pod.gone.is_some_and(|gone| gone <= later(at, TOLD_LATER)) && pod.told_to_end.is_none();
     let lines = || with(vec![ending_line(pod, at)]);
     (
         Mechanism::ForcedDeletion,
@@ -238,7 +239,7 @@ pub(super) fn liveness_kill<'c>(
             && event.reason == "Killing"
             && event.message.contains("liveness")
             && failure.in_run(event.at)
-            && event.at <= at + TOLD_LATER
+            && event.at <= later(at, TOLD_LATER)
     })
 }
 
@@ -394,7 +395,7 @@ fn exits_line(pod: &PodStory, at: Timestamp) -> String {
         .rev()
         .find(|exit| {
             let told = pod.told_to_end.map_or(exit.at, |(told, _)| told);
-            exit.at + CUT_OFF >= told && exit.at <= at + TOLD_LATER
+            later(exit.at, CUT_OFF) >= told && exit.at <= later(at, TOLD_LATER)
         })
         .map_or_else(|| format!("pod {}: its end was not recorded", pod.name), |exit| exit_line(pod, exit))
 }

@@ -11,7 +11,7 @@ use super::disturb::Disturbance;
 use super::experiment::Protection;
 use super::threshold::Threshold;
 use crate::failure::{Attach as _, Exit};
-use crate::options::duration;
+use crate::options::{LONGEST_DURATION, duration};
 
 /// Requests, where nothing else is said.
 const REQUESTS: u64 = 50;
@@ -72,6 +72,12 @@ impl LoadArgs {
         }
         if self.duration.is_some_and(|duration| duration.is_zero()) {
             return Err(anyhow!("--duration 0 leaves no time to send anything")).exit(Exit::Usage);
+        }
+        if let (Some(rate), Some(requests), None) = (self.rate, self.requests, self.duration)
+            && requests as f64 / rate > LONGEST_DURATION.as_secs_f64()
+        {
+            let error = anyhow!("--requests {requests} at --rate {rate} take longer than a year");
+            return Err(error).hint("raise --rate, or say --duration").exit(Exit::Usage);
         }
         let (pace, requests, duration, concurrency) = match self.rate {
             None => {

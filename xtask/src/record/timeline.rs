@@ -6,7 +6,7 @@ use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::{ContainerStateTerminated, Event, Pod};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 
-use super::Seen;
+use super::{Seen, earlier, later};
 use crate::gates;
 
 /// Everything that the witness saw, by pod and by address.
@@ -121,9 +121,9 @@ impl PodStory {
                 .filter_map(|state| state.running_since)
                 .filter(|since| *since >= exit.at && exit.started.is_none_or(|started| *since > started))
                 .min();
-            let ended_by_then = exit.at <= at + after;
-            let still_down = restarted.is_none_or(|since| since + cut >= at - cut);
-            ended_by_then && still_down && exit.at >= at - SignedDuration::from_mins(10)
+            let ended_by_then = exit.at <= later(at, after);
+            let still_down = restarted.is_none_or(|since| later(since, cut) >= earlier(at, cut));
+            ended_by_then && still_down && exit.at >= earlier(at, SignedDuration::from_mins(10))
         })
     }
 

@@ -37,6 +37,7 @@ fn bad_arguments_are_usage_errors() {
         (&["fly"][..], "fly"),
         (&["up", "--timeout", "soon"], "`soon` is not a duration"),
         (&["load", "--request-timeout", "18446744073709551615"], "is longer than a year"),
+        (&["load", "--rate", "1e-300", "--requests", "5"], "take longer than a year"),
         (&["up", "--timeout=-5s"], "`-5s` is negative"),
         (&["up", "--namespace", "No_Such"], "use lower-case letters"),
         (&["up", "--profile", "../elsewhere"], "use lower-case letters"),

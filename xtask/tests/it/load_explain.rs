@@ -501,6 +501,23 @@ fn what_was_before_the_run_is_no_evidence_in_it() {
 }
 
 #[test]
+fn times_at_the_end_of_the_calendar_change_no_verdict() {
+    // As with `terminationGracePeriodSeconds: 9223372036854775807`.
+    let mut told = ending(Run::pod(), 9.9, 0);
+    told["object"]["metadata"]["deletionGracePeriodSeconds"] = i64::MAX.into();
+    assert_eq!(Run::dropped().and("told", told).verdict().mechanism, Mechanism::ShutdownRace);
+    for end in [Timestamp::MIN, Timestamp::MAX] {
+        let mut exit = restarted(Run::pod(), 9.0, 137, "Error");
+        exit["object"]["status"]["containerStatuses"][0]["lastState"]["terminated"]["finishedAt"] =
+            json!(end);
+        let mut killing = event(9.0, "Killing", "Container app failed liveness probe, will be restarted");
+        killing["object"]["lastTimestamp"] = json!(end);
+        let verdict = Run::dropped().and("exit", exit).and("event", killing).verdict();
+        assert!(verdict.is_unexplained(), "{verdict:#?}");
+    }
+}
+
+#[test]
 fn a_line_that_quotes_a_request_is_not_about_it() {
     // Another request's line, whose sender gave our id as its own correlation id.
     let line = json!({"request_id": "f".repeat(32), "correlation_id": ID, "status": 502, "error_code": "QUEUE_FULL"});
