@@ -95,8 +95,12 @@ pub(crate) async fn handle(api: &Arc<Api>, mut request: Request<Body>) -> Result
     }
     let answering = async {
         let body = read_body(&parts.headers, body).await?;
-        let takes_long =
-            body.len() > SHORT_BODY_BYTES || target.name.is_none() && parts.method == Method::GET;
+        let is_list = target.name.is_none() && parts.method == Method::GET;
+        // A few operations may copy much.
+        let content_type = parts.headers.get(http::header::CONTENT_TYPE);
+        let is_json_patch =
+            content_type.is_some_and(|kind| kind.as_bytes().starts_with(b"application/json-patch"));
+        let takes_long = body.len() > SHORT_BODY_BYTES || is_list || is_json_patch;
         let api = Arc::clone(api);
         let answering = async move {
             let call = Call {
