@@ -41,11 +41,11 @@ pub struct Config {
     pub queue_size: NonZeroUsize,
     /// `REQUEST_TIMEOUT_SECONDS`: for the body to come, and for the whole answer; default 30.
     pub request_timeout: Duration,
-    /// `MAX_CONNECTIONS`: open at a time; default 4096, and no more than the system gives descriptors for. A new one takes the
-    /// place of the one whose client has kept us waiting the longest.
+    /// `MAX_CONNECTIONS`: open at a time; default 4096, and no more than the system gives descriptors for. A new one
+    /// takes the place of the one whose client has kept us waiting the longest.
     pub max_connections: NonZeroUsize,
-    /// `KEEP_ALIVE_SECONDS`: how long a connection may wait for the next request; default 75. It must outlast the proxy's
-    /// 60 s, or the proxy sends a request into a connection that is just being closed.
+    /// `KEEP_ALIVE_SECONDS`: how long a connection may wait for the next request; default 75. It must outlast the
+    /// proxy's 60 s, or the proxy sends a request into a connection that is just being closed.
     pub keep_alive: Duration,
     /// `HEADER_TIMEOUT_SECONDS`: for the head of a request, from its first byte; default 10.
     pub header_timeout: Duration,

@@ -1,8 +1,8 @@
 //! The open connections: how many, how long each may keep us waiting, and which one goes when a new one finds no place.
 //!
-//! A client can open connections and send nothing, half a head or half a body; probes must get in all the same. So every
-//! wait for a client has an end, and when all places are taken, the connection that has waited for its client the longest
-//! goes. One whose request is here whole is never closed: it gets its answer.
+//! A client can open connections and send nothing, half a head or half a body; probes must get in all the same. So
+//! every wait for a client has an end, and when all places are taken, the connection that has waited for its client the
+//! longest goes. One whose request is here whole is never closed: it gets its answer.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -63,8 +63,8 @@ impl Connections {
         Arc::new(Connections { limit, keep_alive, header_timeout, table: Mutex::default() })
     }
 
-    /// A place for a new connection; at the limit that of the one that has waited the longest, which is told to close. None
-    /// if every one of them is being answered.
+    /// A place for a new connection; at the limit that of the one that has waited the longest, which is told to close.
+    /// None if every one of them is being answered.
     pub(crate) fn admit(self: &Arc<Connections>) -> Option<Place> {
         let mut table = self.table();
         if table.open.len() >= self.limit {

@@ -1,8 +1,8 @@
 //! ResNet-50 image classification over HTTP.
 //!
-//! A request's way: `server` (accepts; `connections` holds the places) → `observe` (ids, log line, metrics) → [`router`] → `predict` (body,
-//! parameters) → `inference` (bounded queue) → `preprocess` (picture to tensor) and `engine` (tensor to logits).
-//! `lifecycle` knows whether the model is loaded and whether the process is draining.
+//! A request's way: `server` (accepts; `connections` holds the places) → `observe` (ids, log line, metrics) →
+//! [`router`] → `predict` (body, parameters) → `inference` (bounded queue) → `preprocess` (picture to tensor) and
+//! `engine` (tensor to logits). `lifecycle` knows whether the model is loaded and whether the process is draining.
 
 mod config;
 mod connections;

@@ -188,8 +188,8 @@ fn prefers_openmetrics(headers: &HeaderMap) -> bool {
     openmetrics > 0.0 && openmetrics >= classic
 }
 
-/// OpenMetrics' text in Prometheus' older format: there a counter's family is named as its samples are, with `_total`, and
-/// units and the end have no line.
+/// OpenMetrics' text in Prometheus' older format: there a counter's family is named as its samples are, with `_total`,
+/// and units and the end have no line.
 fn classic(openmetrics: &str) -> String {
     let mut text = String::with_capacity(openmetrics.len() + 64);
     let mut lines =

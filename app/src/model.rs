@@ -62,7 +62,8 @@ impl Model {
         let context = || {
             let dir = dir.display();
             format!(
-                "loading the model from {dir}\nhint: `cargo xtask weights fetch` makes such a folder, MODEL_DIR names it"
+                "loading the model from {dir}\nhint: `cargo xtask weights fetch` makes such a folder, \
+                 MODEL_DIR names it"
             )
         };
         Model::open(dir, config.engine, &config.onnxruntime_library, config.threads).with_context(context)
@@ -71,8 +72,8 @@ impl Model {
     /// Loads the folder `dir` into an engine, and warms it up.
     ///
     /// # Errors
-    /// A file that is missing, damaged (its size and SHA-256 are not those of the manifest) or not ResNet-50's; an engine that is
-    /// asked for and not here.
+    /// A file that is missing, damaged (its size and SHA-256 are not those of the manifest) or not ResNet-50's; an
+    /// engine that is asked for and not here.
     pub fn open(dir: &Path, kind: EngineKind, library: &Library, threads: NonZeroUsize) -> Result<Model> {
         let path = dir.join("manifest.json");
         let text = std::fs::read(&path).with_context(|| format!("reading {}", path.display()))?;
@@ -85,7 +86,8 @@ impl Model {
 
         let path = dir.join("model.onnx");
         let engine = std::thread::scope(|scope| {
-            // Beside the loading, which leaves a processor to it where there are two. Nothing is ready before both are done.
+            // Beside the loading, which leaves a processor to it where there are two. Nothing is ready before both are
+            // done.
             let verified = scope.spawn(|| verify(&path, &manifest));
             let engine = engine::open(kind, &path, library, threads).and_then(warm_up);
             // First what is wrong with the file: the engine's words would be about something that follows from it.
@@ -96,7 +98,8 @@ impl Model {
         Ok(Model { manifest, engine, threads: threads.get() })
     }
 
-    /// The answer for one prepared picture: `tensor` is [3, 224, 224] in row-major order, the answer one logit per class.
+    /// The answer for one prepared picture: `tensor` is [3, 224, 224] in row-major order, the answer one logit per
+    /// class.
     ///
     /// # Errors
     /// A tensor of another length, or what the engine says.

@@ -14,9 +14,9 @@ const INDEXED: u8 = 3;
 #[derive(Debug, PartialEq)]
 pub(crate) struct BadPalette;
 
-/// `file` as it is if it is whole or broken in its middle. Where it ends before its last chunk, or within its pixels, the end is
-/// added: Pillow stops at the last row and asks for no more, while our decoder wants to see what follows. Pixels that are
-/// missing are missed all the same.
+/// `file` as it is if it is whole or broken in its middle. Where it ends before its last chunk, or within its pixels,
+/// the end is added: Pillow stops at the last row and asks for no more, while our decoder wants to see what follows.
+/// Pixels that are missing are missed all the same.
 ///
 /// # Errors
 /// A palette that ends within a colour, on which our decoder panics.

@@ -53,7 +53,10 @@ struct Meta {
 #[utoipa::path(
     post,
     path = "/predict",
-    params(("top_k" = Option<usize>, Query, description = "How many predictions", minimum = 1, maximum = 10, example = 5)),
+    params((
+        "top_k" = Option<usize>, Query, description = "How many predictions", minimum = 1, maximum = 10,
+        example = 5
+    )),
     request_body(content(
         (UploadForm = "multipart/form-data"),
         (PictureFile = "image/jpeg"),
@@ -71,7 +74,8 @@ struct Meta {
         (status = 422, body = ErrorBody, description = "PREPROCESSING_FAILED: broken, or too many pixels"),
         (status = 429, body = ErrorBody, description = "QUEUE_FULL; Retry-After says when to come back"),
         (status = 500, body = ErrorBody, description = "PREDICTION_FAILED"),
-        (status = 503, body = ErrorBody, description = "MODEL_NOT_LOADED or DEADLINE_EXCEEDED; with Retry-After"),
+        (status = 503, body = ErrorBody, description = "MODEL_NOT_LOADED or DEADLINE_EXCEEDED; with \
+                                                        Retry-After"),
     )
 )]
 pub(crate) async fn predict(

@@ -90,7 +90,8 @@ pub fn decode(file: &[u8]) -> Result<image::RgbImage, Error> {
     }
     if width.max(height) > MAX_SIDE_PX || u64::from(width) * u64::from(height) > MAX_PIXELS {
         return Err(Error::Picture(format!(
-            "the picture of {width}x{height} pixels is too large: at most {MAX_SIDE_PX} a side and {} million in all",
+            "the picture of {width}x{height} pixels is too large: at most {MAX_SIDE_PX} a side and {} \
+             million in all",
             MAX_PIXELS / 1_000_000
         )));
     }

@@ -61,8 +61,8 @@ pub(crate) async fn serve(app: Arc<App>) -> Result<()> {
     Ok(())
 }
 
-/// How many connections there can be: what the configuration says, if the system gives as many descriptors. The soft limit,
-/// which is a shell's or container engine's guess, is raised for them.
+/// How many connections there can be: what the configuration says, if the system gives as many descriptors. The soft
+/// limit, which is a shell's or container engine's guess, is raised for them.
 pub(crate) fn connection_limit(wanted: usize) -> usize {
     let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
     let needed = wanted as u64 + OTHER_FILES;

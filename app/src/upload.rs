@@ -25,8 +25,8 @@ pub struct Upload {
     pub filename: Option<String>,
 }
 
-/// Reads the body: a form, or whatever else is declared, the picture itself. What kind of picture it is, its first bytes
-/// say: clients declare much that is not so.
+/// Reads the body: a form, or whatever else is declared, the picture itself. What kind of picture it is, its first
+/// bytes say: clients declare much that is not so.
 ///
 /// # Errors
 /// What is wrong with the body; as much of it is taken in as is needed for the client to see the answer.
@@ -131,7 +131,8 @@ where
     Ok(bytes.freeze())
 }
 
-/// Whether a body declared so may hold a picture: its bytes were not one of ours, and the answer says which of both is wrong.
+/// Whether a body declared so may hold a picture: its bytes were not one of ours, and the answer says which of both is
+/// wrong.
 fn could_be_a_picture(declared: &str) -> bool {
     declared.starts_with("image/")
         || matches!(declared, "application/octet-stream" | "binary/octet-stream" | "*/*")

@@ -3,7 +3,6 @@
 use std::fmt::Debug;
 use std::net::SocketAddr;
 
-use anyhow::{Context as _, Result};
 use k8s_openapi::api::admissionregistration::v1::ValidatingWebhookConfiguration;
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{Namespace, Service, ServiceAccount};
@@ -14,6 +13,8 @@ use kube::{Api, Client, Resource};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
+
+use crate::error::{Doing as _, Result};
 
 /// The image of the ingress controller, which every sandbox has.
 pub const INGRESS_IMAGE: &str = "sandbox/ingress-controller:builtin";
@@ -38,12 +39,10 @@ const POD_HTTP_PORT: u16 = sandbox_ingress::POD_HTTP_PORT;
 pub async fn enable_ingress(client: &Client, entry: &str) -> Result<bool> {
     let address = entry.strip_prefix("http://").unwrap_or(entry).trim_end_matches('/');
     let address: SocketAddr =
-        address.parse().with_context(|| format!("reading the entry's address {entry:?}"))?;
-    let all = || PatchParams::apply(FIELD_MANAGER).force();
+        address.parse().doing_with(|| format!("reading the entry's address {entry:?}"))?;
     let in_namespace = INGRESS_NAMESPACE;
     let mut changed = false;
-    changed |= apply(&Api::<Namespace>::all(client.clone()), &namespace(), &all()).await?;
-    changed |= apply(&Api::<IngressClass>::all(client.clone()), &ingress_class(), &all()).await?;
+    changed |= add_ingress_class(client).await?;
     let accounts: Api<ServiceAccount> = Api::namespaced(client.clone(), in_namespace);
     changed |= apply(&accounts, &service_account(), &all()).await?;
     let services: Api<Service> = Api::namespaced(client.clone(), in_namespace);
@@ -57,6 +56,16 @@ pub async fn enable_ingress(client: &Client, entry: &str) -> Result<bool> {
     Ok(changed)
 }
 
+/// What an ingress controller needs, wherever it runs: its class, and the namespace of its lease.
+pub(crate) async fn add_ingress_class(client: &Client) -> Result<bool> {
+    let namespaces = apply(&Api::<Namespace>::all(client.clone()), &namespace(), &all()).await?;
+    Ok(apply(&Api::<IngressClass>::all(client.clone()), &ingress_class(), &all()).await? || namespaces)
+}
+
+fn all() -> PatchParams {
+    PatchParams::apply(FIELD_MANAGER).force()
+}
+
 /// Whether the ingress controller was applied. It need not be ready.
 ///
 /// # Errors
@@ -65,8 +74,8 @@ pub async fn is_ingress_enabled(client: &Client) -> Result<bool> {
     let deployments: Api<Deployment> = Api::namespaced(client.clone(), INGRESS_NAMESPACE);
     let webhooks: Api<ValidatingWebhookConfiguration> = Api::all(client.clone());
     let deployment =
-        deployments.get_opt(INGRESS_CONTROLLER).await.context("looking for the ingress controller")?;
-    let webhook = webhooks.get_opt(INGRESS_WEBHOOK).await.context("looking for the ingress webhook")?;
+        deployments.get_opt(INGRESS_CONTROLLER).await.doing("looking for the ingress controller")?;
+    let webhook = webhooks.get_opt(INGRESS_WEBHOOK).await.doing("looking for the ingress webhook")?;
     Ok(deployment.is_some() && webhook.is_some())
 }
 
@@ -87,7 +96,7 @@ pub async fn enable_metrics(client: &Client) -> Result<bool> {
             "versionPriority": 100,
         },
     });
-    apply(&Api::<APIService>::all(client.clone()), &service, &PatchParams::apply(FIELD_MANAGER).force()).await
+    apply(&Api::<APIService>::all(client.clone()), &service, &all()).await
 }
 
 /// Whether the metrics API was registered. It need not be available.
@@ -96,7 +105,7 @@ pub async fn enable_metrics(client: &Client) -> Result<bool> {
 /// If the API server can't be asked.
 pub async fn is_metrics_enabled(client: &Client) -> Result<bool> {
     let services: Api<APIService> = Api::all(client.clone());
-    Ok(services.get_opt(METRICS_API).await.context("looking for the metrics API")?.is_some())
+    Ok(services.get_opt(METRICS_API).await.doing("looking for the metrics API")?.is_some())
 }
 
 /// Applies one object; true if it is another one than before.
@@ -115,11 +124,11 @@ where
     };
     let name = object.pointer("/metadata/name").and_then(Value::as_str).unwrap_or_default();
     let kind = object.get("kind").and_then(Value::as_str).unwrap_or_default();
-    let before = api.get_opt(name).await.with_context(|| format!("looking for {kind} {name}"))?;
+    let before = api.get_opt(name).await.doing_with(|| format!("looking for {kind} {name}"))?;
     let after = api
         .patch(name, params, &Patch::Apply(object))
         .await
-        .with_context(|| format!("applying {kind} {name}"))?;
+        .doing_with(|| format!("applying {kind} {name}"))?;
     Ok(before.as_ref().and_then(own) != own(&after))
 }
 

@@ -7,7 +7,6 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, anyhow, bail};
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use kube::config::{KubeConfigOptions, Kubeconfig};
 use sandbox::images::ImageLayout;
 use sandbox::{Home, Info, State};
 use serde_json::json;
@@ -23,6 +22,21 @@ Exit codes:
   1  failed
   2  usage
   4  there is none: no sandbox runs there, or it has no such image";
+
+const FAULTS: &str = r#"Faults:
+  {"fault":"api","effect":{"answer":503}}
+      Requests are answered so; other effects: {"delay_ms":500}, "hang", "hold" (watches hear nothing).
+      Narrowed by "resources", "verbs", "namespace", "times" and "seconds".
+  {"fault":"cut-watches","resources":["pods"]}
+      Watches under way end, once.
+  {"fault":"kill","namespace":"default","pod":"web-1"}
+      SIGKILL to the pod's containers, once.
+  {"fault":"refuse-image","image":"web","answer":"not-found"}
+      Its containers can't be created; also "never", for ErrImageNeverPull.
+  {"fault":"fail-probes","namespace":"default","seconds":20}
+      Every probe there fails.
+  {"fault":"proxy","answer":"bad-gateway"}
+      The ingress answers 502; also "close" (drops connections) and "refuse" (does not listen)."#;
 
 /// Enough of Kubernetes, in one process, for a workflow of Deployments behind an Ingress: no container engine, no root.
 #[derive(Debug, Parser)]
@@ -104,10 +118,11 @@ enum Command {
         reference: String,
     },
     /// Do something wrong on purpose, for tests; the sandbox must have been started with `--faults`.
+    #[command(after_help = FAULTS)]
     Fault {
         #[command(flatten)]
         at: At,
-        /// One fault as JSON, or `clear`, or `list`; see `sandbox/apiserver/src/faults.rs`.
+        /// One fault as JSON, or `clear`, or `list`.
         fault: String,
     },
     /// The ingress controller's pod.
@@ -198,7 +213,7 @@ async fn dispatch(command: Command) -> Result<Answer> {
         Command::Status { at, output } => status(&at.home, output),
         Command::Enable { at, addon } => {
             let Some(info) = running(&at.home)? else { return Ok(none_runs(&at.home)) };
-            let client = client(&info).await?;
+            let client = info.client().await?;
             let changed = match addon {
                 Addon::Ingress => sandbox::addons::enable_ingress(&client, &info.entry).await?,
                 Addon::MetricsServer => sandbox::addons::enable_metrics(&client).await?,
@@ -220,7 +235,7 @@ async fn dispatch(command: Command) -> Result<Answer> {
         }),
         Command::Fault { at, fault } => {
             let Some(info) = running(&at.home)? else { return Ok(none_runs(&at.home)) };
-            ask_for_fault(&client(&info).await?, fault).await.map(Answer::Line)
+            ask_for_fault(&info.client().await?, fault).await.map(Answer::Line)
         }
         Command::Ingress { args } => {
             sandbox::ingress_process(args).await?;
@@ -265,18 +280,6 @@ fn running(home: &Path) -> Result<Option<Info>> {
 
 fn none_runs(home: &Path) -> Answer {
     Answer::NotFound(format!("no sandbox is running in {}", home.display()))
-}
-
-async fn client(info: &Info) -> Result<kube::Client> {
-    let file = &info.kubeconfig;
-    let config = Kubeconfig::read_from(file).with_context(|| format!("reading {}", file.display()))?;
-    let options = KubeConfigOptions { context: Some(info.context.clone()), ..KubeConfigOptions::default() };
-    let mut config = kube::Config::from_custom_kubeconfig(config, &options)
-        .await
-        .with_context(|| format!("using the context {} of {}", info.context, file.display()))?;
-    // The API server listens on loopback: a proxy of the environment is never the way to it.
-    config.proxy_url = None;
-    kube::Client::try_from(config).context("making a client for the sandbox")
 }
 
 async fn ask_for_fault(client: &kube::Client, fault: String) -> Result<String> {

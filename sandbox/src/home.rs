@@ -15,11 +15,11 @@ use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, bail};
 use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
 use sandbox_node::ImageStore;
 
+use crate::error::{Doing as _, Error, Result};
 use crate::processes::Processes;
 
 /// A sandbox's folder.
@@ -42,9 +42,9 @@ impl Home {
     pub fn create(&self) -> Result<()> {
         let mut builder = fs::DirBuilder::new();
         let made = builder.recursive(true).mode(0o700).create(&self.dir);
-        made.with_context(|| format!("making the sandbox's folder {}", self.dir.display()))?;
+        made.doing_with(|| format!("making the sandbox's folder {}", self.dir.display()))?;
         fs::set_permissions(&self.dir, Permissions::from_mode(0o700))
-            .with_context(|| format!("restricting the sandbox's folder {} to its owner", self.dir.display()))
+            .doing_with(|| format!("restricting the sandbox's folder {} to its owner", self.dir.display()))
     }
 
     /// The folder.
@@ -71,7 +71,7 @@ impl Home {
     /// If its folder can't be made.
     pub fn images(&self) -> Result<ImageStore> {
         self.create()?;
-        ImageStore::open(self.dir.join("images"))
+        ImageStore::open(self.dir.join("images")).doing("opening the image store")
     }
 
     /// What of this sandbox runs, whatever the folder says.
@@ -101,7 +101,7 @@ impl Home {
             file.write_all(content)?;
             fs::rename(&temporary, path)
         };
-        write().with_context(|| format!("writing {}", path.display()))
+        write().doing_with(|| format!("writing {}", path.display()))
     }
 
     /// Removes what says that a daemon is ready.
@@ -110,7 +110,7 @@ impl Home {
             make_way(&path)?;
             match fs::remove_file(&path) {
                 Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
-                    return Err(e).with_context(|| format!("removing {}", path.display()));
+                    return Err(e).doing_with(|| format!("removing {}", path.display()));
                 }
                 _ => {}
             }
@@ -129,7 +129,7 @@ impl Home {
         let removed = if is_folder { fs::remove_dir_all(self.node()) } else { fs::remove_file(self.node()) };
         match removed {
             Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
-                Err(e).with_context(|| format!("removing {}", self.node().display()))
+                Err(e).doing_with(|| format!("removing {}", self.node().display()))
             }
             _ => Ok(()),
         }
@@ -141,7 +141,7 @@ impl Home {
         make_way(&path)?;
         let Ok(file) = File::options().write(true).open(&path) else { return Ok(()) };
         match flock(&file, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => file.set_len(0).with_context(|| format!("emptying {}", path.display())),
+            Ok(()) => file.set_len(0).doing_with(|| format!("emptying {}", path.display())),
             Err(_) => Ok(()),
         }
     }
@@ -151,19 +151,19 @@ impl Home {
         let path = self.lock();
         let file = match File::open(&path) {
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Holder::Nobody),
-            opened => opened.with_context(|| format!("opening {}", path.display()))?,
+            opened => opened.doing_with(|| format!("opening {}", path.display()))?,
         };
-        if !file.metadata().with_context(|| format!("looking at {}", path.display()))?.is_file() {
+        if !file.metadata().doing_with(|| format!("looking at {}", path.display()))?.is_file() {
             return Ok(Holder::Unknown);
         }
         let held = match flock(&file, FlockOperation::NonBlockingLockShared) {
             Ok(()) => false,
             Err(Errno::WOULDBLOCK) => true,
-            Err(e) => return Err(e).with_context(|| format!("looking at the lock {}", path.display())),
+            Err(e) => return Err(e).doing_with(|| format!("looking at the lock {}", path.display())),
         };
         // Longer than any pid is.
         let mut pid = Vec::new();
-        file.take(64).read_to_end(&mut pid).with_context(|| format!("reading {}", path.display()))?;
+        file.take(64).read_to_end(&mut pid).doing_with(|| format!("reading {}", path.display()))?;
         let pid = String::from_utf8_lossy(&pid);
         match pid.trim().parse() {
             Ok(pid) if held => Ok(Holder::Alive(pid)),
@@ -200,7 +200,7 @@ fn sign(file: &mut File) -> std::io::Result<()> {
 /// Removes an empty folder that is where a file of ours should be; one with something in it is for its owner to move.
 fn make_way(path: &Path) -> Result<()> {
     if path.symlink_metadata().is_ok_and(|about| about.is_dir()) {
-        fs::remove_dir(path).with_context(|| {
+        fs::remove_dir(path).doing_with(|| {
             format!("{} is a folder, where the sandbox keeps a file: move it away", path.display())
         })?;
     }
@@ -217,7 +217,7 @@ impl Lock {
         make_way(&path)?;
         let mut options = File::options();
         let file = options.read(true).write(true).create(true).truncate(false).mode(0o600).open(&path);
-        let mut file = file.with_context(|| format!("opening {}", path.display()))?;
+        let mut file = file.doing_with(|| format!("opening {}", path.display()))?;
         // Those who look whether it is held hold it for an instant themselves.
         for last in [false, false, false, false, true] {
             match flock(&file, FlockOperation::NonBlockingLockExclusive) {
@@ -228,12 +228,12 @@ impl Lock {
                         Holder::Alive(pid) => pid,
                         Holder::Nobody | Holder::Dead(_) | Holder::Unknown => 0,
                     };
-                    bail!("a sandbox is already running in {} (pid {pid})", home.dir().display());
+                    return Err(Error::AlreadyRunning { home: home.dir().to_owned(), pid });
                 }
-                Err(e) => return Err(e).with_context(|| format!("locking {}", path.display())),
+                Err(e) => return Err(e).doing_with(|| format!("locking {}", path.display())),
             }
         }
-        sign(&mut file).with_context(|| format!("writing {}", path.display()))?;
+        sign(&mut file).doing_with(|| format!("writing {}", path.display()))?;
         Ok(Lock(file))
     }
 

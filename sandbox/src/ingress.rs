@@ -5,11 +5,14 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, bail};
 use k8s_openapi::api::core::v1::Pod;
-use kube::config::{Config, KubeConfigOptions, Kubeconfig};
+use kube::config::Kubeconfig;
 use kube::{Api, Client, ResourceExt as _};
-use sandbox_node::PORTS_ANNOTATION;
+use sandbox_contract::PORTS_ANNOTATION;
+use sandbox_ingress::AccessLog;
+
+use crate::client;
+use crate::error::{Doing as _, Error, Result};
 
 /// How long the node agent may take to say which ports the pod has.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -28,26 +31,32 @@ pub async fn ingress_process(args: impl IntoIterator<Item = String>) -> Result<(
             None if arg == "--faults" => faults = true,
             Some("") => listen = args.next(),
             Some(value) if value.starts_with('=') => listen = value.get(1..).map(str::to_string),
-            _ => bail!("the ingress controller knows no argument {arg:?}"),
+            _ => return Err(told(format!("the ingress controller knows no argument {arg:?}"))),
         }
     }
-    let listen = listen.context("the ingress controller needs --http-listen=ADDRESS")?;
-    let listen: SocketAddr = listen.parse().with_context(|| format!("reading --http-listen={listen}"))?;
-    let kubeconfig: PathBuf =
-        std::env::var_os("KUBECONFIG").context("reading the variable KUBECONFIG")?.into();
+    let listen =
+        listen.ok_or_else(|| told("the ingress controller needs --http-listen=ADDRESS".to_owned()))?;
+    let listen: SocketAddr = listen.parse().doing_with(|| format!("reading --http-listen={listen}"))?;
+    let kubeconfig: PathBuf = std::env::var("KUBECONFIG").doing("reading the variable KUBECONFIG")?.into();
     let shutdown = crate::daemon::on_signals()?;
     let config =
-        Kubeconfig::read_from(&kubeconfig).with_context(|| format!("reading {}", kubeconfig.display()))?;
-    let config = Config::from_custom_kubeconfig(config, &KubeConfigOptions::default()).await?;
-    let client = Client::try_from(config).context("making a client of the API server")?;
-    let mut options = sandbox_ingress::Options { faults, ..sandbox_ingress::Options::from_env(listen)? };
+        Kubeconfig::read_from(&kubeconfig).doing_with(|| format!("reading {}", kubeconfig.display()))?;
+    let client = client::of_kubeconfig(config, None).await?;
+    let from_env = sandbox_ingress::Options::from_env(listen).doing("reading the pod's variables")?;
+    let mut options = sandbox_ingress::Options { faults, ..from_env };
     if std::env::var_os("PORT").is_some() {
         let ports = remapped_ports(&client, &options.pod_namespace, &options.pod_name).await?;
         for listen in [&mut options.pod_listen, &mut options.health_listen, &mut options.admission_listen] {
             listen.set_port(ports.get(&listen.port()).copied().unwrap_or(listen.port()));
         }
     }
-    sandbox_ingress::run(client, options, shutdown).await
+    let log = AccessLog::new(std::io::stdout());
+    sandbox_ingress::run(client, options, log, shutdown).await.doing("running the ingress controller")
+}
+
+/// What was told can't be meant.
+fn told(why: String) -> Error {
+    Error::Failed { doing: "reading the ingress controller's arguments".to_owned(), source: why.into() }
 }
 
 /// Container port to the port to listen on, where pods have no addresses of their own. The node agent sets `PORT` there
@@ -59,9 +68,9 @@ async fn remapped_ports(client: &Client, namespace: &str, name: &str) -> Result<
     let written = kube::runtime::wait::await_condition(pods, name, is_written);
     let pod = tokio::time::timeout(PATIENCE, written)
         .await
-        .with_context(|| format!("pod {name} does not say within {PATIENCE:?} which ports it has"))?
-        .with_context(|| format!("watching pod {name}"))?;
+        .doing_with(|| format!("pod {name} does not say within {PATIENCE:?} which ports it has"))?
+        .doing_with(|| format!("watching pod {name}"))?;
     let text =
         pod.as_ref().and_then(|pod| pod.annotations().get(PORTS_ANNOTATION)).map_or("{}", String::as_str);
-    serde_json::from_str(text).with_context(|| format!("reading annotation {PORTS_ANNOTATION}={text}"))
+    serde_json::from_str(text).doing_with(|| format!("reading annotation {PORTS_ANNOTATION}={text}"))
 }

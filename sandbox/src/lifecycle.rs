@@ -5,11 +5,13 @@ use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::time::{Duration, UNIX_EPOCH};
 
-use anyhow::{Context as _, Result};
+use kube::config::Kubeconfig;
 use rustix::process::Signal;
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
+use crate::client;
+use crate::error::{Doing as _, Result};
 use crate::home::{Holder, Home};
 use crate::processes::{self, Processes};
 
@@ -38,6 +40,18 @@ pub struct Info {
     pub build_id: String,
     /// The daemon's program, which can be asked about this folder.
     pub program: PathBuf,
+}
+
+impl Info {
+    /// A client for it.
+    ///
+    /// # Errors
+    /// If its kubeconfig can't be read.
+    pub async fn client(&self) -> Result<kube::Client> {
+        let file = &self.kubeconfig;
+        let config = Kubeconfig::read_from(file).doing_with(|| format!("reading {}", file.display()))?;
+        client::of_kubeconfig(config, Some(&self.context)).await
+    }
 }
 
 /// What a folder says of its sandbox.
@@ -109,7 +123,7 @@ pub async fn stop(home: &Home, deadline: Duration) -> Result<bool> {
     if state(home)? == State::Stale {
         if let Some(entry) = before.as_ref().and_then(|info| info.entry.strip_prefix("http://")?.parse().ok())
         {
-            free(entry, LEASH).await?;
+            free(entry, LEASH).await.doing("waiting for the port of the ingress")?;
         }
         home.withdraw()?;
         home.clear_node()?;
@@ -130,7 +144,7 @@ async fn ended(
     loop {
         let found = find();
         let new: Vec<i32> = found.iter().copied().filter(|pid| signalled.insert(*pid)).collect();
-        processes::signal(&new, signal).with_context(|| format!("signalling the sandbox ({new:?})"))?;
+        processes::signal(&new, signal).doing_with(|| format!("signalling the sandbox ({new:?})"))?;
         if found.is_empty() && !held()? {
             return Ok(true);
         }
@@ -170,9 +184,9 @@ pub(crate) async fn free(address: SocketAddr, within: Duration) -> std::io::Resu
 /// # Errors
 /// If the program's own file can't be looked at.
 pub fn build_id() -> Result<String> {
-    let program = std::env::current_exe().context("finding this program's own file")?;
-    let about = std::fs::metadata(&program).with_context(|| format!("looking at {}", program.display()))?;
-    let changed = about.modified().context("reading this program's age")?;
+    let program = std::env::current_exe().doing("finding this program's own file")?;
+    let about = std::fs::metadata(&program).doing_with(|| format!("looking at {}", program.display()))?;
+    let changed = about.modified().doing("reading this program's age")?;
     let changed = changed.duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos();
     Ok(format!("{}-{:x}-{changed:x}", env!("CARGO_PKG_VERSION"), about.len()))
 }

@@ -1,6 +1,6 @@
 //! From the event that makes a rollout complete to each observer's knowledge of it: the gate, `kubectl rollout status`,
-//! `kubectl wait` and a poll once a second, side by side on the same object. Against the sandbox's API server, and against
-//! a real one where `KUBEBUILDER_ASSETS` names its programs.
+//! `kubectl wait` and a poll once a second, side by side on the same object. Against the sandbox's API server, and
+//! against a real one where `KUBEBUILDER_ASSETS` names its programs.
 //!
 //! `cargo bench -p xtask --bench gate_latency [-- TRANSITIONS]`; the gate's own lines go to stderr.
 
@@ -9,7 +9,7 @@
 #[path = "../tests/real_api_server/play.rs"]
 #[allow(dead_code, reason = "the tests use the rest")]
 mod play;
-#[path = "../tests/real_api_server/servers.rs"]
+#[path = "../../sandbox/tests/real_api_server/servers.rs"]
 #[allow(dead_code, reason = "the tests use the rest")]
 mod servers;
 

@@ -13,8 +13,9 @@ const RAW: [&str; 6] =
     ["image/jpeg", "image/png", "image/bmp", "image/tiff", "image/webp", "application/octet-stream"];
 const MULTIPART: &str = "multipart/form-data; boundary=fuzz";
 
-/// Sends the input through all that a client's bytes go through: the request's body, multipart or raw, to a file, to pixels,
-/// to the tensor. Its first byte says how the rest is sent, its second in pieces of which size; false if it has none.
+/// Sends the input through all that a client's bytes go through: the request's body, multipart or raw, to a file, to
+/// pixels, to the tensor. Its first byte says how the rest is sent, its second in pieces of which size; false if it has
+/// none.
 pub(crate) fn body_to_tensor(input: &[u8]) -> bool {
     let [how, piece, rest @ ..] = input else { return false };
     let (media_type, body) = match usize::from(*how) % 8 {

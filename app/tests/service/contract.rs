@@ -200,8 +200,8 @@ async fn metrics_are_in_the_format_that_is_asked_for() {
     assert!(text.ends_with("\n# EOF\n"), "{text}");
 }
 
-/// `promtool check metrics` has nothing to say of `text`. Where there is no promtool, that must be seen: the words pass by the
-/// test harness, which would keep them to itself.
+/// `promtool check metrics` has nothing to say of `text`. Where there is no promtool, that must be seen: the words pass
+/// by the test harness, which would keep them to itself.
 fn promtool_takes(text: &str) {
     use std::io::Write as _;
     use std::process::{Command, Stdio};

@@ -52,7 +52,8 @@ async fn a_client_that_leaves_frees_its_place() {
     let service = Service::ready(&[("QUEUE_SIZE", "1")]).await;
     let mut socket = TcpStream::connect(service.address).await.unwrap();
     let head = format!(
-        "POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: image/jpeg\r\nX-Request-ID: gone\r\nContent-Length: {}\r\n\r\n",
+        "POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: image/jpeg\r\nX-Request-ID: \
+         gone\r\nContent-Length: {}\r\n\r\n",
         SAMPLE.len()
     );
     socket.write_all(head.as_bytes()).await.unwrap();

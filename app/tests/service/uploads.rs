@@ -112,7 +112,8 @@ async fn a_refusal_tells_the_limit() {
         assert!(refusal.contains("30000x20000") && refusal.contains(limit), "{name}: {refusal}");
     }
     let refusal = message(service.post_raw("application/json", "{}").await).await;
-    let expected = "application/json is not accepted: send multipart/form-data with a field named file, or one of \
+    let expected = "application/json is not accepted: send multipart/form-data with a field named file, or \
+                    one of \
                     image/jpeg, image/png, image/bmp, image/tiff, image/webp";
     assert_eq!(refusal, expected);
     let refusal = message(service.post_form("/predict?top_k=11", Form::new()).await).await;

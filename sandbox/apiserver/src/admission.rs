@@ -9,8 +9,8 @@ use hyper_util::client::legacy::Client;
 use hyper_util::rt::TokioExecutor;
 use serde_json::{Value, json};
 
+use crate::call::Call;
 use crate::kinds;
-use crate::rest::Call;
 use crate::selectors::label_selector_matches;
 use crate::status::ApiError;
 use crate::store::{Store, meta};
@@ -137,7 +137,8 @@ fn request(
             "operation": operation.name(),
             "userInfo": {"username": "sandbox-admin", "groups": ["system:masters", "system:authenticated"]},
             "object": object, "oldObject": old, "dryRun": dry_run,
-            "options": {"kind": if old.is_some() { "UpdateOptions" } else { "CreateOptions" }, "apiVersion": "meta.k8s.io/v1"},
+            "options": {"kind": if old.is_some() { "UpdateOptions" } else { "CreateOptions" },
+            "apiVersion": "meta.k8s.io/v1"},
         },
     })
 }

@@ -66,8 +66,8 @@ pub(crate) fn merge(
 
     let mut merged = live.clone();
     typed::merge(kind, &mut merged, config, half);
-    // What the manager gave up and nobody owns goes; and a struct goes whole, with the defaults in it, when nobody owns a
-    // field of it any more.
+    // What the manager gave up and nobody owns goes; and a struct goes whole, with the defaults in it, when nobody owns
+    // a field of it any more.
     let mut owned = wanted.clone();
     // Whoever applies names the object.
     owned.add_below("f:metadata".to_owned(), FieldSet::here());
@@ -113,7 +113,8 @@ fn conflict_error(entries: &[Entry], conflicts: &[FieldSet]) -> ApiError {
         let more = paths.len().saturating_sub(MOST_NAMED);
         paths.truncate(MOST_NAMED);
         causes.extend(paths.iter().map(|path| {
-            json!({"reason": "FieldManagerConflict", "message": format!("conflict with {who}"), "field": path})
+            json!({"reason": "FieldManagerConflict", "message": format!("conflict with {who}"),
+                "field": path})
         }));
         if more > 0 {
             paths.push(format!("({more} more)"));

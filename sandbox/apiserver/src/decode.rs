@@ -137,8 +137,8 @@ fn word_as_go(path: &str, text: &str) -> String {
     format!("json: cannot unmarshal {found} into Go struct field {path} of type {expected}")
 }
 
-/// A path as Go's decoder names it: the struct that has the field, then the fields from the root, without the indices of
-/// lists and the keys of maps.
+/// A path as Go's decoder names it: the struct that has the field, then the fields from the root, without the indices
+/// of lists and the keys of maps.
 fn go_field(object: &Value, path: &str) -> String {
     let kind = object["kind"].as_str().unwrap_or("");
     let mut fields: Vec<&str> = path.split('.').map(|step| step.split('[').next().unwrap_or(step)).collect();
@@ -185,7 +185,8 @@ fn check_micro_times(kind: &Kind, object: &Value) -> Result<(), String> {
     for text in paths.iter().filter_map(|path| object.pointer(path)?.as_str()) {
         let wrong = |rest: &str, layout: &str| {
             Err(format!(
-                "parsing time \"{text}\" as \"2006-01-02T15:04:05.000000Z07:00\": cannot parse \"{rest}\" as \"{layout}\""
+                "parsing time \"{text}\" as \"2006-01-02T15:04:05.000000Z07:00\": cannot parse \"{rest}\" \
+                 as \"{layout}\""
             ))
         };
         if text.parse::<jiff::Timestamp>().is_err() {

@@ -346,7 +346,8 @@ fn autoscaler(object: &mut Value) {
             "name": "cpu", "target": {"type": "Utilization", "averageUtilization": 80}}}]);
     }
     if spec.get("behavior").is_some_and(Value::is_object) {
-        let up = json!([{"type": "Pods", "value": 4, "periodSeconds": 15}, {"type": "Percent", "value": 100, "periodSeconds": 15}]);
+        let up = json!([{"type": "Pods", "value": 4, "periodSeconds": 15}, {"type": "Percent", "value": 100,
+            "periodSeconds": 15}]);
         let down = json!([{"type": "Percent", "value": 100, "periodSeconds": 15}]);
         let behavior = &mut spec["behavior"];
         for (direction, policies) in [("scaleUp", up), ("scaleDown", down)] {

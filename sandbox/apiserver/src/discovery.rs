@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use crate::kinds::{KINDS, Kind};
 use crate::metrics;
-use crate::server::Api;
+use crate::state::Api;
 use crate::status::json_response;
 
 /// The answer to a discovery path, `None` for any other.
@@ -68,9 +68,8 @@ fn group_entry(served: &[&'static Kind], group: &str) -> Option<Value> {
     let entry = |version: &&str| json!({"groupVersion": format!("{group}/{version}"), "version": version});
     let versions = versions(served, group);
     let preferred = entry(versions.first()?);
-    Some(
-        json!({"name": group, "versions": versions.iter().map(entry).collect::<Vec<_>>(), "preferredVersion": preferred}),
-    )
+    Some(json!({"name": group, "versions": versions.iter().map(entry).collect::<Vec<_>>(),
+            "preferredVersion": preferred}))
 }
 
 fn group_of(served: &[&'static Kind], group: &str) -> Option<Value> {
@@ -84,7 +83,8 @@ fn resource_list(served: &[&'static Kind], group: &str, version: &str) -> Option
     let mut resources = Vec::new();
     for kind in served.iter().filter(|kind| kind.group == group && kind.version == version) {
         let mut entry = json!({
-            "name": kind.plural, "singularName": kind.singular, "namespaced": kind.namespaced, "kind": kind.kind,
+            "name": kind.plural, "singularName": kind.singular, "namespaced": kind.namespaced,
+            "kind": kind.kind,
             "verbs": kind.verbs(),
         });
         if !kind.short.is_empty() {
@@ -97,7 +97,8 @@ fn resource_list(served: &[&'static Kind], group: &str, version: &str) -> Option
         for subresource in kind.subresources {
             let (group, version, sub_kind) = subresource_kind(kind, subresource);
             let mut entry = json!({
-                "name": format!("{}/{subresource}", kind.plural), "singularName": "", "namespaced": kind.namespaced,
+                "name": format!("{}/{subresource}", kind.plural), "singularName": "",
+                "namespaced": kind.namespaced,
                 "kind": sub_kind, "verbs": subresource_verbs(subresource),
             });
             if sub_kind != kind.kind {
@@ -108,9 +109,10 @@ fn resource_list(served: &[&'static Kind], group: &str, version: &str) -> Option
         }
     }
     let group_version = if group.is_empty() { version.to_owned() } else { format!("{group}/{version}") };
-    (!resources.is_empty()).then(
-        || json!({"kind": "APIResourceList", "apiVersion": "v1", "groupVersion": group_version, "resources": resources}),
-    )
+    (!resources.is_empty()).then(|| {
+        json!({"kind": "APIResourceList", "apiVersion": "v1", "groupVersion": group_version,
+            "resources": resources})
+    })
 }
 
 fn subresource_kind(kind: &Kind, subresource: &str) -> (&'static str, &'static str, &'static str) {
@@ -165,7 +167,8 @@ fn aggregated(served: &[&'static Kind], core: bool, form: &str) -> Response<Body
         })
         .collect();
     let list = json!({
-        "kind": "APIGroupDiscoveryList", "apiVersion": format!("apidiscovery.k8s.io/{form}"), "metadata": {}, "items": items,
+        "kind": "APIGroupDiscoveryList", "apiVersion": format!("apidiscovery.k8s.io/{form}"), "metadata": {},
+        "items": items,
     });
     let mut response = json_response(200, &list);
     let content_type = format!("application/json;g=apidiscovery.k8s.io;v={form};as=APIGroupDiscoveryList");
@@ -176,7 +179,10 @@ fn aggregated(served: &[&'static Kind], core: bool, form: &str) -> Response<Body
 }
 
 fn aggregated_resource(kind: &Kind) -> Value {
-    let gvk = |(group, version, kind): (&str, &str, &str)| json!({"group": group, "version": version, "kind": kind});
+    let gvk = |(group, version, kind): (&str, &str, &str)| {
+        json!({"group": group, "version": version,
+        "kind": kind})
+    };
     let subresources: Vec<Value> = kind
         .subresources
         .iter()

@@ -1,7 +1,8 @@
-//! `/healthz`, `/livez`, `/readyz`.
+//! What a server says of itself: `/healthz`, `/livez`, `/readyz`, `/version`.
 
 use axum::body::Body;
 use http::{HeaderValue, Response, header};
+use serde_json::{Value, json};
 
 use crate::request::Query;
 
@@ -22,4 +23,14 @@ pub(crate) fn answer(path: &str, query: &Query) -> Option<Response<Body>> {
         .headers_mut()
         .insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
     Some(response)
+}
+
+/// `/version`.
+pub(crate) fn version() -> Value {
+    json!({
+        "major": "1", "minor": "34", "gitVersion": "v1.34.0-sandbox", "gitCommit": "",
+        "gitTreeState": "clean",
+        "buildDate": "1970-01-01T00:00:00Z", "goVersion": "none", "compiler": "rustc",
+        "platform": format!("{}/{}", std::env::consts::OS, std::env::consts::ARCH),
+    })
 }

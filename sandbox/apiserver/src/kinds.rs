@@ -263,3 +263,8 @@ pub(crate) fn has_group(group: &str) -> bool {
 pub(crate) fn stored(group: &str, plural: &str) -> Option<&'static Kind> {
     KINDS.iter().find(|kind| kind.is(group, plural)).map(Kind::stored)
 }
+
+/// The kind that keeps namespaces.
+pub(crate) fn namespace() -> &'static Kind {
+    stored("", "namespaces").unwrap_or(&KINDS[0])
+}

@@ -6,12 +6,12 @@ use axum::body::Body;
 use http::Response;
 use serde_json::{Value, json};
 
-use crate::kubelet::Sample;
+use crate::call::Call;
 use crate::request::View;
-use crate::rest::{Call, render};
 use crate::status::{ApiError, json_response};
 use crate::store::{Object, Store, meta};
-use crate::{kinds, time};
+use crate::{kinds, render, time};
+use sandbox_contract::Sample;
 
 /// The API group.
 pub(crate) const GROUP: &str = "metrics.k8s.io";
@@ -115,5 +115,6 @@ fn window(sample: &Sample) -> String {
 }
 
 fn usage(sample: &Sample) -> Value {
-    json!({"cpu": format!("{}n", sample.cpu_nanocores), "memory": format!("{}Ki", sample.memory_bytes / 1024)})
+    json!({"cpu": format!("{}n", sample.cpu_nanocores), "memory": format!("{}Ki",
+        sample.memory_bytes / 1024)})
 }

@@ -1,6 +1,6 @@
-//! OpenAPI v3: the kinds with their fields, for `kubectl explain`, and that writes take `fieldValidation` and `dryRun`, so
-//! that kubectl leaves validation to the server. The v2 document, which kubectl wants before it applies a `List`, names no
-//! kinds: kubectl then uses the types built into it.
+//! OpenAPI v3: the kinds with their fields, for `kubectl explain`, and that writes take `fieldValidation` and `dryRun`,
+//! so that kubectl leaves validation to the server. The v2 document, which kubectl wants before it applies a `List`,
+//! names no kinds: kubectl then uses the types built into it.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, LazyLock};
@@ -13,7 +13,7 @@ use sha2::{Digest as _, Sha256};
 
 use crate::kinds::{KINDS, Kind, Storage};
 use crate::metrics;
-use crate::server::Api;
+use crate::state::Api;
 use crate::status::json_response;
 
 const TITLE: &str = "Kubernetes";
@@ -94,7 +94,8 @@ fn describe(root: &str, kinds: &[&Kind], all: &Map<String, Value>) -> Value {
                 .map(|name| json!({"name": name, "in": "query", "schema": {"type": "string"}}))
                 .collect();
             json!({
-                "x-kubernetes-action": action, "x-kubernetes-group-version-kind": gvk, "parameters": parameters,
+                "x-kubernetes-action": action, "x-kubernetes-group-version-kind": gvk,
+                "parameters": parameters,
                 "responses": {"200": {"description": "OK", "content": content}},
             })
         };
@@ -114,7 +115,8 @@ fn describe(root: &str, kinds: &[&Kind], all: &Map<String, Value>) -> Value {
         let mut patch = operation("patch", true);
         // Strategic merge is left out on purpose: kubectl would work patches out from these schemas.
         patch["requestBody"] = json!({"content": {
-            "application/apply-patch+yaml": {}, "application/json-patch+json": {}, "application/merge-patch+json": {}}});
+            "application/apply-patch+yaml": {}, "application/json-patch+json": {},
+            "application/merge-patch+json": {}}});
         paths.insert(
             format!("{collection}/{{name}}"),
             json!({
@@ -129,7 +131,8 @@ fn describe(root: &str, kinds: &[&Kind], all: &Map<String, Value>) -> Value {
     })
 }
 
-/// The name of a kind's schema, such as `io.k8s.api.apps.v1.Deployment`; the metrics, which an add-on serves, have none.
+/// The name of a kind's schema, such as `io.k8s.api.apps.v1.Deployment`; the metrics, which an add-on serves, have
+/// none.
 fn schema_name<'a>(kind: &Kind, all: &'a Map<String, Value>) -> Option<&'a str> {
     let group = if kind.group.is_empty() { "core" } else { kind.group.split('.').next().unwrap_or_default() };
     let end = format!(".{group}.{}.{}", kind.version, kind.kind);
@@ -162,7 +165,8 @@ fn second_version(headers: &HeaderMap) -> Response<Body> {
         let document = json!({"swagger": "2.0", "info": {"title": TITLE, "version": VERSION}, "paths": {}});
         return json_response(200, &document);
     }
-    // `Document` of gnostic's OpenAPIv2.proto: swagger is field 1, info is field 2; of `Info`, title is 1, version is 2.
+    // `Document` of gnostic's OpenAPIv2.proto: swagger is field 1, info is field 2; of `Info`, title is 1, version is
+    // 2.
     let text = |field: u8, bytes: &[u8]| {
         let length = u8::try_from(bytes.len()).unwrap_or(0);
         [&[field << 3 | 2, length], bytes].concat()

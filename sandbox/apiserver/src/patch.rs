@@ -33,7 +33,8 @@ pub(crate) fn read(content_type: &str, body: &[u8]) -> Result<Value, ApiError> {
     })?;
     if content_type == JSON && !patch.is_array() {
         return Err(ApiError::bad_request(
-            "error decoding patch: json: cannot unmarshal object into Go value of type []handlers.jsonPatchOp",
+            "error decoding patch: json: cannot unmarshal object into Go value of type \
+             []handlers.jsonPatchOp",
         ));
     }
     Ok(patch)

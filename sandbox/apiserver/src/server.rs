@@ -1,7 +1,7 @@
 //! The server itself: the one place every request passes, over TLS or in process.
 
 use std::convert::Infallible;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -10,18 +10,16 @@ use futures::future::BoxFuture;
 use http::{Request, Response, header};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use sandbox_connections::{Connection, Held, Limits, Listener, Over, Reclaim, Room};
-use serde_json::json;
-use sha2::{Digest as _, Sha256};
+use sandbox_contract::Kubelet;
 use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::faults::{self, Asked, Faults};
-use crate::kubelet::Kubelet;
+use crate::faults::{Asked, Faults};
+use crate::rest;
+use crate::state::Api;
 use crate::status::ApiError;
-use crate::store::Store;
 use crate::tls::Tls;
-use crate::{kinds, namespaces, rest};
 
 /// What connections get to finish in when the server ends.
 const DRAIN: Duration = Duration::from_secs(2);
@@ -42,40 +40,6 @@ const MOST_STREAMS: u32 = 250;
 /// A client on HTTP/2 that does not answer is gone.
 const PING_EVERY: Duration = Duration::from_secs(30);
 
-/// What every request handler shares.
-pub(crate) struct Api {
-    pub(crate) store: Store,
-    token_digest: [u8; 32],
-    kubelet: OnceLock<Arc<dyn Kubelet>>,
-    faults: OnceLock<Arc<Faults>>,
-    closing: Mutex<CancellationToken>,
-}
-
-impl Api {
-    /// Cancelled when the serving ends: watches and log streams end then.
-    pub(crate) fn closing(&self) -> CancellationToken {
-        self.closing.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
-    /// The node, or the 503 that says it is not there yet.
-    pub(crate) fn kubelet(&self) -> Result<Arc<dyn Kubelet>, ApiError> {
-        self.kubelet.get().cloned().ok_or_else(|| ApiError::unavailable("the node agent has not started yet"))
-    }
-
-    /// Compares digests, so that the time it takes says nothing about the token.
-    fn authorized(&self, headers: &http::HeaderMap) -> bool {
-        let bearer = headers
-            .get(header::AUTHORIZATION)
-            .and_then(|value| value.to_str().ok())
-            .and_then(|value| value.strip_prefix("Bearer ").or_else(|| value.strip_prefix("bearer ")));
-        bearer.is_some_and(|token| digest(token.trim()) == self.token_digest)
-    }
-}
-
-fn digest(token: &str) -> [u8; 32] {
-    Sha256::digest(token.as_bytes()).into()
-}
-
 /// An API server with an in-memory store. Clones share the store.
 #[derive(Clone)]
 pub struct ApiServer {
@@ -87,15 +51,7 @@ impl ApiServer {
     #[must_use]
     #[allow(clippy::needless_pass_by_value, reason = "the server is the token's only keeper")]
     pub fn new(token: String) -> Self {
-        let api = Api {
-            store: Store::new(),
-            token_digest: digest(&token),
-            kubelet: OnceLock::new(),
-            faults: OnceLock::new(),
-            closing: Mutex::default(),
-        };
-        namespaces::create_initial(&api.store);
-        ApiServer { api: Arc::new(api) }
+        ApiServer { api: Arc::new(Api::new(&token)) }
     }
 
     /// A client in this process: no socket, no token. Its default namespace is `default`.
@@ -111,13 +67,12 @@ impl ApiServer {
 
     /// Connects the node. Before this, logs, port-forwards and metrics answer 503. Only the first call counts.
     pub fn set_kubelet(&self, kubelet: Arc<dyn Kubelet>) {
-        if self.api.kubelet.set(kubelet).is_err() {
+        if !self.api.connect(kubelet) {
             tracing::warn!("a node agent is connected already; the new one is ignored");
         }
     }
 
-    /// From now on there is the test-only API of faults at `/sandbox/faults`; what it takes is written where it is, in
-    /// `faults.rs`.
+    /// From now on there is the test-only API of faults at `/sandbox/faults`; it takes [`sandbox_contract::Fault`]s.
     pub fn allow_faults(&self) {
         let _ = self.api.faults.set(Arc::new(Faults::new()));
     }
@@ -132,8 +87,7 @@ impl ApiServer {
         tls: Tls,
         shutdown: CancellationToken,
     ) -> anyhow::Result<()> {
-        let closing = CancellationToken::new();
-        *self.api.closing.lock().unwrap_or_else(PoisonError::into_inner) = closing.clone();
+        let closing = self.api.open();
         let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(tls.into_config()?));
         let mut listener = Listener::new(listener, Room::new(STRANGERS));
         let connections = TaskTracker::new();
@@ -264,7 +218,7 @@ fn pass(api: Arc<Api>, request: Request<Body>, from: From) -> BoxFuture<'static,
     Box::pin(async move {
         let (method, path) = (request.method().clone(), request.uri().path().to_owned());
         let answered = match api.faults.get().filter(|_| from == From::Socket) {
-            Some(faults) if path == faults::PATH => faults::answer(&api, faults, request).await,
+            Some(faults) if path == rest::faults::PATH => rest::faults::answer(&api, faults, request).await,
             Some(faults) => {
                 let asked = Asked::of(&request);
                 match faults.meet(&asked).await {
@@ -280,18 +234,4 @@ fn pass(api: Arc<Api>, request: Request<Body>, from: From) -> BoxFuture<'static,
         tracing::debug!(%method, path, status = response.status().as_u16(), "request");
         response
     })
-}
-
-/// `/version`.
-pub(crate) fn version() -> serde_json::Value {
-    json!({
-        "major": "1", "minor": "34", "gitVersion": "v1.34.0-sandbox", "gitCommit": "", "gitTreeState": "clean",
-        "buildDate": "1970-01-01T00:00:00Z", "goVersion": "none", "compiler": "rustc",
-        "platform": format!("{}/{}", std::env::consts::OS, std::env::consts::ARCH),
-    })
-}
-
-/// The kind that keeps namespaces.
-pub(crate) fn namespace_kind() -> &'static kinds::Kind {
-    kinds::stored("", "namespaces").unwrap_or(&kinds::KINDS[0])
 }

@@ -4,8 +4,8 @@ use std::io::{self, Write};
 
 use serde_json::Value;
 
-/// As deep as the parser takes a body. Deeper ones could be made by patches alone, and end the process: values are walked
-/// by recursion.
+/// As deep as the parser takes a body. Deeper ones could be made by patches alone, and end the process: values are
+/// walked by recursion.
 const MAX_DEPTH: usize = 128;
 
 /// What etcd takes in one request, and so the largest object that Kubernetes stores.

@@ -13,8 +13,8 @@ mod object;
 
 pub(crate) use object::Object;
 
-/// How many changes of one kind are kept, and how many bytes of memory they may hold; a watch from before the oldest gets
-/// 410. A small patch of a large object is a large change.
+/// How many changes of one kind are kept, and how many bytes of memory they may hold; a watch from before the oldest
+/// gets 410. A small patch of a large object is a large change.
 const HISTORY: usize = 4096;
 const HISTORY_BYTES: usize = 64 * 1024 * 1024;
 

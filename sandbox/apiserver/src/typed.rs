@@ -1,6 +1,6 @@
-//! Values walked by what the schema says of them: which fields one sets, what two differ in, one merged into another, and
-//! one without some of its fields. Each walk takes time in proportion to its values.
-//! Source: `typed` of sigs.k8s.io/structured-merge-diff.
+//! Values walked by what the schema says of them: which fields one sets, what two differ in, one merged into another,
+//! and one without some of its fields. Each walk takes time in proportion to its values. Source: `typed` of
+//! sigs.k8s.io/structured-merge-diff.
 
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};

@@ -1,4 +1,4 @@
-//! Kinds that are another version's view of the same objects.
+//! Objects as another version shows them, or by their metadata alone.
 
 use serde_json::{Map, Value, json};
 
@@ -20,6 +20,11 @@ pub(crate) fn store(kind: &Kind, object: Value) -> Value {
         (Storage::ViewOf(..), "autoscaling") => autoscaler_to_v2(object),
         _ => object,
     }
+}
+
+/// `PartialObjectMetadata`.
+pub(crate) fn metadata_only(object: &Value) -> Value {
+    json!({"kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": object["metadata"]})
 }
 
 /// Core field and its name in events.k8s.io.

@@ -11,10 +11,10 @@ use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use crate::kinds::{Kind, Storage};
+use crate::render;
 use crate::request::{Query, View};
-use crate::rest::render;
 use crate::selectors::Selector;
-use crate::server::Api;
+use crate::state::Api;
 use crate::status::ApiError;
 use crate::store::{Change, Expired, Object};
 
@@ -67,7 +67,8 @@ pub(crate) fn watch(
         Some(text) => Some(text.parse::<u64>().map_err(|_| {
             // A real server has no better code and no reason for this either.
             let why = format!(
-                "resourceVersion: Invalid value: \"{text}\": strconv.ParseUint: parsing \"{text}\": invalid syntax"
+                "resourceVersion: Invalid value: \"{text}\": strconv.ParseUint: parsing \"{text}\": invalid \
+                 syntax"
             );
             ApiError::new(500, "", why)
         })?),

@@ -2,7 +2,8 @@
 //! sends nothing, half a request or connection after connection can hold back nobody else.
 //!
 //! A [`Listener`] accepts into a [`Room`]. A connection that waits for its client is the first to go when the room is
-//! full, the longest waiting first; one with a request under way stays. How long it may wait, [`Connection::over`] says.
+//! full, the longest waiting first; one with a request under way stays. How long it may wait, [`Connection::over`]
+//! says.
 
 mod connection;
 mod descriptors;

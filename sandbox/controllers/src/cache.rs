@@ -31,8 +31,8 @@ impl<K> Object for K where
 
 /// The objects of one kind. Cheap to clone.
 ///
-/// A controller hands the answers to its own writes to [`Cache::observe`], so that its next pass sees them whether or not
-/// the watch has brought them yet: that is what keeps it from creating a pod twice.
+/// A controller hands the answers to its own writes to [`Cache::observe`], so that its next pass sees them whether or
+/// not the watch has brought them yet: that is what keeps it from creating a pod twice.
 pub(crate) struct Cache<K> {
     shared: Arc<Shared<K>>,
 }

@@ -12,6 +12,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use kube::api::DeleteParams;
 use kube::{Resource, ResourceExt};
+use sandbox_contract::PORTS_ANNOTATION;
 use tokio::sync::Notify;
 
 use crate::cluster::Cluster;
@@ -22,9 +23,6 @@ use crate::replica_set::owner_reference;
 const SERVICE_NAME: &str = "kubernetes.io/service-name";
 const MANAGED_BY: &str = "endpointslice.kubernetes.io/managed-by";
 const MANAGER: &str = "endpointslice-controller.k8s.io";
-/// Where pods have no address of their own, the node agent notes here which port stands for which container port:
-/// `{"8000":49731,"9000":49732}` (`sandbox_node::PORTS_ANNOTATION`).
-const REMAPPED_PORTS: &str = "sandbox.local/ports";
 const HEADLESS: &str = "service.kubernetes.io/headless";
 
 /// Keeps the EndpointSlices of each Service: one for each set of ports that its pods have.
@@ -317,7 +315,7 @@ fn resolve(port: &ServicePort, pod: &Pod) -> Option<Port> {
 }
 
 fn remapped(pod: &Pod, port: i32) -> Option<i32> {
-    let ports: BTreeMap<i32, i32> = serde_json::from_str(pod.annotations().get(REMAPPED_PORTS)?).ok()?;
+    let ports: BTreeMap<i32, i32> = serde_json::from_str(pod.annotations().get(PORTS_ANNOTATION)?).ok()?;
     ports.get(&port).copied()
 }
 

@@ -1,23 +1,15 @@
-//! Events: recorded off the controllers' path, repeated ones counted, old ones removed.
+//! Events: recorded off the controllers' path, repeated ones counted.
 
 use std::collections::HashMap;
-use std::sync::Arc;
-use std::time::Duration;
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Event, EventSource, ObjectReference};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
-use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
+use kube::api::{Patch, PatchParams, PostParams};
 use kube::{Api, Client, Resource};
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
-use crate::cluster::Cluster;
-use crate::control::{Controller, Pass};
-
-/// How long an event lives: kube-apiserver's `--event-ttl`.
-const LIFETIME: Duration = Duration::from_secs(3600);
-const EXPIRY_PERIOD: Duration = Duration::from_secs(300);
 /// How many kinds of event are remembered to be counted instead of repeated, as client-go's correlator does.
 const REMEMBERED: usize = 4096;
 
@@ -131,65 +123,4 @@ fn event(note: Note, namespace: &str) -> Event {
         reporting_instance: Some(String::new()),
         ..Event::default()
     }
-}
-
-/// Removes events an hour after they were last seen.
-pub(crate) struct Expiry {
-    cluster: Arc<Cluster>,
-    changes: Arc<Notify>,
-}
-
-impl Expiry {
-    pub(crate) fn new(cluster: &Arc<Cluster>) -> Self {
-        Self { cluster: Arc::clone(cluster), changes: Arc::default() }
-    }
-}
-
-impl Controller for Expiry {
-    const NAME: &'static str = "event-expiry";
-
-    fn changes(&self) -> Arc<Notify> {
-        Arc::clone(&self.changes)
-    }
-
-    async fn pass(&mut self) -> Pass {
-        let mut pass = Pass::default();
-        pass.after(EXPIRY_PERIOD);
-        let all: Api<Event> = Api::all(self.cluster.client.clone());
-        let events = match all.list(&ListParams::default()).await {
-            Ok(events) => events,
-            Err(error) => {
-                pass.failed("listing events", &error);
-                return pass;
-            }
-        };
-        let now = Timestamp::now();
-        for event in events {
-            let (Some(namespace), Some(name)) = (&event.metadata.namespace, &event.metadata.name) else {
-                continue;
-            };
-            if expired(&event, now)
-                && let Err(error) =
-                    self.cluster.api::<Event>(namespace).delete(name, &DeleteParams::default()).await
-            {
-                pass.failed(format_args!("deleting event {namespace}/{name}"), &error);
-            }
-        }
-        pass
-    }
-}
-
-fn expired(event: &Event, now: Timestamp) -> bool {
-    let series =
-        event.series.as_ref().and_then(|series| series.last_observed_time.as_ref()).map(|time| time.0);
-    let times = [
-        series,
-        event.last_timestamp.as_ref().map(|time| time.0),
-        event.event_time.as_ref().map(|time| time.0),
-        event.metadata.creation_timestamp.as_ref().map(|time| time.0),
-    ];
-    let last = times.into_iter().flatten().max();
-    last.is_some_and(|last| {
-        now.duration_since(last) > jiff::SignedDuration::from_secs(LIFETIME.as_secs().cast_signed())
-    })
 }

@@ -111,7 +111,8 @@ impl Garbage {
                 Ok(finalizer) => {
                     let mut left = object.finalizers().to_vec();
                     left.retain(|own| own != finalizer);
-                    let patch = serde_json::json!({ "finalizers": left, "resourceVersion": object.resource_version() });
+                    let patch = serde_json::json!({ "finalizers": left,
+                        "resourceVersion": object.resource_version() });
                     // Not observed: with the last finalizer the object itself goes.
                     let patch = kube::api::Patch::Merge(serde_json::json!({ "metadata": patch }));
                     let api: Api<K> = self.cluster.api(&object.namespace().unwrap_or_default());

@@ -2,8 +2,8 @@
 //! smaller duties of Kubernetes' controller manager.
 //!
 //! They speak to the API server through [`kube::Client`] alone, as any controller would. Each is one pass over what the
-//! watches have brought ([`control::Controller`]), run again whenever one of its inputs changes: level-triggered, so that a
-//! missed or repeated event does no harm, and prompt, because nothing is polled that a watch can tell.
+//! watches have brought ([`control::Controller`]), run again whenever one of its inputs changes: level-triggered, so
+//! that a missed or repeated event does no harm, and prompt, because nothing is polled that a watch can tell.
 
 mod api_service;
 mod autoscaler;
@@ -14,6 +14,7 @@ mod deployment;
 mod disruption;
 mod endpoints;
 mod events;
+mod expiry;
 mod garbage;
 mod namespaces;
 mod pods;
@@ -46,13 +47,15 @@ pub async fn run(client: Client, shutdown: CancellationToken) -> anyhow::Result<
         control::start(&mut tasks, garbage::Garbage::new(&cluster));
         control::start(&mut tasks, namespaces::Namespaces::new(&cluster));
         control::start(&mut tasks, api_service::MetricsApi::new(&cluster));
-        control::start(&mut tasks, events::Expiry::new(&cluster));
+        control::start(&mut tasks, expiry::Expiry::new(&cluster));
     }
     let mut outcome = Ok(());
     tokio::select! {
         () = shutdown.cancelled() => {}
         // Tasks never end by themselves.
-        Some(Err(panic)) = tasks.join_next() => outcome = Err(anyhow::Error::new(panic).context("a controller stopped")),
+        Some(Err(panic)) = tasks.join_next() => {
+            outcome = Err(anyhow::Error::new(panic).context("a controller stopped"));
+        }
     }
     tasks.shutdown().await;
     outcome

@@ -278,7 +278,8 @@ impl Room {
         self.left.get("memory").copied().unwrap_or_default()
     }
 
-    /// Which of the requests don't fit. A resource that the node doesn't report is refused only if it is an extended one.
+    /// Which of the requests don't fit. A resource that the node doesn't report is refused only if it is an extended
+    /// one.
     fn lacking(&self, requests: &Requests) -> Vec<String> {
         let lacks = |name: &str, amount: i64| match self.left.get(name) {
             Some(left) => amount > *left,

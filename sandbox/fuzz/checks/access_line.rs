@@ -11,7 +11,8 @@ pub(crate) fn access_line(input: &[u8]) {
     let mut next = || values.next().unwrap_or_default();
     let (request, referer, agent, id) = (next(), next(), next(), next());
     let line = format!(
-        "2026-01-02T03:04:05.678901Z 127.0.0.1 - - [02/Jan/2026:03:04:05 +0000] \"{request}\" 502 137 \"{referer}\" \"{agent}\" \
+        "2026-01-02T03:04:05.678901Z 127.0.0.1 - - [02/Jan/2026:03:04:05 +0000] \"{request}\" 502 137 \
+         \"{referer}\" \"{agent}\" \
          90 1.507 [default-app-http] [] 10.0.0.2:8000, 10.0.0.3:8000 0, 7 0.000, 1.500 502, 504 {id}"
     );
     let access = access::parse("controller", &line).expect("a line of the proxy's");

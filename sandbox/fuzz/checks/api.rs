@@ -1,7 +1,9 @@
-//! What every request must hold that a client may send to the API server; the fuzzer and the server's tests both call it.
+//! What every request must hold that a client may send to the API server; the fuzzer and the server's tests both call
+//! it.
 //!
-//! The requests are variations of an object that uses much of the schema: random bytes alone would hardly ever get beyond
-//! the parser. A byte string decides each variation, so that a fuzzer can mutate it and a property test can shrink it.
+//! The requests are variations of an object that uses much of the schema: random bytes alone would hardly ever get
+//! beyond the parser. A byte string decides each variation, so that a fuzzer can mutate it and a property test can
+//! shrink it.
 
 use arbitrary::{Result, Unstructured};
 use http_body_util::BodyExt as _;
@@ -59,21 +61,26 @@ fn deployment() -> Value {
         json!({"httpGet": {"path": "/health", "port": "http"}, "periodSeconds": 2, "failureThreshold": 3});
     json!({
         "apiVersion": "apps/v1", "kind": "Deployment",
-        "metadata": {"name": "web", "namespace": "default", "labels": {"app": "web"}, "annotations": {"a": "b"},
+        "metadata": {"name": "web", "namespace": "default", "labels": {"app": "web"},
+        "annotations": {"a": "b"},
             "finalizers": ["example.com/a"]},
         "spec": {
             "replicas": 2, "selector": {"matchLabels": {"app": "web"}},
             "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1, "maxUnavailable": "25%"}},
             "template": {"metadata": {"labels": {"app": "web"}}, "spec": {
                 "terminationGracePeriodSeconds": 5,
-                "volumes": [{"name": "v", "emptyDir": {"sizeLimit": "1Gi"}}, {"name": "c", "configMap": {"name": "c"}}],
+                "volumes": [{"name": "v", "emptyDir": {"sizeLimit": "1Gi"}}, {"name": "c",
+                "configMap": {"name": "c"}}],
                 "tolerations": [{"key": "a", "operator": "Exists", "effect": "NoSchedule"}],
                 "containers": [
                     {"name": "web", "image": "web:1", "args": ["a", "b"],
-                        "env": [{"name": "A", "value": "1"}, {"name": "B", "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}}],
-                        "ports": [{"name": "http", "containerPort": 8000}, {"containerPort": 9000, "protocol": "UDP"}],
+                        "env": [{"name": "A", "value": "1"}, {"name": "B",
+                        "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}}],
+                        "ports": [{"name": "http", "containerPort": 8000}, {"containerPort": 9000,
+                        "protocol": "UDP"}],
                         "volumeMounts": [{"name": "v", "mountPath": "/v"}],
-                        "resources": {"requests": {"cpu": "250m", "memory": "1.5Gi"}, "limits": {"memory": "2Gi"}},
+                        "resources": {"requests": {"cpu": "250m", "memory": "1.5Gi"},
+                        "limits": {"memory": "2Gi"}},
                         "readinessProbe": probe, "lifecycle": {"preStop": {"sleep": {"seconds": 1}}}},
                     {"name": "side", "image": "side:1"},
                 ],
@@ -82,8 +89,8 @@ fn deployment() -> Value {
     })
 }
 
-/// A patch of one of three types does not harm the server, what it answers is what it keeps, and a merge made twice is a
-/// merge made once.
+/// A patch of one of three types does not harm the server, what it answers is what it keeps, and a merge made twice is
+/// a merge made once.
 pub(crate) fn patch(input: &[u8]) {
     let mut u = Unstructured::new(input);
     let Ok(content_type) = u.choose(&PATCHES) else { return };
@@ -104,8 +111,8 @@ pub(crate) fn patch(input: &[u8]) {
     }
 }
 
-/// A configuration applied twice is one applied once; one that another manager takes over by force is the other's alone;
-/// and who gives everything up leaves what the others have applied.
+/// A configuration applied twice is one applied once; one that another manager takes over by force is the other's
+/// alone; and who gives everything up leaves what the others have applied.
 pub(crate) fn apply(input: &[u8]) {
     let mut u = Unstructured::new(input);
     let (Ok(a), Ok(b)) = (configuration(&mut u), configuration(&mut u)) else { return };

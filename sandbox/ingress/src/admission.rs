@@ -116,7 +116,8 @@ mod tests {
             "metadata": {"name": name, "namespace": "n",
                 "annotations": {"nginx.ingress.kubernetes.io/rewrite-target": "/"}},
             "spec": {"rules": [{"host": host, "http": {"paths": [
-                {"path": path, "pathType": kind, "backend": {"service": {"name": "s", "port": {"number": 1}}}}]}}]}})
+                {"path": path, "pathType": kind, "backend": {"service": {"name": "s",
+                    "port": {"number": 1}}}}]}}]}})
     }
 
     fn answer(object: &Value) -> Value {

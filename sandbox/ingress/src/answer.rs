@@ -39,7 +39,8 @@ impl Answer {
     pub(crate) fn page(status: StatusCode, mut record: Record) -> Response<Answer> {
         let name = format!("{} {}", status.as_u16(), status.canonical_reason().unwrap_or("Error"));
         let page = format!(
-            "<html>\r\n<head><title>{name}</title></head>\r\n<body>\r\n<h1>{name}</h1>\r\n<p>sandbox ingress</p>\r\n\
+            "<html>\r\n<head><title>{name}</title></head>\r\n<body>\r\n<h1>{name}</h1>\r\n<p>sandbox \
+             ingress</p>\r\n\
              </body>\r\n</html>\r\n"
         );
         record.status = status.as_u16();

@@ -98,11 +98,16 @@ impl Options {
 }
 
 /// Runs the controller until `shutdown`: then it says that it is unhealthy, takes no new connections and finishes what
-/// is under way within [`Options::drain`]. The access log goes to standard output.
+/// is under way within [`Options::drain`].
 ///
 /// # Errors
 /// If an address can't be bound.
-pub async fn run(client: Client, options: Options, shutdown: CancellationToken) -> anyhow::Result<()> {
+pub async fn run(
+    client: Client,
+    options: Options,
+    log: AccessLog,
+    shutdown: CancellationToken,
+) -> anyhow::Result<()> {
     // Before the first sync requests are taken and answered 404, as nginx does before its first reload.
     let entry = bind(options.http_listen, "the entry").await?;
     let inside = bind(options.pod_listen, "the pod's port").await?;
@@ -116,7 +121,6 @@ pub async fn run(client: Client, options: Options, shutdown: CancellationToken) 
     let (lead, leading) = watch::channel(false);
     let (broken, breaks) = watch::channel(None);
     let (pace, paced) = watch::channel(Duration::ZERO);
-    let log = AccessLog::new(std::io::stdout());
     let proxy = Proxy::new(routes.clone(), log.clone());
     let clients = Clients::of_nginx();
 

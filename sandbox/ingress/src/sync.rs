@@ -71,8 +71,8 @@ impl Watches {
         self.known.clone()
     }
 
-    /// Sends a table for each change, as soon as it is seen, but no two within `pace`. The first one when everything was
-    /// listed once.
+    /// Sends a table for each change, as soon as it is seen, but no two within `pace`. The first one when everything
+    /// was listed once.
     pub(crate) async fn follow(
         mut self,
         controller: &str,

@@ -262,7 +262,8 @@ mod tests {
             ],
             services: vec![object(json!({
                 "metadata": {"name": "web", "namespace": "n"},
-                "spec": {"ports": [{"name": "http", "port": 80, "targetPort": 8000}, {"name": "m", "port": 9}]}
+                "spec": {"ports": [{"name": "http", "port": 80, "targetPort": 8000}, {"name": "m",
+                "port": 9}]}
             }))],
             slices: vec![object(json!({
                 "metadata": {"name": "web-1", "namespace": "n",

@@ -36,7 +36,19 @@ struct Inner {
     held: BTreeMap<i32, String>,
 }
 
+/// A watcher for programs that can't be started again as one: [`watch_stdin`] in POSIX shell. It knows nothing of start
+/// times, and so ends a group that has taken the number of one that ended in the very moment the program died.
+const IN_SHELL: &str = include_str!("in_shell.sh");
+
 impl Leash {
+    /// [`Leash::start`] for a program that can't be its own watcher, such as a test: a shell is.
+    ///
+    /// # Errors
+    /// If `sh` can't be started.
+    pub fn in_shell() -> Result<Leash> {
+        Leash::start(&["sh", "-c", IN_SHELL].map(OsString::from))
+    }
+
     /// Starts the watcher: `argv` must be a program that calls [`watch_stdin`] and returns. It gets a process group of
     /// its own, so that what a terminal sends to the program's group (SIGINT, SIGHUP) does not reach it.
     pub fn start(argv: &[OsString]) -> Result<Leash> {

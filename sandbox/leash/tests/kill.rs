@@ -81,6 +81,25 @@ fn released_groups_are_left_alone() {
 }
 
 #[test]
+fn a_shell_watches_where_the_program_can_not() {
+    use std::os::unix::process::CommandExt as _;
+    let leash = leash::Leash::in_shell().unwrap();
+    let spawn = |script: &str| Command::new("sh").args(["-c", script]).process_group(0).spawn().unwrap();
+    let [mut polite, mut deaf, mut released] =
+        ["sleep 1000", "trap '' TERM; while :; do sleep 1; done", "sleep 1000"].map(spawn);
+    for child in [&polite, &deaf, &released] {
+        leash.hold(i32::try_from(child.id()).unwrap());
+    }
+    leash.release(i32::try_from(released.id()).unwrap());
+    drop(leash);
+    assert!(!polite.wait().unwrap().success());
+    assert!(!deaf.wait().unwrap().success());
+    assert!(released.try_wait().unwrap().is_none(), "a group off the leash was ended");
+    Command::new("kill").args(["-9", "--", &format!("-{}", released.id())]).status().unwrap();
+    released.wait().unwrap();
+}
+
+#[test]
 fn a_watcher_that_dies_is_replaced() {
     let watcher = [env!("CARGO_BIN_EXE_leash-fixture").into(), "watch".into()];
     let leash = leash::Leash::start(&watcher).unwrap();

@@ -1,126 +1,41 @@
 //! The agent: which pods are to run here, and a task for each.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
-use std::ffi::OsString;
+use std::collections::HashSet;
 use std::io;
-use std::path::PathBuf;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::sync::Arc;
 
 use anyhow::{Context as _, Result};
-use futures::{StreamExt, TryStreamExt};
+use futures::future::BoxFuture;
+use futures::{FutureExt as _, StreamExt as _, TryStreamExt as _};
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::Api;
 use kube::runtime::{WatchStreamExt, watcher};
-use leash::Leash;
+use sandbox_contract::{Kubelet, LogError, LogRequest, LogStream, NodeFault, Usage};
 use tokio::net::TcpStream;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::address::Addresses;
 use crate::container::process::kill_group;
+use crate::context::{Context, NodeConfig, Tuning};
 use crate::events::Recorder;
-use crate::faults::{Faults, Refusal};
-use crate::node;
-use crate::pod::{self, PodHandle};
+use crate::faults::Faults;
+use crate::pod::handle::{PodHandle, Pods};
 use crate::sampler::Sampler;
-use crate::{ImageStore, LogError, LogRequest, LogStream, Usage, logs};
-
-/// What the node agent is told.
-#[derive(Clone)]
-pub struct NodeConfig {
-    /// The node's name.
-    pub node_name: String,
-    /// Where logs and the pods' folders are kept.
-    pub dir: PathBuf,
-    /// The images at hand; there is no registry.
-    pub images: ImageStore,
-    /// Images that are programs of ours: image reference → argv prefix, to which a container's args are appended.
-    pub builtin: BTreeMap<String, Vec<OsString>>,
-    /// Given to builtin containers as `KUBECONFIG`.
-    pub kubeconfig: PathBuf,
-    /// The node's memory.
-    pub memory_bytes: u64,
-    /// The node's CPUs.
-    pub cpus: u32,
-    /// Ends the containers should this program be killed.
-    pub leash: Leash,
-}
-
-/// Times that tests shorten. The default is the kubelet's, where it has one.
-#[derive(Clone, Debug)]
-pub struct Tuning {
-    /// First pause before a crashed container is restarted; doubles with each crash.
-    pub crash_backoff: Duration,
-    /// The longest such pause. A container that ran twice as long starts over with the first.
-    pub crash_backoff_max: Duration,
-    /// How often CPU and memory are sampled, and memory limits enforced.
-    pub sample_period: Duration,
-    /// How often a container that cannot be created (image, ConfigMap, Secret missing) is tried again.
-    pub create_retry: Duration,
-    /// Give each pod an address of its own where the system allows it. `false`: only 127.0.0.1, and ports are remapped,
-    /// as on systems that have no other loopback address.
-    pub pod_addresses: bool,
-}
-
-impl Default for Tuning {
-    fn default() -> Tuning {
-        Tuning {
-            crash_backoff: Duration::from_secs(10),
-            crash_backoff_max: Duration::from_secs(300),
-            sample_period: Duration::from_secs(1),
-            create_retry: Duration::from_secs(1),
-            pod_addresses: true,
-        }
-    }
-}
-
-/// What every part of the agent needs.
-pub(crate) struct Context {
-    pub(crate) client: kube::Client,
-    pub(crate) config: NodeConfig,
-    pub(crate) tuning: Tuning,
-    pub(crate) events: Recorder,
-    pub(crate) addresses: Arc<Addresses>,
-    pub(crate) faults: Faults,
-    pub(crate) shutdown: CancellationToken,
-}
+use crate::{node, pod};
 
 /// The node agent: the kubelet's part, without a container engine. Cheap to clone.
 ///
 /// A container is a process group with a clean environment, an own loopback address (told to it as `HOST`, and as
 /// `PORT` where ports are remapped) and a memory limit that is enforced by sampling. It has no mounts: an emptyDir at
-/// `/tmp` becomes `TMPDIR`, of other mounts an event says that they are not there. Users, capabilities and CPU limits of
-/// the spec have no effect.
+/// `/tmp` becomes `TMPDIR`, of other mounts an event says that they are not there. Users, capabilities and CPU limits
+/// of the spec have no effect.
 #[derive(Clone)]
 pub struct NodeAgent {
     cx: Arc<Context>,
     pods: Pods,
     sampler: Arc<Sampler>,
     stopped: CancellationToken,
-}
-
-/// The pods of this node, by uid.
-#[derive(Clone, Default)]
-pub(crate) struct Pods(Arc<Mutex<HashMap<String, Arc<PodHandle>>>>);
-
-impl Pods {
-    fn lock(&self) -> MutexGuard<'_, HashMap<String, Arc<PodHandle>>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    pub(crate) fn all(&self) -> Vec<Arc<PodHandle>> {
-        self.lock().values().cloned().collect()
-    }
-
-    /// By name: of two with the same name, the one whose object is still there.
-    fn named(&self, namespace: &str, name: &str) -> Option<Arc<PodHandle>> {
-        let pods = self.lock();
-        let mut found: Vec<_> =
-            pods.values().filter(|pod| pod.namespace == namespace && pod.name == name).cloned().collect();
-        found.sort_by_key(|pod| pod.gone.is_cancelled());
-        found.into_iter().next()
-    }
 }
 
 impl NodeAgent {
@@ -185,7 +100,7 @@ impl NodeAgent {
         let Some(pod) = self.pods.named(&request.namespace, &request.pod) else {
             return Err(LogError::NotFound(format!("pods {:?} not found", request.pod)));
         };
-        logs::of_pod(&pod, &request).await
+        pod::log::of_pod(&pod, &request).await
     }
 
     /// A connection to a port of a pod that runs here. [`io::ErrorKind::NotFound`]: there is no such pod.
@@ -206,27 +121,11 @@ impl NodeAgent {
         })
     }
 
-    /// Kills the containers of a pod, as a fault on purpose. False: there is no such pod, or none of them runs.
-    #[must_use]
-    pub fn kill(&self, namespace: &str, pod: &str) -> bool {
+    /// Kills the containers of a pod. False: there is no such pod, or none of them runs.
+    fn kill(&self, namespace: &str, pod: &str) -> bool {
         let groups = self.pods.named(namespace, pod).map(|pod| pod.groups()).unwrap_or_default();
         groups.iter().for_each(|group| kill_group(group.pgid));
         !groups.is_empty()
-    }
-
-    /// From now on containers of this image (`repository`, or `repository:tag`) can't be created; a fault on purpose.
-    pub fn refuse_image(&self, image: &str, refusal: Refusal) {
-        self.cx.faults.refuse(image, refusal);
-    }
-
-    /// Makes every probe of a namespace fail for a time; a fault on purpose.
-    pub fn fail_probes(&self, namespace: &str, time: Duration) {
-        self.cx.faults.fail_probes(namespace, time);
-    }
-
-    /// Ends the faults that last.
-    pub fn clear_faults(&self) {
-        self.cx.faults.clear();
     }
 
     /// The latest CPU and memory samples.
@@ -293,5 +192,35 @@ impl NodeAgent {
             pod::run(cx, handle).await;
             pods.lock().remove(&uid);
         });
+    }
+}
+
+impl Kubelet for NodeAgent {
+    fn logs(&self, request: LogRequest) -> BoxFuture<'static, Result<LogStream, LogError>> {
+        let node = self.clone();
+        async move { NodeAgent::logs(&node, request).await }.boxed()
+    }
+
+    fn connect(&self, namespace: &str, pod: &str, port: u16) -> BoxFuture<'static, io::Result<TcpStream>> {
+        let (node, namespace, pod) = (self.clone(), namespace.to_owned(), pod.to_owned());
+        async move { NodeAgent::connect(&node, &namespace, &pod, port).await }.boxed()
+    }
+
+    fn usage(&self) -> Usage {
+        NodeAgent::usage(self)
+    }
+
+    fn fault(&self, fault: NodeFault) -> Result<(), String> {
+        let faults = &self.cx.faults;
+        match fault {
+            NodeFault::Kill { namespace, pod } if !self.kill(&namespace, &pod) => {
+                return Err(format!("no container of pod {namespace}/{pod} runs here"));
+            }
+            NodeFault::Kill { .. } => {}
+            NodeFault::RefuseImage { image, answer } => faults.refuse(&image, answer),
+            NodeFault::FailProbes { namespace, time } => faults.fail_probes(&namespace, time),
+            NodeFault::Clear => faults.clear(),
+        }
+        Ok(())
     }
 }

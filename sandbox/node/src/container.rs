@@ -13,9 +13,9 @@ use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{Container, ContainerState, ContainerStateWaiting, ContainerStatus};
 
-use crate::agent::{Context, Tuning};
+use crate::context::{Context, Tuning};
 use crate::events::Severity;
-use crate::pod::{PodHandle, Slot, is_sidecar, ordered};
+use crate::pod::handle::{PodHandle, Slot, is_sidecar};
 
 /// A container and where it belongs: what every step of its life needs.
 pub(crate) struct ContainerContext {
@@ -81,7 +81,7 @@ pub(crate) async fn supervise(
     for attempt in 0.. {
         let created = tokio::select! {
             biased;
-            () = ordered(pod) => break,
+            () = pod.ordered() => break,
             created = prepare::until_created(&container) => created,
         };
         let ended = run::once(&container, &created, attempt).await;
@@ -100,7 +100,7 @@ pub(crate) async fn supervise(
             container.event(Severity::Warning, "BackOff", message);
             tokio::select! {
                 biased;
-                () = ordered(pod) => break,
+                () = pod.ordered() => break,
                 () = tokio::time::sleep(pause) => {}
             }
         }

@@ -4,19 +4,11 @@ use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use sandbox_contract::Refusal;
 use tokio::time::Instant;
 
 use crate::image::Reference;
-use crate::pod::after;
-
-/// What a node answers for an image that it is told to refuse.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Refusal {
-    /// `ErrImagePull`, then `ImagePullBackOff`: the registry has no such image.
-    NotFound,
-    /// `ErrImageNeverPull`: it is not on the node, and the pull policy is Never.
-    Never,
-}
+use crate::pod::stop::after;
 
 #[derive(Default)]
 pub(crate) struct Faults(Mutex<State>);

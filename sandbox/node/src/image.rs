@@ -116,7 +116,8 @@ impl ImageStore {
         self.place(tag, layout, None)
     }
 
-    /// [`ImageStore::import`] under an id of another runtime's, `sha256:` and 64 hex digits, in place of the content's own.
+    /// [`ImageStore::import`] under an id of another runtime's, `sha256:` and 64 hex digits, in place of the content's
+    /// own.
     pub fn import_as(&self, tag: &str, layout: &ImageLayout, id: &str) -> Result<ImageId> {
         let Reference::Id(id) = Reference::parse(id)? else { bail!("{id:?} is no image id") };
         self.place(tag, layout, Some(ImageId(id)))
@@ -141,8 +142,8 @@ impl ImageStore {
         Ok(id)
     }
 
-    /// The image that `reference` names: by tag, which is `latest` where none is given, or by id. `Ok(None)`: not in the
-    /// store. [`InvalidReference`]: not an image reference.
+    /// The image that `reference` names: by tag, which is `latest` where none is given, or by id. `Ok(None)`: not in
+    /// the store. [`InvalidReference`]: not an image reference.
     pub fn resolve(&self, reference: &str) -> Result<Option<Image>> {
         let reference = Reference::parse(reference)?;
         let tags = self.tags()?;

@@ -8,6 +8,7 @@
 mod address;
 mod agent;
 mod container;
+mod context;
 mod events;
 mod faults;
 mod group_use;
@@ -16,14 +17,7 @@ mod logs;
 mod node;
 mod pod;
 mod sampler;
-mod usage;
 
-pub use agent::{NodeAgent, NodeConfig, Tuning};
-pub use faults::Refusal;
+pub use agent::NodeAgent;
+pub use context::{NODE_VARIABLE, NodeConfig, Tuning};
 pub use image::{Image, ImageId, ImageLayout, ImageStore, InvalidReference};
-pub use logs::{LogError, LogRequest, LogStream};
-pub use pod::PORTS_ANNOTATION;
-pub use usage::{PodUsage, Sample, Usage};
-
-/// By this variable a container's processes say whose they are: the folder of their node agent, [`NodeConfig::dir`].
-pub const NODE_VARIABLE: &str = "SANDBOX_NODE_DIR";

@@ -12,7 +12,7 @@ use kube::api::{Api, Patch, PatchParams, PostParams};
 use serde_json::{Value, json};
 
 use crate::address::HOST_IP;
-use crate::agent::{Context, NodeConfig};
+use crate::context::{Context, NodeConfig};
 
 /// Where node leases live.
 const LEASE_NAMESPACE: &str = "kube-node-lease";

@@ -6,14 +6,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use jiff::Timestamp;
+use sandbox_contract::{PodUsage, Sample, Usage};
 use tokio::time::{Instant, MissedTickBehavior};
 
-use crate::agent::{Context, Pods};
 use crate::container::process::kill_group;
+use crate::context::Context;
 use crate::events::Severity;
 use crate::group_use::{self, GroupUse};
-use crate::pod::{Group, PodHandle, Slot, slots};
-use crate::{PodUsage, Sample, Usage};
+use crate::pod::handle::{Group, PodHandle, Pods, Slot, slots};
 
 /// CPU use is the mean over at most this: short enough to follow a load test, long enough for the system's 10 ms ticks.
 const WINDOW: Duration = Duration::from_secs(2);

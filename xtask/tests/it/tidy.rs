@@ -1,8 +1,54 @@
 //! What must stay true of the sources themselves, and of the README beside them.
 
+mod imports;
+
 use std::path::{Path, PathBuf};
 
 use crate::world::{World, workspace};
+use imports::{Imports, Module};
+
+/// Who may import whom: the modules of a crate from the ground up, line by line. Each imports what stands below it, and
+/// nothing of its own line. A module that is not named belongs to the one that it is in.
+const LAYERS: [(&str, &[&str]); 3] = [
+    (
+        "sandbox/apiserver",
+        &[
+            "fields kinds size time tls yaml",
+            "presence protobuf schema status store views",
+            "defaults names namespaces patch typed",
+            "managed selectors",
+            "request validate",
+            "apply decode faults health table",
+            "render state",
+            "call portforward watch",
+            "admission metrics",
+            "discovery openapi",
+            "rest",
+            "server",
+        ],
+    ),
+    (
+        "sandbox/node",
+        &[
+            "address events group_use image logs pod::stop",
+            "faults pod::status",
+            "pod::handle",
+            "context",
+            "container node",
+            "pod",
+            "sampler",
+            "agent",
+        ],
+    ),
+    (
+        "sandbox",
+        &["error processes", "addons assembly client home", "cluster lifecycle", "daemon", "ingress", "cli"],
+    ),
+];
+
+/// The width that rustfmt keeps; of comments, the one that they are wrapped at.
+const CODE_WIDTH: usize = 110;
+const COMMENT_WIDTH: usize = 120;
 
 /// Rust files below a folder of the workspace, with their text.
 fn sources(folder: &str) -> Vec<(PathBuf, String)> {
@@ -27,11 +73,16 @@ fn sources(folder: &str) -> Vec<(PathBuf, String)> {
 
 /// The tool's own code, without its tests.
 fn product() -> impl Iterator<Item = (PathBuf, String)> {
-    let is_test = |path: &Path| path.iter().any(|part| part == "tests" || part == "tests.rs");
-    sources("xtask/src").into_iter().filter(move |(path, _)| !is_test(path)).map(|(path, text)| {
-        let code = text.split("#[cfg(test)]\nmod tests {").next().unwrap_or_default().to_owned();
-        (path, code)
-    })
+    let own = sources("xtask/src").into_iter().filter(|(path, _)| !is_test(path));
+    own.map(|(path, text)| (path, without_tests(&text).to_owned()))
+}
+
+fn is_test(path: &Path) -> bool {
+    path.iter().any(|part| part == "tests" || part == "tests.rs")
+}
+
+fn without_tests(text: &str) -> &str {
+    text.split("#[cfg(test)]\nmod tests {").next().unwrap_or_default()
 }
 
 fn assert_none(rule: &str, broken: impl Iterator<Item = PathBuf>) {
@@ -65,6 +116,93 @@ fn the_tool_knows_the_app_and_the_sandbox_by_their_wire_alone() {
         ["simple_model_api::", "use sandbox::", " sandbox::serve", "sandbox_apiserver::", "sandbox_node::"];
     let knowing = product().filter(|(_, code)| words.iter().any(|word| code.contains(word)));
     assert_none("xtask links neither the app nor the sandbox", knowing.map(|(path, _)| path));
+}
+
+/// A crate's own sources, below its `src` and without their tests.
+fn imports_of(krate: &str) -> Imports {
+    let files: Vec<(PathBuf, String)> = sources(&format!("{krate}/src"))
+        .into_iter()
+        .filter(|(path, _)| !is_test(path))
+        .filter_map(|(path, text)| {
+            let path = path.strip_prefix(krate).ok()?.strip_prefix("src").ok()?.to_owned();
+            Some((path, without_tests(&text).to_owned()))
+        })
+        .collect();
+    Imports::read(&files)
+}
+
+/// The line that a module stands on: its own, or that of the nearest one that it is in.
+fn layer(module: &Module, layers: &[&str]) -> Option<(usize, String)> {
+    (1..=module.len()).rev().find_map(|length| {
+        let name = module[..length].join("::");
+        let at = layers.iter().position(|line| line.split(' ').any(|one| one == name))?;
+        Some((at, name))
+    })
+}
+
+#[test]
+fn imports_run_downwards_only() {
+    let mut upward = Vec::new();
+    for (krate, layers) in LAYERS {
+        for (from, to) in imports_of(krate).all().filter(|(from, to)| !from.is_empty() && !to.is_empty()) {
+            let shown = format!("{krate}: {} -> {}", from.join("::"), to.join("::"));
+            match (layer(from, layers), layer(to, layers)) {
+                (Some((_, room)), Some((_, same))) if room == same => {}
+                (Some((here, _)), Some((there, _))) if there < here => {}
+                (Some(_), Some(_)) => upward.push(shown),
+                _ => upward.push(format!("{shown}, which no line of LAYERS names")),
+            }
+        }
+    }
+    println!("imports that run upwards: {}\n{}", upward.len(), upward.join("\n"));
+    assert!(upward.is_empty(), "move what is imported down, or the importer up: {upward:#?}");
+}
+
+#[test]
+fn no_files_import_each_other_but_a_parent_and_its_own() {
+    for krate in ["app", "sandbox"].into_iter().flat_map(crates_below) {
+        let imports = imports_of(&krate);
+        let circles = imports.circles();
+        assert!(circles.is_empty(), "{krate}: {circles:#?}");
+    }
+}
+
+/// The crates at and below a folder.
+fn crates_below(folder: &str) -> Vec<String> {
+    let own = workspace().join(folder);
+    let below = std::fs::read_dir(&own).expect("listing").map(|entry| entry.expect("listing").path());
+    let folders =
+        below.chain([own]).filter(|path| path.join("src").is_dir() && path.join("Cargo.toml").is_file());
+    folders
+        .map(|path| path.strip_prefix(workspace()).expect("inside").to_string_lossy().into_owned())
+        .collect()
+}
+
+#[test]
+fn no_line_is_wider_than_it_may_be() {
+    let all = ["app", "sandbox"].into_iter().flat_map(sources);
+    let wide: Vec<String> = all
+        .flat_map(|(path, text)| {
+            // What stands between `r#"` and `"#` is as it is.
+            let mut is_raw = false;
+            let mut is_wide = |line: &str| {
+                let was_raw = is_raw;
+                is_raw =
+                    (is_raw || line.contains("r#\"")) && !line.ends_with("\"#") && !line.contains("\"#)");
+                if was_raw || line.contains("r#\"") {
+                    return false;
+                }
+                let most = if line.trim_start().starts_with("//") { COMMENT_WIDTH } else { CODE_WIDTH };
+                // A word that is longer than a line, such as an address, can't be broken.
+                let longest =
+                    line.split_whitespace().map(|word| word.chars().count()).max().unwrap_or_default();
+                line.chars().count() > most && longest < CODE_WIDTH / 2
+            };
+            let lines = text.lines().enumerate().filter(|(_, line)| is_wide(line));
+            lines.map(|(at, _)| format!("{}:{}", path.display(), at + 1)).collect::<Vec<_>>()
+        })
+        .collect();
+    assert!(wide.is_empty(), "break the string or the comment: {wide:#?}");
 }
 
 #[test]

@@ -98,9 +98,8 @@ async fn the_cluster_opens_when_the_node_is_ready(server: Arc<Server>) {
     let cx = cx();
     let branch = &mut Branch::first(&cx);
     let (done, ()) = tokio::join!(cluster::wait(branch, &server.client, "made"), async {
-        let ready = Patch::Merge(
-            json!({"status": {"conditions": [{"type": "Ready", "status": "True", "reason": "KubeletReady"}]}}),
-        );
+        let ready = Patch::Merge(json!({"status": {"conditions": [{"type": "Ready", "status": "True",
+                "reason": "KubeletReady"}]}}));
         nodes.patch_status("mini", &PatchParams::default(), &ready).await.expect("a node's status");
     });
     done.expect("the gate");
@@ -114,7 +113,8 @@ async fn only_a_live_lease_counts(server: Arc<Server>) {
         let renewed = Timestamp::now().checked_sub(SignedDuration::from_secs(age)).expect("a time");
         json!({
             "metadata": {"name": "ingress-nginx-leader"},
-            "spec": {"holderIdentity": holder, "leaseDurationSeconds": 30, "renewTime": renewed.strftime("%Y-%m-%dT%H:%M:%S.%6fZ").to_string()},
+            "spec": {"holderIdentity": holder, "leaseDurationSeconds": 30,
+            "renewTime": renewed.strftime("%Y-%m-%dT%H:%M:%S.%6fZ").to_string()},
         })
     };
     let holder = play.pods[0].clone();
@@ -147,7 +147,8 @@ async fn the_controller_opens_when_it_takes_our_ingress(server: Arc<Server>) {
     let ingress: Ingress = object(json!({
         "apiVersion": "networking.k8s.io/v1", "kind": "Ingress", "metadata": {"name": "web"},
         "spec": {"ingressClassName": "nginx", "rules": [{"host": "web.local", "http": {"paths": [{
-            "path": "/", "pathType": "Prefix", "backend": {"service": {"name": "web", "port": {"number": 8000}}},
+            "path": "/", "pathType": "Prefix", "backend": {"service": {"name": "web",
+            "port": {"number": 8000}}},
         }]}}]},
     }));
     let pods: Api<Pod> = server.api("ingress-nginx");
@@ -167,7 +168,8 @@ async fn the_metrics_open_when_they_are_available(server: Arc<Server>) {
     .await;
     let behind = |service: Value| {
         object::<APIService>(json!({"metadata": {"name": name}, "spec": {
-            "group": "metrics.k8s.io", "version": "v1beta1", "groupPriorityMinimum": 100, "versionPriority": 100,
+            "group": "metrics.k8s.io", "version": "v1beta1", "groupPriorityMinimum": 100,
+            "versionPriority": 100,
             "insecureSkipTLSVerify": service != Value::Null, "service": service,
         }}))
     };
@@ -181,7 +183,8 @@ async fn the_metrics_open_when_they_are_available(server: Arc<Server>) {
     let (done, ()) = tokio::join!(metrics::wait(branch, &server.client), async {
         services.create(&PostParams::default(), &behind(Value::Null)).await.expect("an APIService");
         let available = Patch::Merge(
-            json!({"status": {"conditions": [{"type": "Available", "status": "True", "reason": "Local", "lastTransitionTime": whole(Timestamp::now())}]}}),
+            json!({"status": {"conditions": [{"type": "Available", "status": "True", "reason": "Local",
+                "lastTransitionTime": whole(Timestamp::now())}]}}),
         );
         services.patch_status(name, &PatchParams::default(), &available).await.expect("its status");
     });
@@ -209,6 +212,7 @@ async fn a_rollout_settles_with_its_last_old_pod(server: Arc<Server>) {
     until("open: ", async || rollout::look(&server.client, &target).await).await;
     // A pod of an older set, which a finalizer keeps terminating.
     let pods: Api<Pod> = server.api("terminating");
+    let web = server.api::<Deployment>("terminating").get("web").await.expect("web");
     let set: ReplicaSet = server
         .make(
             "terminating",
@@ -216,9 +220,10 @@ async fn a_rollout_settles_with_its_last_old_pod(server: Arc<Server>) {
                 "metadata": {
                     "name": "web-old", "labels": {"app": "web", "pod-template-hash": "old"},
                     "annotations": {"deployment.kubernetes.io/revision": "0"},
-                    "ownerReferences": [server.api::<Deployment>("terminating").get("web").await.expect("web").controller_owner_ref(&())],
+                    "ownerReferences": [web.controller_owner_ref(&())],
                 },
-                "spec": {"replicas": 0, "selector": {"matchLabels": {"app": "web", "pod-template-hash": "old"}}, "template": {
+                "spec": {"replicas": 0, "selector": {"matchLabels": {"app": "web",
+                "pod-template-hash": "old"}}, "template": {
                     "metadata": {"labels": {"app": "web", "pod-template-hash": "old"}},
                     "spec": {"containers": [{"name": "web", "image": "web:old"}]},
                 }},
@@ -230,7 +235,8 @@ async fn a_rollout_settles_with_its_last_old_pod(server: Arc<Server>) {
             "terminating",
             json!({
                 "metadata": {
-                    "name": "web-old-0", "labels": {"app": "web", "pod-template-hash": "old"}, "finalizers": ["test/keep"],
+                    "name": "web-old-0", "labels": {"app": "web", "pod-template-hash": "old"},
+                    "finalizers": ["test/keep"],
                     "ownerReferences": [set.controller_owner_ref(&())],
                 },
                 "spec": {"containers": [{"name": "web", "image": "web:old"}]},
@@ -263,14 +269,17 @@ async fn a_missing_image_dooms_a_rollout(server: Arc<Server>) {
             let status = json!({
                 "phase": "Pending", "conditions": [{"type": "Ready", "status": "False"}],
                 "containerStatuses": [{
-                    "name": "web", "image": "web:new", "imageID": "", "ready": false, "started": false, "restartCount": 0,
+                    "name": "web", "image": "web:new", "imageID": "", "ready": false, "started": false,
+                    "restartCount": 0,
                     "state": {"waiting": {"reason": "ErrImageNeverPull", "message": message}},
                 }],
             });
             server.status::<Pod>("doomed", pod, status).await;
             let event = json!({
-                "metadata": {"name": format!("{pod}.1")}, "type": "Warning", "reason": "ErrImageNeverPull", "message": message,
-                "involvedObject": {"kind": "Pod", "namespace": "doomed", "name": pod}, "lastTimestamp": whole(Timestamp::now()), "count": 2,
+                "metadata": {"name": format!("{pod}.1")}, "type": "Warning", "reason": "ErrImageNeverPull",
+                "message": message,
+                "involvedObject": {"kind": "Pod", "namespace": "doomed", "name": pod},
+                "lastTimestamp": whole(Timestamp::now()), "count": 2,
             });
             server.make::<Event>("doomed", event).await;
         }
@@ -314,8 +323,10 @@ async fn the_autoscaler_opens_when_it_reads_its_metrics(server: Arc<Server>) {
     let (done, ()) = tokio::join!(autoscaler::wait(branch, &server.client, "scaled", "web"), async {
         let status = json!({
             "desiredReplicas": 3, "currentReplicas": 3,
-            "conditions": [{"type": "ScalingActive", "status": "True", "reason": "ValidMetricFound", "lastTransitionTime": whole(Timestamp::now())}],
-            "currentMetrics": [{"type": "Resource", "resource": {"name": "cpu", "current": {"averageUtilization": 4, "averageValue": "6m"}}}],
+            "conditions": [{"type": "ScalingActive", "status": "True", "reason": "ValidMetricFound",
+            "lastTransitionTime": whole(Timestamp::now())}],
+            "currentMetrics": [{"type": "Resource", "resource": {"name": "cpu",
+            "current": {"averageUtilization": 4, "averageValue": "6m"}}}],
         });
         server.status::<HorizontalPodAutoscaler>("scaled", "web", status).await;
     });

@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
-use k8s_openapi::api::core::v1::{Namespace, Pod, ServiceAccount};
+use k8s_openapi::api::core::v1::Pod;
 use kube::api::{Patch, PatchParams, PostParams};
 use kube::{Api, Resource, ResourceExt as _};
 use serde::Serialize;
@@ -51,15 +51,6 @@ impl Server {
             .await
             .expect("writing a status");
     }
-
-    pub(crate) async fn namespace(&self, name: &str) {
-        let api: Api<Namespace> = Api::all(self.client.clone());
-        let made = api.create(&PostParams::default(), &object(json!({"metadata": {"name": name}}))).await;
-        assert!(!matches!(&made, Err(kube::Error::Api(status)) if status.code != 409), "{made:?}");
-        // The controller's part.
-        let account = object(json!({"metadata": {"name": "default"}}));
-        let _ = self.api::<ServiceAccount>(name).create(&PostParams::default(), &account).await;
-    }
 }
 
 /// A Deployment, its ReplicaSet and pods, nothing of which runs.
@@ -81,16 +72,21 @@ impl<'s> Play<'s> {
         let labels = json!({"app": name, "app.kubernetes.io/component": "controller"});
         let template = json!({"metadata": {"labels": labels}, "spec": {"containers": [{
             "name": "web", "image": "web:new",
-            "startupProbe": {"httpGet": {"path": "/health", "port": 8000}, "periodSeconds": 1, "failureThreshold": 90},
+            "startupProbe": {"httpGet": {"path": "/health", "port": 8000}, "periodSeconds": 1,
+            "failureThreshold": 90},
         }]}});
         let selector = json!({"matchLabels": {"app": name}});
         let deployment: Deployment = server
             .make(
                 namespace,
-                json!({"metadata": {"name": name}, "spec": {"replicas": replicas, "selector": selector, "template": template}}),
+                json!({"metadata": {"name": name}, "spec": {"replicas": replicas, "selector": selector,
+                    "template": template}}),
             )
             .await;
-        let owner = |kind: &str, name: String, uid: Option<String>| json!([{"apiVersion": "apps/v1", "kind": kind, "name": name, "uid": uid, "controller": true}]);
+        let owner = |kind: &str, name: String, uid: Option<String>| {
+            json!([{"apiVersion": "apps/v1",
+            "kind": kind, "name": name, "uid": uid, "controller": true}])
+        };
         let mut defaulted =
             serde_json::to_value(&deployment.spec.as_ref().expect("a spec").template).expect("JSON");
         defaulted["metadata"]["labels"]["pod-template-hash"] = "h".into();
@@ -103,7 +99,8 @@ impl<'s> Play<'s> {
                         "annotations": {"deployment.kubernetes.io/revision": "1"},
                         "ownerReferences": owner("Deployment", name.to_owned(), deployment.uid()),
                     },
-                    "spec": {"replicas": replicas, "selector": {"matchLabels": {"app": name, "pod-template-hash": "h"}}, "template": defaulted},
+                    "spec": {"replicas": replicas, "selector": {"matchLabels": {"app": name,
+                    "pod-template-hash": "h"}}, "template": defaulted},
                 }),
             )
             .await;
@@ -139,8 +136,10 @@ impl<'s> Play<'s> {
 
     pub(crate) async fn count(&self, available: usize) {
         let all = self.pods.len();
-        let status = json!({"observedGeneration": 1, "replicas": all, "updatedReplicas": all, "readyReplicas": available, "availableReplicas": available});
-        let counts = json!({"observedGeneration": 1, "replicas": all, "readyReplicas": available, "availableReplicas": available});
+        let status = json!({"observedGeneration": 1, "replicas": all, "updatedReplicas": all,
+            "readyReplicas": available, "availableReplicas": available});
+        let counts = json!({"observedGeneration": 1, "replicas": all, "readyReplicas": available,
+            "availableReplicas": available});
         let set = format!("{}-h", self.name);
         self.server.status::<ReplicaSet>(self.namespace, &set, counts).await;
         self.server.status::<Deployment>(self.namespace, self.name, status).await;
@@ -151,7 +150,8 @@ impl<'s> Play<'s> {
             "phase": "Running", "podIP": "10.1.0.7", "podIPs": [{"ip": "10.1.0.7"}],
             "conditions": [{"type": "PodScheduled", "status": "True"}, {"type": "Ready", "status": "True"}],
             "containerStatuses": [{
-                "name": "web", "image": "web:new", "imageID": ID, "ready": true, "started": true, "restartCount": 0,
+                "name": "web", "image": "web:new", "imageID": ID, "ready": true, "started": true,
+                "restartCount": 0,
                 "state": {"running": {"startedAt": whole(Timestamp::now())}},
             }],
         });

@@ -47,7 +47,8 @@ pub enum FetchError {
     },
     /// The file came whole and is not the pinned one. Nothing of it was kept.
     #[error(
-        "{url} is not the pinned file: expected {expected}, got {got}; something between here and there changed it \
+        "{url} is not the pinned file: expected {expected}, got {got}; something between here and there \
+         changed it \
          (a proxy, a login page)"
     )]
     Mismatch {

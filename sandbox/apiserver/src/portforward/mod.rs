@@ -15,10 +15,10 @@ use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 use tokio_util::sync::CancellationToken;
 
-use crate::kubelet::Kubelet;
 use crate::request::{Query, Target};
-use crate::server::Api;
+use crate::state::Api;
 use crate::status::ApiError;
+use sandbox_contract::Kubelet;
 
 /// The protocol inside SPDY.
 const PORT_FORWARD: &str = "portforward.k8s.io";
@@ -94,7 +94,8 @@ fn over_spdy(
         .collect();
     if !offered.is_empty() && !offered.contains(&PORT_FORWARD) {
         let why = format!(
-            "unable to upgrade: unable to negotiate protocol: client supports {offered:?}, server accepts [{PORT_FORWARD}]"
+            "unable to upgrade: unable to negotiate protocol: client supports {offered:?}, server accepts \
+             [{PORT_FORWARD}]"
         );
         return Err(ApiError::new(403, "Forbidden", why));
     }

@@ -207,11 +207,16 @@ fn put_flags_and_length(out: &mut BytesMut, fin: bool, length: usize) {
 
 /// The text both sides start header compression from (section 2.6.10.1): words with their lengths, then a tail.
 fn dictionary() -> Vec<u8> {
-    const WORDS: &str = "options head post put delete trace accept accept-charset accept-encoding accept-language \
-        accept-ranges age allow authorization cache-control connection content-base content-encoding content-language \
-        content-length content-location content-md5 content-range content-type date etag expect expires from host \
-        if-match if-modified-since if-none-match if-range if-unmodified-since last-modified location max-forwards \
-        pragma proxy-authenticate proxy-authorization range referer retry-after server te trailer transfer-encoding \
+    const WORDS: &str = "options head post put delete trace accept accept-charset accept-encoding \
+                         accept-language \
+        accept-ranges age allow authorization cache-control connection content-base content-encoding \
+        content-language \
+        content-length content-location content-md5 content-range content-type date etag expect expires \
+        from host \
+        if-match if-modified-since if-none-match if-range if-unmodified-since last-modified location \
+        max-forwards \
+        pragma proxy-authenticate proxy-authorization range referer retry-after server te trailer \
+        transfer-encoding \
         upgrade user-agent vary via warning www-authenticate method get status";
     const LAST_WORDS: &str = "version HTTP/1.1 url public set-cookie keep-alive origin";
     const TAIL: &str = "100101201202205206300302303304305306307402405406407408409410411412413414415416417502504505\

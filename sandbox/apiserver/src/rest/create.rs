@@ -4,8 +4,9 @@ use axum::body::Body;
 use http::Response;
 use serde_json::Value;
 
-use super::{Call, prepare};
+use super::prepare;
 use crate::admission::{self, Operation};
+use crate::call::Call;
 use crate::request::WriteOptions;
 use crate::status::ApiError;
 use crate::store::{Object, Refused, meta};

@@ -1,17 +1,20 @@
 //! delete and deletecollection: grace for pods, finalizers, orphans.
 
+mod namespace;
+
 use std::sync::Arc;
 
 use axum::body::Body;
 use http::Response;
 use serde_json::{Value, json};
 
-use super::{Call, list};
+use super::list;
+use crate::call::Call;
 use crate::kinds::{KINDS, Kind, Storage};
-use crate::server::Api;
+use crate::state::Api;
 use crate::status::{ApiError, Cause, json_response};
 use crate::store::{Object, Refused, meta};
-use crate::{namespaces, time};
+use crate::time;
 
 /// Kubernetes' `DeleteOptions`, as far as they matter here.
 #[derive(Debug, Clone, Default)]
@@ -131,7 +134,8 @@ pub(crate) fn delete(call: &Call<'_>, name: &str, body: &[u8]) -> Result<Respons
             if !call.kind.group.is_empty() {
                 details["group"] = json!(call.kind.group);
             }
-            let status = json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "details": details});
+            let status = json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success",
+                "details": details});
             Ok(json_response(200, &status))
         }
     }
@@ -202,7 +206,7 @@ fn remove(
         match written {
             Ok(outcome) => {
                 if stored.is("", "namespaces") && matches!(outcome, Outcome::Going(_)) {
-                    namespaces::finish_later(api, name.to_owned());
+                    namespace::finish_later(api, name.to_owned());
                 }
                 return Ok(outcome);
             }
@@ -228,7 +232,8 @@ fn check_preconditions(
         {
             let qualified = kind.qualified();
             let message = format!(
-                "Operation cannot be fulfilled on {qualified} \"{name}\": the {what} in the precondition ({wanted}) \
+                "Operation cannot be fulfilled on {qualified} \"{name}\": the {what} in the precondition \
+                 ({wanted}) \
                  does not match the {what} in record ({found}). The object might have been {meaning}"
             );
             let mut error = ApiError::new(409, "Conflict", message).on(kind, name);
@@ -290,8 +295,8 @@ fn pod_grace(pod: &Value, asked: Option<i64>) -> i64 {
     if grace < 0 { 1 } else { grace.min(LONGEST_GRACE) }
 }
 
-/// Does the garbage collector watch this kind, so that it takes its finalizers off again? Other objects go at once, also
-/// where a real cluster would keep them until their dependents are gone.
+/// Does the garbage collector watch this kind, so that it takes its finalizers off again? Other objects go at once,
+/// also where a real cluster would keep them until their dependents are gone.
 fn is_collected(kind: &Kind) -> bool {
     [("apps", "deployments"), ("apps", "replicasets"), ("", "pods"), ("", "services")]
         .contains(&(kind.group, kind.plural))

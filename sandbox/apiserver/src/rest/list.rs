@@ -7,11 +7,11 @@ use bytes::Bytes;
 use http::{HeaderValue, Response, header};
 use serde_json::{Value, json};
 
-use super::{Call, render};
+use crate::call::Call;
 use crate::request::{Query, View};
 use crate::status::{ApiError, Cause};
 use crate::store::{Expired, Object, meta};
-use crate::{table, views};
+use crate::{render, table, views};
 
 /// Kubernetes' `ListOptions`, as far as they matter here.
 pub(crate) struct ListOptions {
@@ -85,7 +85,8 @@ impl ListOptions {
         let version = version.map(|text| {
             text.parse::<u64>().map_err(|_| {
                 ApiError::bad_request(format!(
-                    "invalid resource version: resourceVersion: Invalid value: \"{text}\": strconv.ParseUint: \
+                    "invalid resource version: resourceVersion: Invalid value: \"{text}\": \
+                     strconv.ParseUint: \
                      parsing \"{text}\": invalid syntax"
                 ))
             })
@@ -136,7 +137,8 @@ fn key(object: &Object) -> (String, String) {
 }
 
 fn expired() -> ApiError {
-    let why = "The provided continue parameter is too old to display a consistent list result. You can start a new \
+    let why = "The provided continue parameter is too old to display a consistent list result. You can \
+               start a new \
                list without the continue parameter.";
     ApiError::new(410, "Expired", why)
 }
@@ -164,7 +166,7 @@ pub(crate) fn respond(
         View::MetadataList => {
             let (list, version) = ("PartialObjectMetadataList", "meta.k8s.io/v1");
             let frame = json!({"kind": list, "apiVersion": version, "metadata": metadata, "items": []});
-            Ok(in_pieces(&frame, "items", objects, render::metadata_only))
+            Ok(in_pieces(&frame, "items", objects, views::metadata_only))
         }
         View::Object => {
             let (list, version) = (format!("{}List", kind.kind), kind.api_version());

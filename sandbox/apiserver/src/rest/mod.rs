@@ -2,11 +2,11 @@
 
 pub(crate) mod create;
 pub(crate) mod delete;
+pub(crate) mod faults;
 pub(crate) mod list;
 pub(crate) mod pods;
 pub(crate) mod prepare;
 pub(crate) mod read;
-pub(crate) mod render;
 pub(crate) mod scale;
 pub(crate) mod update;
 
@@ -21,11 +21,12 @@ use serde_json::Value;
 use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 
-use crate::kinds::{self, Kind, Storage};
-use crate::request::{Query, Target, View, WriteOptions, is_watch};
-use crate::server::{self, Api};
+use crate::call::Call;
+use crate::kinds::{self, Storage};
+use crate::request::{Query, Target, View, is_watch};
+use crate::state::Api;
 use crate::status::{ApiError, json_response};
-use crate::{discovery, health, metrics, openapi, protobuf, watch, yaml};
+use crate::{discovery, health, metrics, openapi, watch};
 use list::ListOptions;
 
 /// As Kubernetes limits a request body.
@@ -36,19 +37,6 @@ const REQUEST_TIME: Duration = Duration::from_secs(60);
 const DISCARD: Duration = Duration::from_secs(5);
 /// What is longer is read, checked and merged on a thread of its own.
 const SHORT_BODY_BYTES: usize = 16 * 1024;
-
-/// A request for a resource, read so far that verbs can work on it.
-pub(crate) struct Call<'a> {
-    pub(crate) api: &'a Arc<Api>,
-    pub(crate) kind: &'static Kind,
-    pub(crate) namespace: &'a str,
-    pub(crate) name: Option<&'a str>,
-    pub(crate) subresource: Option<&'a str>,
-    pub(crate) query: &'a Query,
-    pub(crate) headers: &'a HeaderMap,
-    pub(crate) view: View,
-    pub(crate) method: &'a Method,
-}
 
 /// Answers a request.
 pub(crate) async fn handle(api: &Arc<Api>, mut request: Request<Body>) -> Result<Response<Body>, ApiError> {
@@ -114,7 +102,7 @@ pub(crate) async fn handle(api: &Arc<Api>, mut request: Request<Body>) -> Result
                 view: View::from(&parts.headers, &query),
                 method: &parts.method,
             };
-            call.dispatch(&parts.method, &body).await
+            dispatch(&call, &body).await
         };
         if takes_long { aside(answering).await } else { answering.await }
     };
@@ -158,8 +146,8 @@ async fn read_body(headers: &HeaderMap, mut body: Body) -> Result<Bytes, ApiErro
     Err(ApiError::new(413, "RequestEntityTooLarge", why))
 }
 
-/// Reads for a short while what the client still sends: the answer would be lost to the reset that closing the connection
-/// makes then.
+/// Reads for a short while what the client still sends: the answer would be lost to the reset that closing the
+/// connection makes then.
 pub(crate) fn discard<B>(mut body: B)
 where
     B: hyper::body::Body + Unpin + Send + 'static,
@@ -173,98 +161,43 @@ where
     }
 }
 
-impl Call<'_> {
-    async fn dispatch(&self, method: &Method, body: &Bytes) -> Result<Response<Body>, ApiError> {
-        match self.kind.storage {
-            Storage::Computed if self.kind.group == metrics::GROUP => {
-                return if method == Method::GET {
-                    metrics::answer(self)
-                } else {
-                    Err(ApiError::method_not_allowed())
-                };
-            }
-            Storage::Computed => {
-                return if method == Method::POST {
-                    review(self, body)
-                } else {
-                    Err(ApiError::method_not_allowed())
-                };
-            }
-            Storage::Own | Storage::ViewOf(..) => {}
+async fn dispatch(call: &Call<'_>, body: &Bytes) -> Result<Response<Body>, ApiError> {
+    let method = call.method;
+    match call.kind.storage {
+        Storage::Computed if call.kind.group == metrics::GROUP => {
+            return if method == Method::GET {
+                metrics::answer(call)
+            } else {
+                Err(ApiError::method_not_allowed())
+            };
         }
-        match (self.name, self.subresource, method) {
-            (Some(name), Some("scale"), _) => scale::answer(self, name, method, body).await,
-            (Some(name), Some("log"), &Method::GET) => pods::log(self, name).await,
-            (Some(name), Some("eviction"), &Method::POST) => pods::evict(self, name, body),
-            (Some(name), Some("binding"), &Method::POST) => pods::bind(self, name, body).await,
-            (_, Some(subresource @ ("exec" | "attach" | "ephemeralcontainers")), _) => Err(ApiError::new(
-                501,
-                "NotImplemented",
-                format!("the sandbox does not offer {subresource}: its containers are plain processes"),
-            )),
-            (Some(name), _, &Method::GET) => read::get(self, name),
-            (None, None, &Method::GET) => list::list(self),
-            (None, None, &Method::POST) => create::create(self, body).await,
-            (Some(name), _, &Method::PUT) => update::put(self, name, body).await,
-            (Some(name), _, &Method::PATCH) => update::patch(self, name, body).await,
-            (Some(name), None, &Method::DELETE) => delete::delete(self, name, body),
-            (None, None, &Method::DELETE) => delete::delete_collection(self, body),
-            _ => Err(ApiError::method_not_allowed()),
+        Storage::Computed => {
+            return if method == Method::POST {
+                review(call, body)
+            } else {
+                Err(ApiError::method_not_allowed())
+            };
         }
+        Storage::Own | Storage::ViewOf(..) => {}
     }
-
-    pub(crate) fn write_options(&self) -> Result<WriteOptions, ApiError> {
-        WriteOptions::from(self.query, self.method, self.headers)
-    }
-
-    /// The media type of the body, without parameters.
-    pub(crate) fn content_type(&self) -> &str {
-        let header = self.headers.get(http::header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
-        header.unwrap_or("").split(';').next().unwrap_or("").trim()
-    }
-
-    /// A body that need not be of the path's kind.
-    pub(crate) fn read_any(&self, body: &[u8]) -> Result<Value, ApiError> {
-        parse(self.content_type(), body).map_err(ApiError::bad_request)
-    }
-
-    /// An object that the body holds, in whatever form its media type says.
-    pub(crate) fn read(&self, body: &[u8]) -> Result<Value, ApiError> {
-        parse(self.content_type(), body).map_err(|why| {
-            let kind = self.kind.kind;
-            let shown = summary(body);
-            ApiError::bad_request(format!(
-                "the object provided is unrecognized (must be of type {kind}): {why} ({shown})"
-            ))
-        })
-    }
-
-    /// The object as the client wants to see it, with warnings as headers.
-    pub(crate) fn respond(&self, code: u16, object: &Value, warnings: &[String]) -> Response<Body> {
-        let mut response = json_response(code, &render::one(self.kind, object, self.view));
-        add_warnings(&mut response, warnings);
-        response
-    }
-}
-
-/// `Warning` headers (RFC 7234, code 299), which kubectl prints; shortened, and then left out, where they are too long
-/// for headers.
-pub(crate) fn add_warnings(response: &mut Response<Body>, warnings: &[String]) {
-    const ALL_CHARS: usize = 4096;
-    const ONE_CHARS: usize = 256;
-    let shorten = warnings.iter().map(|warning| warning.chars().count()).sum::<usize>() > ALL_CHARS;
-    let mut left = ALL_CHARS;
-    for warning in warnings {
-        let most = if shorten { ONE_CHARS.min(left) } else { left };
-        let text: String = warning.chars().take(most).collect();
-        left -= text.chars().count();
-        let text = text.replace('\\', "\\\\").replace('"', "\\\"");
-        if let Ok(value) = HeaderValue::from_str(&format!("299 - \"{text}\"")) {
-            response.headers_mut().append(http::header::WARNING, value);
-        }
-        if left == 0 {
-            break;
-        }
+    match (call.name, call.subresource, method) {
+        (Some(name), Some("scale"), _) => scale::answer(call, name, method, body).await,
+        (Some(name), Some("log"), &Method::GET) => pods::log(call, name).await,
+        (Some(name), Some("eviction"), &Method::POST) => pods::evict(call, name, body),
+        (Some(name), Some("binding"), &Method::POST) => pods::bind(call, name, body).await,
+        (_, Some(subresource @ ("exec" | "attach" | "ephemeralcontainers")), _) => Err(ApiError::new(
+            501,
+            "NotImplemented",
+            format!("the sandbox does not offer {subresource}: its containers are plain processes"),
+        )),
+        (Some(name), _, &Method::GET) => read::get(call, name),
+        (None, None, &Method::GET) => list::list(call),
+        (None, None, &Method::POST) => create::create(call, body).await,
+        (Some(name), _, &Method::PUT) => update::put(call, name, body).await,
+        (Some(name), _, &Method::PATCH) => update::patch(call, name, body).await,
+        (Some(name), None, &Method::DELETE) => delete::delete(call, name, body),
+        (None, None, &Method::DELETE) => delete::delete_collection(call, body),
+        _ => Err(ApiError::method_not_allowed()),
     }
 }
 
@@ -284,7 +217,7 @@ fn other(api: &Arc<Api>, path: &str, query: &Query, headers: &HeaderMap) -> Resu
         return Ok(response);
     }
     if path == "/version" {
-        return Ok(json_response(200, &server::version()));
+        return Ok(json_response(200, &health::version()));
     }
     if let Some(response) = openapi::answer(api, path, headers) {
         return Ok(response);
@@ -306,31 +239,4 @@ fn nothing_there() -> Response<Body> {
     let plain = HeaderValue::from_static("text/plain; charset=utf-8");
     response.headers_mut().insert(http::header::CONTENT_TYPE, plain);
     response
-}
-
-/// A body as JSON: JSON itself, YAML (which server-side apply is sent in), or protobuf; else what is wrong with it, in
-/// Kubernetes' words where those are not the Go parser's.
-pub(crate) fn parse(content_type: &str, body: &[u8]) -> Result<Value, String> {
-    if protobuf::is_protobuf(body) {
-        return protobuf::to_json(body);
-    }
-    if content_type.contains("yaml") {
-        return yaml::to_json(body).map_err(|why| format!("error converting YAML to JSON: yaml: {why}"));
-    }
-    serde_json::from_slice(body).map_err(|error| {
-        let why = if error.is_eof() { "unexpected end of JSON input".to_owned() } else { error.to_string() };
-        format!("couldn't get version/kind; json parse error: {why}")
-    })
-}
-
-/// The beginning of a body, as errors show it: objects as they are, anything else in hexadecimal.
-fn summary(body: &[u8]) -> String {
-    const LIMIT: usize = 30;
-    let head = &body[..body.len().min(LIMIT)];
-    let shown = match head.first() {
-        None => return "<empty>".to_owned(),
-        Some(b'{') => String::from_utf8_lossy(head).into_owned(),
-        Some(_) => head.iter().map(|byte| format!("{byte:02x}")).collect(),
-    };
-    if body.len() > LIMIT { format!("{shown} ...") } else { shown }
 }

@@ -6,12 +6,13 @@ use http::{HeaderValue, Response, header};
 use serde_json::{Value, json};
 
 use super::delete::DeleteOptions;
-use super::{Call, delete, update};
+use super::{delete, update};
+use crate::call::Call;
 use crate::kinds;
-use crate::kubelet::{LogError, LogRequest};
 use crate::selectors::label_selector_matches;
 use crate::status::{ApiError, Cause, json_response};
 use crate::time;
+use sandbox_contract::{LogError, LogRequest};
 
 pub(crate) async fn log(call: &Call<'_>, name: &str) -> Result<Response<Body>, ApiError> {
     let pod = call.stored(name)?;

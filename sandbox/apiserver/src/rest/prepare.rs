@@ -145,7 +145,8 @@ pub(crate) fn next_object(
     let uid = meta(&object, "uid");
     if !uid.is_empty() && uid != meta(old, "uid") {
         let why = format!(
-            "StorageError: invalid object, Code: 4, Key: /registry/{}, ResourceVersion: 0, AdditionalErrorMsg: \
+            "StorageError: invalid object, Code: 4, Key: /registry/{}, ResourceVersion: 0, \
+             AdditionalErrorMsg: \
              Precondition failed: UID in precondition: {uid}, UID in object meta: {}",
             [kind.plural, meta(old, "namespace"), &name]
                 .into_iter()
@@ -196,8 +197,8 @@ pub(crate) fn next_object(
     if causes.is_empty() { Ok(object) } else { Err(ApiError::invalid(kind, &name, &causes)) }
 }
 
-/// Refuses an object that etcd would not take. Who set which field is given up first, where that is enough; not when it is
-/// applied: an apply could no longer tell what it owns.
+/// Refuses an object that etcd would not take. Who set which field is given up first, where that is enough; not when it
+/// is applied: an apply could no longer tell what it owns.
 pub(crate) fn check_size(object: &mut Value, applied: bool) -> Result<(), ApiError> {
     let fits = |object: &Value| size::of(object) <= size::MAX_OBJECT_BYTES;
     if !fits(object) && !applied {

@@ -5,7 +5,8 @@ use bytes::Bytes;
 use http::{Method, Response};
 use serde_json::{Value, json};
 
-use super::{Call, add_warnings, parse, update};
+use super::update;
+use crate::call::{Call, add_warnings, parse};
 use crate::patch;
 use crate::selectors::label_selector_text;
 use crate::status::{ApiError, Cause, json_response};

@@ -4,8 +4,9 @@ use axum::body::Body;
 use http::{Method, Response};
 use serde_json::{Value, json};
 
-use super::{Call, create, delete, parse, prepare};
+use super::{create, delete, prepare};
 use crate::admission::{self, Operation};
+use crate::call::{Call, parse};
 use crate::request::WriteOptions;
 use crate::status::{ApiError, Cause};
 use crate::store::{Object, Refused, meta};

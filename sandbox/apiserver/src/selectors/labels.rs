@@ -2,7 +2,7 @@
 //! source: `apimachinery/pkg/labels/selector.go`.
 
 use super::LabelTerm;
-use crate::validate::key_problems;
+use crate::names::key_problems;
 
 #[derive(Debug, Clone, PartialEq)]
 enum Token {
@@ -111,7 +111,10 @@ impl Parser {
             sign @ (">" | "<") => {
                 let value = self.value()?;
                 let bound = value.parse().map_err(|_| {
-                    format!("<nil>: Invalid value: \"{value}\": for 'Gt', 'Lt' operators, the value must be an integer")
+                    format!(
+                        "<nil>: Invalid value: \"{value}\": for 'Gt', 'Lt' operators, the value must be \
+                             an integer"
+                    )
                 })?;
                 Ok(if sign == ">" { LabelTerm::Above(key, bound) } else { LabelTerm::Below(key, bound) })
             }

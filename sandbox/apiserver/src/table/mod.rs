@@ -10,7 +10,6 @@ use serde_json::{Value, json};
 
 use crate::kinds::Kind;
 use crate::request::Rows;
-use crate::rest::render;
 use crate::selectors::label_selector_text;
 use crate::store::meta;
 use crate::{time, views};
@@ -34,7 +33,8 @@ pub(crate) fn of<'a>(kind: &Kind, rows: Rows, objects: impl Iterator<Item = &'a 
             };
             json!({
                 "name": name, "type": if number { "integer" } else { "string" },
-                "format": if *name == "Name" { "name" } else { "" }, "description": "", "priority": i32::from(*wide),
+                "format": if *name == "Name" { "name" } else { "" }, "description": "",
+                "priority": i32::from(*wide),
             })
         })
         .collect();
@@ -46,7 +46,7 @@ pub(crate) fn of<'a>(kind: &Kind, rows: Rows, objects: impl Iterator<Item = &'a 
 pub(crate) fn row(kind: &Kind, rows: Rows, object: &Value) -> Value {
     let shown = match rows {
         Rows::Nothing => Value::Null,
-        Rows::Metadata => render::metadata_only(object),
+        Rows::Metadata => views::metadata_only(object),
         Rows::Object => views::show(kind, object),
     };
     let mut row = json!({"cells": (columns(kind).cells)(object), "object": shown});

@@ -1,7 +1,6 @@
 //! Validation of the essentials, in Kubernetes' words. Source: `pkg/apis/*/validation` and
 //! `apimachinery/pkg/util/validation` of Kubernetes 1.34.
 
-mod names;
 mod pods;
 
 use std::collections::HashSet;
@@ -9,13 +8,11 @@ use std::collections::HashSet;
 use serde_json::{Value, json};
 
 use crate::kinds::Kind;
+use crate::names::{self, LABEL, SERVICE_NAME, SUBDOMAIN, annotations, is_label, labels};
 use crate::selectors::label_selector_matches;
 use crate::status::{Cause, Causes};
 use crate::store::meta;
-use names::{LABEL, SERVICE_NAME, SUBDOMAIN, annotations, is_label, labels};
 use pods::{pod_spec, pod_update};
-
-pub(crate) use names::key_problems;
 
 const PORT: &str = "must be between 1 and 65535, inclusive";
 /// All the values of a ConfigMap or Secret together.
@@ -237,7 +234,8 @@ fn service(object: &Value, old: Option<&Value>, causes: &mut Causes) {
             causes.push(Cause {
                 reason: "FieldValueDuplicate",
                 message: format!(
-                    "Duplicate value: {{\"Name\":\"\",\"Protocol\":{protocol},\"AppProtocol\":null,\"Port\":{number},\
+                    "Duplicate value: \
+                     {{\"Name\":\"\",\"Protocol\":{protocol},\"AppProtocol\":null,\"Port\":{number},\
                      \"TargetPort\":0,\"NodePort\":0}}"
                 ),
                 field: format!("spec.ports[{index}]"),

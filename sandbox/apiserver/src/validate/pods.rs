@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 
 use serde_json::Value;
 
-use super::names::{LABEL, is_label};
 use super::{NOT_NEGATIVE, PORT, port_name, port_reference};
+use crate::names::{LABEL, is_label};
 use crate::schema::VOLUME_SOURCES;
 use crate::status::{Cause, Causes};
 
@@ -222,7 +222,8 @@ pub(super) fn pod_update(old: &Value, new: &Value, causes: &mut Causes) {
         causes.push(Cause::forbidden(
             "spec",
             "pod updates may not change fields other than `spec.containers[*].image`,\
-             `spec.initContainers[*].image`,`spec.activeDeadlineSeconds`,`spec.tolerations` (only additions to \
+             `spec.initContainers[*].image`,`spec.activeDeadlineSeconds`,`spec.tolerations` (only additions \
+             to \
              existing tolerations),`spec.terminationGracePeriodSeconds` (allow it to be set to 1 if it was \
              previously negative)",
         ));

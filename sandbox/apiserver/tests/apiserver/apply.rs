@@ -147,7 +147,10 @@ async fn an_item_goes_with_what_others_changed_in_it_but_not_when_they_own_the_i
 async fn a_map_loses_the_keys_given_up_and_keeps_those_of_others() {
     let server = Raw::start();
     let maps = "/api/v1/namespaces/default/configmaps";
-    let map = |data: Value| json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "m"}, "data": data});
+    let map = |data: Value| {
+        json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "m"},
+        "data": data})
+    };
     let ask = format!("PATCH {maps}/m?fieldManager=me");
     server.ask(&ask, APPLY, map(json!({"a": "1", "b": "2"})).to_string()).await;
     server.ask(&format!("PATCH {maps}/m"), MERGE, json!({"data": {"c": "3"}}).to_string()).await;

@@ -22,14 +22,16 @@ proptest! {
 
     #[test]
     fn yaml_does_no_harm(
-        input in "(kind: ConfigMap\n)?(data:|metadata:|[a-c]: |- |\\? |[{}\\[\\],:&*!|>'\"#%@ \n\t~é]|&a |\\*a|<<: |0o7|[0-9.]{1,3}|yes|~){0,60}",
+        input in "(kind: ConfigMap\n)?(data:|metadata:|[a-c]: |- |\\? |[{}\\[\\],:&*!|>'\"#%@ \n\t~é]|&a \
+                  |\\*a|<<: |0o7|[0-9.]{1,3}|yes|~){0,60}",
     ) {
         api::yaml(input.as_bytes());
     }
 
     #[test]
     fn json_is_yaml(data in "[\\PC\n\t\u{a0}\u{feff}\u{2028}]{0,30}", name in "[a-z]{1,8}") {
-        let object = serde_json::json!({"metadata": {"name": name}, "data": {"a": data, "b": "no", "c": "1_0:30"}});
+        let object = serde_json::json!({"metadata": {"name": name}, "data": {"a": data, "b": "no",
+            "c": "1_0:30"}});
         api::yaml(object.to_string().as_bytes());
     }
 

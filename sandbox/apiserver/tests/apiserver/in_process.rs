@@ -130,7 +130,8 @@ async fn mistakes_are_named_as_kubernetes_names_them() -> Result {
         deployments.create(&PostParams::default(), &serde_json::from_value(wrong)?).await.expect_err("422");
     assert_eq!(
         message(&error).2,
-        "Deployment.apps \"web\" is invalid: spec.template.metadata.labels: Invalid value: {\"app\":\"other\"}: \
+        "Deployment.apps \"web\" is invalid: spec.template.metadata.labels: Invalid value: \
+         {\"app\":\"other\"}: \
          `selector` does not match template `labels`"
     );
     let mut unknown = deployment();
@@ -142,7 +143,8 @@ async fn mistakes_are_named_as_kubernetes_names_them() -> Result {
     let error = deployments.patch("web", &strict, &Patch::Apply(unknown)).await.expect_err("500");
     assert_eq!(
         message(&error).2,
-        "failed to create typed patch object (/web; apps/v1, Kind=Deployment): .spec.foo: field not declared in schema"
+        "failed to create typed patch object (/web; apps/v1, Kind=Deployment): .spec.foo: field not \
+         declared in schema"
     );
     let pods: Api<Pod> = Api::namespaced(client(), "nowhere");
     let pod: Pod = serde_json::from_value(
@@ -220,7 +222,8 @@ async fn webhook(allowed: bool) -> Result<(u16, tokio::task::JoinHandle<()>)> {
     let answer = move |axum::Json(review): axum::Json<Value>| async move {
         let dry = review["request"]["dryRun"].clone();
         axum::Json(json!({"response": {
-            "uid": review["request"]["uid"], "allowed": allowed, "status": {"message": format!("dry run: {dry}")}}}))
+            "uid": review["request"]["uid"], "allowed": allowed,
+            "status": {"message": format!("dry run: {dry}")}}}))
     };
     let router = axum::Router::new().route("/validate", post(answer));
     let serving = tokio::spawn(async move { drop(axum::serve(listener, router).await) });
@@ -236,12 +239,14 @@ async fn webhooks_are_asked_through_their_service() -> Result {
     let configuration = json!({"metadata": {"name": "w"}, "webhooks": [{
         "name": "validate.example.com", "sideEffects": "None", "admissionReviewVersions": ["v1"],
         "clientConfig": {"service": {"namespace": "default", "name": "hook", "path": "/validate"}},
-        "rules": [{"apiGroups": [""], "apiVersions": ["v1"], "operations": ["CREATE"], "resources": ["configmaps"]}]}]});
+        "rules": [{"apiGroups": [""], "apiVersions": ["v1"], "operations": ["CREATE"],
+        "resources": ["configmaps"]}]}]});
     let configurations: Api<ValidatingWebhookConfiguration> = Api::all(client.clone());
     configurations.create(&PostParams::default(), &serde_json::from_value(configuration)?).await?;
     let maps: Api<ConfigMap> = Api::default_namespaced(client.clone());
     let dry = PostParams { dry_run: true, field_manager: None };
-    let refused = "Internal error occurred: failed calling webhook \"validate.example.com\": failed to call webhook: \
+    let refused = "Internal error occurred: failed calling webhook \"validate.example.com\": failed to call \
+                   webhook: \
                    Post \"https://hook.default.svc:443/validate?timeout=10s\": ";
     let error = maps.create(&dry, &config_map("one", "a")).await.expect_err("no service");
     assert_eq!(
@@ -254,8 +259,10 @@ async fn webhooks_are_asked_through_their_service() -> Result {
     services.create(&PostParams::default(), &serde_json::from_value(service)?).await?;
     let (port, serving) = webhook(false).await?;
     let slice = json!({
-        "metadata": {"name": "hook-1", "labels": {"kubernetes.io/service-name": "hook"}}, "addressType": "IPv4",
-        "ports": [{"name": "https", "port": port}], "endpoints": [{"addresses": ["127.0.0.1"], "conditions": {"ready": true}}]});
+        "metadata": {"name": "hook-1", "labels": {"kubernetes.io/service-name": "hook"}},
+        "addressType": "IPv4",
+        "ports": [{"name": "https", "port": port}], "endpoints": [{"addresses": ["127.0.0.1"],
+        "conditions": {"ready": true}}]});
     let slices: Api<EndpointSlice> = Api::default_namespaced(client);
     slices.create(&PostParams::default(), &serde_json::from_value(slice)?).await?;
     let error = maps.create(&dry, &config_map("one", "a")).await.expect_err("denied");
@@ -304,7 +311,8 @@ async fn both_event_apis_show_the_same_events() -> Result {
     let client = client();
     let new: Api<NewEvent> = Api::default_namespaced(client.clone());
     let event = json!({
-        "metadata": {"name": "e"}, "eventTime": "2026-01-01T00:00:00.000000Z", "note": "it happened", "reason": "R", "action": "A",
+        "metadata": {"name": "e"}, "eventTime": "2026-01-01T00:00:00.000000Z", "note": "it happened",
+        "reason": "R", "action": "A",
         "type": "Warning", "reportingController": "me", "reportingInstance": "me-1",
         "regarding": {"kind": "Pod", "name": "p", "namespace": "default"}});
     new.create(&PostParams::default(), &serde_json::from_value(event)?).await?;

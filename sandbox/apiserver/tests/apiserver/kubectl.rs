@@ -99,7 +99,10 @@ async fn apply_in_both_ways_diff_scale_and_delete() -> Result {
     );
 
     assert_eq!(server.run("delete deploy web").await?.trim(), "deployment.apps \"web\" deleted");
-    let config = |name: &str, field: &str| json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name}, field: {"a": "1"}});
+    let config = |name: &str, field: &str| {
+        json!({"apiVersion": "v1", "kind": "ConfigMap",
+        "metadata": {"name": name}, field: {"a": "1"}})
+    };
     let list = |items: Vec<serde_json::Value>| json!({"apiVersion": "v1", "kind": "List", "items": items});
     let both = server.manifest("list.json", &list(vec![config("one", "data"), config("two", "data")]))?;
     let applied = server.run(&format!("apply -f {both}")).await?;
@@ -136,7 +139,8 @@ async fn wait_and_watch() -> Result {
     tokio::time::timeout(deadline, lines.next_line()).await??.ok_or("no first row")?;
     let deployments: kube::Api<k8s_openapi::api::apps::v1::Deployment> =
         kube::Api::default_namespaced(client);
-    let status = json!({"status": {"replicas": 1, "readyReplicas": 1, "updatedReplicas": 1, "availableReplicas": 1,
+    let status = json!({"status": {"replicas": 1, "readyReplicas": 1, "updatedReplicas": 1,
+        "availableReplicas": 1,
         "observedGeneration": 1, "conditions": [{"type": "Available", "status": "True"}]}});
     deployments.patch_status("web", &Default::default(), &kube::api::Patch::Merge(status)).await?;
     let row = tokio::time::timeout(deadline, lines.next_line()).await??.ok_or("no row")?;
@@ -168,8 +172,10 @@ async fn logs_and_top() -> Result {
     let (code, text) = server.try_run("top pods").await?;
     assert_eq!((code, text.trim()), (1, "error: Metrics API not available"));
     let service = json!({
-        "apiVersion": "apiregistration.k8s.io/v1", "kind": "APIService", "metadata": {"name": "v1beta1.metrics.k8s.io"},
-        "spec": {"group": "metrics.k8s.io", "version": "v1beta1", "groupPriorityMinimum": 100, "versionPriority": 100,
+        "apiVersion": "apiregistration.k8s.io/v1", "kind": "APIService",
+        "metadata": {"name": "v1beta1.metrics.k8s.io"},
+        "spec": {"group": "metrics.k8s.io", "version": "v1beta1", "groupPriorityMinimum": 100,
+        "versionPriority": 100,
             "service": {"name": "metrics-server", "namespace": "kube-system"}}});
     let manifest = server.manifest("metrics.json", &service)?;
     server.run(&format!("apply -f {manifest}")).await?;
@@ -237,7 +243,8 @@ async fn typed_commands() -> Result {
     server.run("create secret generic s --from-literal=a=b").await?;
     assert_eq!(server.run("get secret s -o jsonpath={.data.a}").await?, "Yg==");
     server.run("create deployment d --image=nginx:1 --port=80 --replicas=2").await?;
-    let shown = "get deploy d -o jsonpath={.spec.replicas},{.spec.template.spec.containers[0].image},{.spec.template.spec.containers[0].ports[0].containerPort}";
+    let shown = "get deploy d -o \
+                 jsonpath={.spec.replicas},{.spec.template.spec.containers[0].image},{.spec.template.spec.containers[0].ports[0].containerPort}";
     assert_eq!(server.run(shown).await?, "2,nginx:1,80");
     server.run("create service clusterip s --tcp=80:8000").await?;
     assert_eq!(server.run("get svc s -o jsonpath={.spec.ports[0].targetPort}").await?, "8000");

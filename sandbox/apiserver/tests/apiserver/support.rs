@@ -9,7 +9,8 @@ use bytes::Bytes;
 use futures::StreamExt as _;
 use futures::future::BoxFuture;
 use futures::stream::BoxStream;
-use sandbox_apiserver::{ApiServer, Kubelet, LogError, LogRequest, PodUsage, Sample, Tls, Usage};
+use sandbox_apiserver::{ApiServer, Tls};
+use sandbox_contract::{Kubelet, LogError, LogRequest, PodUsage, Sample, Usage};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
@@ -44,9 +45,11 @@ impl Server {
         write!(
             file,
             "apiVersion: v1\nkind: Config\ncurrent-context: sandbox\n\
-             clusters: [{{name: sandbox, cluster: {{server: 'https://127.0.0.1:{port}', certificate-authority: ca.pem}}}}]\n\
+             clusters: [{{name: sandbox, cluster: {{server: 'https://127.0.0.1:{port}', \
+             certificate-authority: ca.pem}}}}]\n\
              users: [{{name: sandbox, user: {{token: {TOKEN}}}}}]\n\
-             contexts: [{{name: sandbox, context: {{cluster: sandbox, user: sandbox, namespace: default}}}}]\n"
+             contexts: [{{name: sandbox, context: {{cluster: sandbox, user: sandbox, namespace: \
+             default}}}}]\n"
         )?;
         Ok(Server { api, kubeconfig, shutdown, serving, dir })
     }
@@ -214,9 +217,11 @@ pub(crate) async fn running_pod(client: &kube::Client) -> Result {
         "phase": "Running", "podIP": "127.1.0.1", "startTime": "2026-01-01T00:00:00Z",
         "conditions": [{"type": "Ready", "status": "True"}, {"type": "ContainersReady", "status": "True"}],
         "containerStatuses": [{
-            "name": "web", "image": "web:1", "imageID": "sha256:1", "ready": true, "restartCount": 2, "started": true,
+            "name": "web", "image": "web:1", "imageID": "sha256:1", "ready": true, "restartCount": 2,
+            "started": true,
             "state": {"running": {"startedAt": "2026-01-01T00:00:00Z"}},
-            "lastState": {"terminated": {"exitCode": 137, "reason": "OOMKilled", "finishedAt": "2026-01-01T00:00:00Z"}}}]}});
+            "lastState": {"terminated": {"exitCode": 137, "reason": "OOMKilled",
+            "finishedAt": "2026-01-01T00:00:00Z"}}}]}});
     pods.patch_status("web-1", &PatchParams::default(), &Patch::Merge(status)).await?;
     Ok(())
 }

@@ -18,10 +18,14 @@ async fn columns(server: &Raw, status: &Value) -> [String; 3] {
 async fn a_sidecar_counts_among_the_containers() {
     let server = Raw::start();
     let pod = json!({"metadata": {"name": "p"}, "spec": {
-        "initContainers": [{"name": "first", "image": "i"}, {"name": "side", "image": "i", "restartPolicy": "Always"}],
+        "initContainers": [{"name": "first", "image": "i"}, {"name": "side", "image": "i",
+        "restartPolicy": "Always"}],
         "containers": [{"name": "main", "image": "i"}]}});
     assert_eq!(server.ask(&format!("POST {PODS}"), JSON, pod.to_string()).await.code, 201);
-    let status = |name: &str, ready: bool, state: Value| json!({"name": name, "image": "i", "imageID": "", "ready": ready, "started": ready, "restartCount": 1, "state": state});
+    let status = |name: &str, ready: bool, state: Value| {
+        json!({"name": name, "image": "i", "imageID": "",
+        "ready": ready, "started": ready, "restartCount": 1, "state": state})
+    };
     let (runs, done) = (json!({"running": {}}), json!({"terminated": {"exitCode": 0}}));
     let first_runs =
         json!({"phase": "Pending", "initContainerStatuses": [status("first", false, runs.clone())]});
@@ -42,8 +46,10 @@ async fn a_scale_names_the_whole_selector() {
     let deployment = json!({"metadata": {"name": "d"}, "spec": {
         "selector": {
             "matchLabels": {"tier": "x"},
-            "matchExpressions": [{"key": "app", "operator": "In", "values": ["web"]}, {"key": "old", "operator": "DoesNotExist"}]},
-        "template": {"metadata": {"labels": {"app": "web", "tier": "x"}}, "spec": {"containers": [{"name": "c", "image": "i"}]}}}});
+            "matchExpressions": [{"key": "app", "operator": "In", "values": ["web"]}, {"key": "old",
+            "operator": "DoesNotExist"}]},
+        "template": {"metadata": {"labels": {"app": "web", "tier": "x"}},
+        "spec": {"containers": [{"name": "c", "image": "i"}]}}}});
     let deployments = "/apis/apps/v1/namespaces/default/deployments";
     let made = server.ask(&format!("POST {deployments}"), JSON, deployment.to_string()).await;
     assert_eq!(made.code, 201, "{}", made.message());

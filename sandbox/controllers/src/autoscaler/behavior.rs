@@ -71,12 +71,14 @@ impl History {
         } else if replicas > desired {
             Some((
                 "ScaleDownStabilized",
-                "recent recommendations were higher than current one, applying the highest recent recommendation",
+                "recent recommendations were higher than current one, applying the highest recent \
+                 recommendation",
             ))
         } else {
             Some((
                 "ScaleUpStabilized",
-                "recent recommendations were lower than current one, applying the lowest recent recommendation",
+                "recent recommendations were lower than current one, applying the lowest recent \
+                 recommendation",
             ))
         };
         Limited { replicas, why }
@@ -250,7 +252,8 @@ mod tests {
     fn policies_of_the_manifest_hold() {
         let behavior: HorizontalPodAutoscalerBehavior = serde_json::from_value(serde_json::json!({
             "scaleUp": {"policies": [{"type": "Pods", "value": 2, "periodSeconds": 15}]},
-            "scaleDown": {"stabilizationWindowSeconds": 0, "policies": [{"type": "Pods", "value": 1, "periodSeconds": 60}]},
+            "scaleDown": {"stabilizationWindowSeconds": 0, "policies": [{"type": "Pods", "value": 1,
+            "periodSeconds": 60}]},
         }))
         .expect("behavior");
         let mut history = History::default();

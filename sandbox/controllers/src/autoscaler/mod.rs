@@ -322,7 +322,8 @@ impl Run<'_> {
             (Some(percent), _) => (Target::Utilization(percent), "utilization"),
             (None, Some(value)) => (Target::Average(quantity::milli(&value.0).unwrap_or(1)), "usage"),
             (None, None) => {
-                let why = "invalid resource metric source: neither an average utilization nor an average value target was set";
+                let why = "invalid resource metric source: neither an average utilization nor an average \
+                           value target was set";
                 return Err(Failure { reason, why: why.to_owned() });
             }
         };

@@ -85,7 +85,8 @@ impl Question<'_> {
                 scaled(ratio, groups.ready.len())
             });
         }
-        // Pods without a sample count against the change: as idle when there is too much, as busy when there is too little.
+        // Pods without a sample count against the change: as idle when there is too much, as busy when there is too
+        // little.
         for pod in &groups.missing {
             let request = requests.get(pod).copied().unwrap_or_default();
             let assumed = match self.target {

@@ -1,7 +1,7 @@
 //! Deployments: a ReplicaSet for each pod template, and the way from one to the next.
 //!
-//! The arithmetic is that of Kubernetes' deployment controller (`pkg/controller/deployment`), so that a rollout passes through
-//! the same states here as there.
+//! The arithmetic is that of Kubernetes' deployment controller (`pkg/controller/deployment`), so that a rollout passes
+//! through the same states here as there.
 
 mod new_set;
 mod rolling;

@@ -72,16 +72,14 @@ mod tests {
 
     #[test]
     fn the_hash_label_and_empty_fields_make_no_difference() {
-        let bare = template(
-            serde_json::json!({"metadata": {"labels": {"app": "x"}}, "spec": {"containers": [{"name": "c"}]}}),
-        );
+        let bare = template(serde_json::json!({"metadata": {"labels": {"app": "x"}},
+                "spec": {"containers": [{"name": "c"}]}}));
         let stored = template(serde_json::json!({
             "metadata": {"labels": {"app": "x", "pod-template-hash": "abc"}, "annotations": {}},
             "spec": {"containers": [{"name": "c", "env": []}]},
         }));
-        let other = template(
-            serde_json::json!({"metadata": {"labels": {"app": "x"}}, "spec": {"containers": [{"name": "d"}]}}),
-        );
+        let other = template(serde_json::json!({"metadata": {"labels": {"app": "x"}},
+                "spec": {"containers": [{"name": "d"}]}}));
         assert!(equal(&bare, &stored));
         assert!(!equal(&bare, &other));
         assert_eq!(hash(&bare, None), hash(&stored, None));

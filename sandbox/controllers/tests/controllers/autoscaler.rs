@@ -13,12 +13,16 @@ use crate::world::{World, deployment, follow};
 const MI: u64 = 1024 * 1024;
 
 fn autoscaler(behavior: &serde_json::Value) -> serde_json::Value {
-    let metric = |name: &str, percent: i32| json!({"type": "Resource", "resource": {"name": name, "target": {"type": "Utilization", "averageUtilization": percent}}});
+    let metric = |name: &str, percent: i32| {
+        json!({"type": "Resource", "resource": {"name": name,
+        "target": {"type": "Utilization", "averageUtilization": percent}}})
+    };
     json!({
         "apiVersion": "autoscaling/v2", "kind": "HorizontalPodAutoscaler", "metadata": {"name": "web"},
         "spec": {
             "scaleTargetRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": "web"},
-            "minReplicas": 3, "maxReplicas": 10, "metrics": [metric("cpu", 70), metric("memory", 80)], "behavior": behavior,
+            "minReplicas": 3, "maxReplicas": 10, "metrics": [metric("cpu", 70), metric("memory", 80)],
+            "behavior": behavior,
         },
     })
 }
@@ -28,7 +32,8 @@ async fn register_metrics(world: &World) {
     let service = serde_json::from_value(json!({
         "metadata": {"name": "v1beta1.metrics.k8s.io"},
         "spec": {
-            "group": "metrics.k8s.io", "version": "v1beta1", "groupPriorityMinimum": 100, "versionPriority": 100,
+            "group": "metrics.k8s.io", "version": "v1beta1", "groupPriorityMinimum": 100,
+            "versionPriority": 100,
             "service": {"namespace": "kube-system", "name": "metrics-server"},
         },
     }))
@@ -78,7 +83,13 @@ async fn the_minimum_comes_at_once_and_the_metrics_when_they_are_there() {
     let active = condition(&unknown, "ScalingActive").unwrap();
     assert_eq!(active.status, "False");
     let text = active.message.clone().unwrap();
-    assert!(text.starts_with("the HPA was unable to compute the replica count: failed to get cpu utilization: unable to get metrics for resource cpu:"), "{text}");
+    assert!(
+        text.starts_with(
+            "the HPA was unable to compute the replica count: failed to get cpu \
+                              utilization: unable to get metrics for resource cpu:"
+        ),
+        "{text}"
+    );
 
     register_metrics(&world).await;
     let available = |status: &'static str| {

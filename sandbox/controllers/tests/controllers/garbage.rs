@@ -71,7 +71,10 @@ async fn an_object_goes_only_with_its_last_owner_and_unknown_kinds_are_asked_for
     let owner = |name: &str| json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name}});
     let first = world.create::<ConfigMap>(owner("first")).await;
     let second = world.create::<ConfigMap>(owner("second")).await;
-    let reference = |owner: &ConfigMap| json!({"apiVersion": "v1", "kind": "ConfigMap", "name": owner.name_any(), "uid": owner.uid()});
+    let reference = |owner: &ConfigMap| {
+        json!({"apiVersion": "v1", "kind": "ConfigMap",
+        "name": owner.name_any(), "uid": owner.uid()})
+    };
     world
         .create::<Pod>(json!({
             "apiVersion": "v1", "kind": "Pod",

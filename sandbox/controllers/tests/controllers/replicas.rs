@@ -81,7 +81,8 @@ async fn orphans_are_adopted_and_strangers_let_go() {
         "apiVersion": "apps/v1", "kind": "ReplicaSet", "metadata": {"name": "set"},
         "spec": {
             "replicas": 2, "selector": {"matchLabels": {"app": "set"}},
-            "template": {"metadata": {"labels": {"app": "set"}}, "spec": {"containers": [{"name": "app", "image": "good:1"}]}},
+            "template": {"metadata": {"labels": {"app": "set"}}, "spec": {"containers": [{"name": "app",
+            "image": "good:1"}]}},
         },
     });
     let set = world.create::<ReplicaSet>(set).await;

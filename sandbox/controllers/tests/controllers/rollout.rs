@@ -48,7 +48,8 @@ async fn a_new_deployment_becomes_available_and_says_so_as_kubernetes_does() {
         .await;
 }
 
-/// Watches the pods from now on; each state with fewer than `least` available or more than `most` in all is a violation.
+/// Watches the pods from now on; each state with fewer than `least` available or more than `most` in all is a
+/// violation.
 fn watch_invariant(world: &World, least: usize, most: usize) -> Arc<Mutex<Vec<String>>> {
     let violations: Arc<Mutex<Vec<String>>> = Arc::default();
     let (api, into): (Api<Pod>, _) = (world.api(), Arc::clone(&violations));

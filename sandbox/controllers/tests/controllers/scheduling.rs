@@ -38,7 +38,8 @@ async fn a_pod_without_room_waits_and_is_bound_when_there_is_some() {
     world.until("the first bound", |pods: &[Pod]| is_bound(pods, "first")).await;
     world.create::<Pod>(pod("second", "6Gi")).await;
     world.until("the second waiting", |pods: &[Pod]| waits_because(pods, "second").is_some()).await;
-    let why = "0/1 nodes are available: 1 Insufficient memory. preemption: 0/1 nodes are available: 1 No preemption victims found for incoming pod.";
+    let why = "0/1 nodes are available: 1 Insufficient memory. preemption: 0/1 nodes are available: 1 No \
+               preemption victims found for incoming pod.";
     world.until("the second waiting", |pods: &[Pod]| waits_because(pods, "second") == Some(why)).await;
     let told = |events: &[Event]| {
         events.iter().any(|event| {

@@ -16,7 +16,8 @@ use k8s_openapi::api::core::v1::{Node, Pod};
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
 use kube::runtime::watcher::{self, watcher};
 use kube::{Api, Client, Resource, ResourceExt};
-use sandbox_apiserver::{ApiServer, Kubelet, LogError, LogRequest, PodUsage, Sample, Usage};
+use sandbox_apiserver::ApiServer;
+use sandbox_contract::{Kubelet, LogError, LogRequest, PodUsage, Sample, Usage};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::json;
@@ -185,8 +186,8 @@ async fn with_version(api: &Api<Node>, mut node: Node) -> Node {
 
 /// A Deployment of pods labelled `app: NAME`.
 ///
-/// The node makes pods of image `good` ready at once, leaves those of `stuck` running and not ready, and those of `hold`
-/// pending until the test itself writes their status.
+/// The node makes pods of image `good` ready at once, leaves those of `stuck` running and not ready, and those of
+/// `hold` pending until the test itself writes their status.
 pub(crate) fn deployment(name: &str, replicas: i32, image: &str) -> serde_json::Value {
     json!({
         "apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": name},

@@ -12,7 +12,7 @@ use super::action::{Action, Target};
 use super::probe::{self, Finding, Kind};
 use super::process::{Launch, Process};
 use crate::events::Severity;
-use crate::pod::{FLOOR, StopOrder, after, grace, ordered};
+use crate::pod::stop::{FLOOR, StopOrder, after, grace};
 
 /// The kubelet sets no limit to a postStart hook; a day stands for none.
 const NO_LIMIT: Duration = Duration::from_secs(24 * 3600);
@@ -35,9 +35,10 @@ pub(super) async fn until_end(container: &ContainerContext, process: &mut Proces
         tokio::select! {
             biased;
             exit_code = process.wait() => return exit_code,
-            () = ordered(pod) => break (None, format!("Stopping container {}", spec.name)),
+            () = pod.ordered() => break (None, format!("Stopping container {}", spec.name)),
             sick = &mut sick => {
-                let message = format!("Container {} failed {} probe, will be restarted", spec.name, sick.kind.word());
+                let (name, probe) = (&spec.name, sick.kind.word());
+                let message = format!("Container {name} failed {probe} probe, will be restarted");
                 break (Some(sick.grace), message);
             }
             done = &mut post_start, if hook_runs => {

@@ -11,11 +11,11 @@ use tokio::time::Instant;
 use super::ContainerContext;
 use super::env::{self, ConfigError, Surroundings};
 use super::process::Launch;
-use crate::NODE_VARIABLE;
 use crate::address::HOST_IP;
+use crate::context::NODE_VARIABLE;
 use crate::events::Severity;
-use crate::faults::Refusal;
 use crate::image::{Reference, id_of_name};
+use sandbox_contract::Refusal;
 
 /// Events about a container that can't be created are repeated this late at first, then ever later, as the kubelet
 /// backs off. It is tried more often than that: looking into a folder costs nothing.
@@ -168,7 +168,8 @@ fn never_pull(name: &str) -> Trouble {
 fn not_found(reference: &Reference) -> String {
     let name = reference.name_and_tag();
     format!(
-        "failed to resolve image {name:?}: not found (the sandbox has no registry, only the images built into it)"
+        "failed to resolve image {name:?}: not found (the sandbox has no registry, only the images built \
+         into it)"
     )
 }
 

@@ -43,8 +43,8 @@ pub(crate) enum Finding<'a> {
     Verdict(bool),
 }
 
-/// Probes until `report` breaks: the first attempt comes at once after the initial delay (the kubelet waits a random part of
-/// a period), each on a connection of its own.
+/// Probes until `report` breaks: the first attempt comes at once after the initial delay (the kubelet waits a random
+/// part of a period), each on a connection of its own.
 pub(crate) async fn run(
     probe: &Probe,
     target: &Target<'_>,

@@ -19,7 +19,8 @@ use super::{ContainerContext, remember_last};
 use crate::events::Severity;
 use crate::image::id_of_name;
 use crate::logs::RunLog;
-use crate::pod::{Group, whole_seconds};
+use crate::pod::handle::Group;
+use crate::pod::status::whole_seconds;
 
 /// How long a log may take to end after all of the group has: only a process that left the group keeps it open.
 const LOG_GRACE: Duration = Duration::from_secs(1);

@@ -11,7 +11,7 @@ use tokio::io::{AsyncReadExt, AsyncSeekExt};
 use tokio::sync::watch;
 
 use super::write::{Progress, RunLog};
-use super::{LogRequest, LogStream};
+use sandbox_contract::{LogRequest, LogStream};
 
 const BLOCK: usize = 64 * 1024;
 

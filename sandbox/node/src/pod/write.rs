@@ -5,19 +5,17 @@ use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{Pod, PodStatus};
 use kube::api::{Api, DeleteParams, Patch, PatchParams, Preconditions};
+use sandbox_contract::PORTS_ANNOTATION;
 use serde_json::json;
 use tokio::sync::Mutex;
 use tokio_util::sync::CancellationToken;
 
-use super::PodHandle;
+use super::handle::PodHandle;
 use super::status::{is_ours, pod_status};
-use crate::agent::Context;
+use crate::context::Context;
 
 /// Before a write that failed is tried again.
 const RETRY: Duration = Duration::from_millis(100);
-
-/// The annotation of a pod whose ports are remapped: JSON, container port → port at the pod's address.
-pub const PORTS_ANNOTATION: &str = "sandbox.local/ports";
 
 /// Writes one pod's status, one write at a time.
 pub(super) struct StatusWriter {

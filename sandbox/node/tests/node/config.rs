@@ -36,12 +36,15 @@ async fn the_environment_is_the_pods_and_nothing_else() {
         { "name": "GREETING", "value": "level=$(LEVEL) $(unknown)" },
         { "name": "LEVEL", "value": "info" },
         { "name": "TOPK", "valueFrom": { "configMapKeyRef": { "name": "settings", "key": "topk" } } },
-        { "name": "NONE", "valueFrom": { "configMapKeyRef": { "name": "settings", "key": "x", "optional": true } } },
+        { "name": "NONE", "valueFrom": { "configMapKeyRef": { "name": "settings", "key": "x",
+            "optional": true } } },
         { "name": "TOKEN", "valueFrom": { "secretKeyRef": { "name": "keys", "key": "token" } } },
         { "name": "HOST", "value": "0.0.0.0" },
         field("POD_NAME", "metadata.name"), field("POD_NAMESPACE", "metadata.namespace"),
-        field("POD_IP", "status.podIP"), field("NODE", "spec.nodeName"), field("TIER", "metadata.labels['tier']"),
-        { "name": "MEMORY_MIB", "valueFrom": { "resourceFieldRef": { "resource": "limits.memory", "divisor": "1Mi" } } },
+        field("POD_IP", "status.podIP"), field("NODE", "spec.nodeName"),
+        field("TIER", "metadata.labels['tier']"),
+        { "name": "MEMORY_MIB", "valueFrom": { "resourceFieldRef": { "resource": "limits.memory",
+            "divisor": "1Mi" } } },
         { "name": "CPUS", "valueFrom": { "resourceFieldRef": { "resource": "limits.cpu" } } },
     ]);
     container["volumeMounts"] =
@@ -88,7 +91,8 @@ async fn the_environment_is_the_pods_and_nothing_else() {
 #[tokio::test]
 async fn a_missing_config_map_holds_the_container_back_until_it_is_there() {
     let cluster = cluster().await;
-    let env = json!({ "env": [{ "name": "A", "valueFrom": { "configMapKeyRef": { "name": "late", "key": "a" } } }] });
+    let env = json!({ "env": [{ "name": "A", "valueFrom": { "configMapKeyRef": { "name": "late",
+        "key": "a" } } }] });
     cluster.create(&pod("wants", env, json!({}))).await;
     let held = cluster.until("wants", "held back", |pod| waiting(pod) == "CreateContainerConfigError").await;
     assert_eq!(app(&held).state.unwrap().waiting.unwrap().message.unwrap(), "configmap \"late\" not found");
@@ -140,7 +144,8 @@ async fn images_that_are_not_there() {
     let message = app(&bad).state.unwrap().waiting.unwrap().message.unwrap();
     assert!(message.contains("couldn't parse image name"), "{message}");
 
-    // Without a tag it is `latest` that is missing, whatever other tags there are; and what is always pulled is never found.
+    // Without a tag it is `latest` that is missing, whatever other tags there are; and what is always pulled is never
+    // found.
     cluster.create(&pod("untagged", image("fixture", "Never"), json!({}))).await;
     cluster.create(&pod("untagged-pull", image("fixture", "IfNotPresent"), json!({}))).await;
     cluster.create(&pod("always", image("fixture:1", "Always"), json!({}))).await;

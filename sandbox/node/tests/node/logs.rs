@@ -4,7 +4,7 @@ use futures::StreamExt;
 use serde_json::json;
 
 use crate::support::{app, cluster, is_ready, log_of, pod, shell};
-use sandbox_node::{LogError, LogRequest};
+use sandbox_contract::{LogError, LogRequest};
 
 #[tokio::test]
 async fn logs_follow_a_running_container_to_its_end() {

@@ -82,10 +82,11 @@ async fn without_addresses_of_their_own_pods_get_ports_of_their_own() {
     let cluster = cluster_with(Tuning { pod_addresses: false, ..tuning() }).await;
     let mut ports = Vec::new();
     for name in ["a", "b"] {
-        let container = json!({ "readinessProbe": { "httpGet": { "path": "/health", "port": "http" }, "periodSeconds": 1 } });
+        let container = json!({ "readinessProbe": { "httpGet": { "path": "/health", "port": "http" },
+            "periodSeconds": 1 } });
         let ready = cluster.ready(&pod(name, container, json!({}))).await;
         assert_eq!(ready.status.unwrap().pod_ip.as_deref(), Some("127.0.0.1"));
-        let annotation = ready.metadata.annotations.unwrap()[sandbox_node::PORTS_ANNOTATION].clone();
+        let annotation = ready.metadata.annotations.unwrap()[sandbox_contract::PORTS_ANNOTATION].clone();
         let remapped: serde_json::Value = serde_json::from_str(&annotation).unwrap();
         ports.push(remapped["8000"].as_u64().unwrap());
         assert_eq!(cluster.get(name, "/env/PORT").await, ports.last().unwrap().to_string());

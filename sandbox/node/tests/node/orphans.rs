@@ -6,7 +6,7 @@ use std::process::{Child, Command, Stdio};
 use serde_json::json;
 
 use crate::support::{alive, cluster, log_of, pod, shell, until_dead};
-use sandbox_node::LogRequest;
+use sandbox_contract::LogRequest;
 
 const PROGRAM: &str = "NODE_TEST_PROGRAM";
 

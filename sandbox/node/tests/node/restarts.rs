@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use crate::support::{app, cluster, is_ready, log_of, phase, pod, shell, waiting};
-use sandbox_node::LogRequest;
+use sandbox_contract::LogRequest;
 
 #[tokio::test]
 async fn a_crash_loop_backs_off_and_keeps_the_previous_log() {
@@ -51,7 +51,8 @@ async fn restart_policies_decide_the_phase() {
 #[tokio::test]
 async fn a_sick_container_is_restarted() {
     let cluster = cluster().await;
-    let liveness = json!({ "httpGet": { "path": "/health", "port": 8000 }, "periodSeconds": 1, "failureThreshold": 2,
+    let liveness = json!({ "httpGet": { "path": "/health", "port": 8000 }, "periodSeconds": 1,
+        "failureThreshold": 2,
                            "initialDelaySeconds": 1 });
     cluster.ready(&pod("sick", json!({ "livenessProbe": liveness }), json!({}))).await;
     // Answers nothing from here on, once it serves at all.

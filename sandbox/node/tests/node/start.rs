@@ -9,7 +9,8 @@ use tokio::net::TcpListener;
 use crate::support::{app, cluster, condition, is_ready, phase, pod, shell};
 
 fn probe(period: u32) -> serde_json::Value {
-    json!({ "httpGet": { "path": "/health", "port": "http" }, "periodSeconds": period, "failureThreshold": 30 })
+    json!({ "httpGet": { "path": "/health", "port": "http" }, "periodSeconds": period,
+        "failureThreshold": 30 })
 }
 
 #[tokio::test]
@@ -49,7 +50,8 @@ async fn a_pod_runs_and_becomes_ready() {
 async fn a_slow_start_is_waited_for_by_the_startup_probe() {
     let cluster = cluster().await;
     let env = json!([{ "name": "HEALTHY_AFTER_MS", "value": "1500" }]);
-    let container = json!({ "env": env, "startupProbe": probe(1), "readinessProbe": probe(1), "livenessProbe": {
+    let container = json!({ "env": env, "startupProbe": probe(1), "readinessProbe": probe(1),
+        "livenessProbe": {
         "httpGet": { "path": "/health", "port": 8000 }, "periodSeconds": 1, "failureThreshold": 1 } });
     let begin = Instant::now();
     cluster.create(&pod("slow", container, json!({}))).await;
@@ -89,7 +91,8 @@ async fn probes_by_tcp_and_by_command() {
     let container = json!({
         "env": [{ "name": "LISTEN_AFTER_MS", "value": "300" }],
         "startupProbe": { "tcpSocket": { "port": "http" }, "periodSeconds": 1, "failureThreshold": 30 },
-        "readinessProbe": { "exec": { "command": ["sh", "-c", "test -f \"$HOME/go\" || { echo not yet; exit 3; }"] },
+        "readinessProbe": { "exec": { "command": ["sh", "-c", "test -f \"$HOME/go\" || { echo not yet; exit \
+                3; }"] },
                             "periodSeconds": 1, "failureThreshold": 1 },
     });
     cluster.create(&pod("kinds", container, json!({}))).await;
@@ -114,7 +117,10 @@ async fn a_probe_that_hangs_fails_by_its_timeout() {
 #[tokio::test]
 async fn init_containers_run_in_order_before_the_others() {
     let cluster = cluster().await;
-    let init = |name: &str, script: &str| json!({ "name": name, "image": "fixture:1", "command": ["sh", "-c", script] });
+    let init = |name: &str, script: &str| {
+        json!({ "name": name, "image": "fixture:1", "command": ["sh", "-c",
+        script] })
+    };
     let spec = json!({ "initContainers": [
         init("first", "sleep 0.3; echo 1 >> order"),
         init("second", "echo 2 >> order"),
@@ -128,7 +134,7 @@ async fn init_containers_run_in_order_before_the_others() {
     assert_eq!(phase(&waiting.await), "Pending");
     cluster.until("init", "Ready", is_ready).await;
     let follow =
-        sandbox_node::LogRequest { limit_bytes: Some(6), follow: true, ..crate::support::log_of("init") };
+        sandbox_contract::LogRequest { limit_bytes: Some(6), follow: true, ..crate::support::log_of("init") };
     assert_eq!(cluster.logs(follow).await.unwrap(), "1\n2\n3\n");
 }
 
@@ -138,7 +144,7 @@ async fn a_builtin_image_runs_its_program() {
     let ready = cluster.ready(&pod("own", json!({ "image": "builtin/fixture:v1" }), json!({}))).await;
     assert!(app(&ready).image_id.starts_with("sha256:"));
     let listening =
-        sandbox_node::LogRequest { limit_bytes: Some(10), follow: true, ..crate::support::log_of("own") };
+        sandbox_contract::LogRequest { limit_bytes: Some(10), follow: true, ..crate::support::log_of("own") };
     assert_eq!(cluster.logs(listening).await.unwrap(), "listening\n");
     let kubeconfig = cluster.get("own", "/env/KUBECONFIG").await;
     assert_eq!(kubeconfig, cluster.dir.path().join("kubeconfig").to_string_lossy());

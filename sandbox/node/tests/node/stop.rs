@@ -6,7 +6,7 @@ use kube::api::DeleteParams;
 use serde_json::json;
 
 use crate::support::{alive, app, cluster, log_of, phase, pod, shell, until_dead};
-use sandbox_node::LogRequest;
+use sandbox_contract::LogRequest;
 
 /// Runs until the script has printed its first line, and returns that.
 async fn first_line(cluster: &crate::support::Cluster, name: &str, bytes: i64) -> String {

@@ -1,5 +1,4 @@
 //! The lease against an API server.
-#![allow(clippy::unwrap_used)] // helpers of tests are tests
 
 use std::time::{Duration, Instant};
 

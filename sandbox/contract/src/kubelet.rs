@@ -6,14 +6,16 @@ use bytes::Bytes;
 use futures::future::BoxFuture;
 use futures::stream::BoxStream;
 
+use crate::Refusal;
+
+/// A log, in pieces of whole lines.
+pub type LogStream = BoxStream<'static, std::io::Result<Bytes>>;
+
 /// What the API server asks of the node.
 pub trait Kubelet: Send + Sync + 'static {
     /// A container's log as a stream of bytes; with `follow` it ends when the container does.
-    fn logs(
-        &self,
-        request: LogRequest,
-    ) -> BoxFuture<'static, Result<BoxStream<'static, std::io::Result<Bytes>>, LogError>>;
-    /// A connection to a port of a pod.
+    fn logs(&self, request: LogRequest) -> BoxFuture<'static, Result<LogStream, LogError>>;
+    /// A connection to a port of a pod that runs there. [`std::io::ErrorKind::NotFound`]: there is no such pod.
     fn connect(
         &self,
         namespace: &str,
@@ -45,8 +47,8 @@ pub enum NodeFault {
     RefuseImage {
         /// `repository`, which is all its tags, or `repository:tag`.
         image: String,
-        /// `ErrImageNeverPull`; else `ErrImagePull`, not found.
-        never_pull: bool,
+        /// What the node says of it.
+        answer: Refusal,
     },
     /// Every probe of a namespace fails for a time.
     FailProbes {
@@ -60,7 +62,7 @@ pub enum NodeFault {
 }
 
 /// Which log, and how much of it.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct LogRequest {
     /// Namespace of the pod.
     pub namespace: String,
@@ -85,23 +87,33 @@ pub struct LogRequest {
 /// Why there is no log, worded as Kubernetes words it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum LogError {
-    /// Answered as 404.
+    /// No such pod; answered as 404.
     NotFound(String),
-    /// Answered as 400.
+    /// No such container, no such run, or not started yet; answered as 400.
     BadRequest(String),
 }
 
+impl std::fmt::Display for LogError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            LogError::NotFound(message) | LogError::BadRequest(message) => f.write_str(message),
+        }
+    }
+}
+
+impl std::error::Error for LogError {}
+
 /// What the node and its containers use.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Usage {
-    /// The whole node.
+    /// All containers together.
     pub node: Sample,
-    /// Every running pod.
+    /// Every running pod that has been sampled over a window.
     pub pods: Vec<PodUsage>,
 }
 
 /// What one pod uses.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PodUsage {
     /// Namespace of the pod.
     pub namespace: String,
@@ -116,7 +128,7 @@ pub struct PodUsage {
 pub struct Sample {
     /// Mean CPU over the window, in billionths of a core.
     pub cpu_nanocores: u64,
-    /// Resident memory at the end of the window.
+    /// Resident memory of the container's whole process group, at the end of the window.
     pub memory_bytes: u64,
     /// When the window ended.
     pub at: jiff::Timestamp,

@@ -1,5 +1,4 @@
 //! `fetch` against a server of our own, well behaved and not.
-#![allow(clippy::unwrap_used, missing_docs)]
 
 use std::time::{Duration, Instant};
 

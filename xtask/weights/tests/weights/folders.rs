@@ -1,5 +1,4 @@
 //! Model folders, made and broken as a user would.
-#![allow(clippy::unwrap_used, missing_docs)]
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;

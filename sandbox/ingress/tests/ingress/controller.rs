@@ -1,5 +1,4 @@
 //! The whole controller against an API server.
-#![allow(clippy::unwrap_used)] // helpers of tests are tests
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -11,7 +10,7 @@ use k8s_openapi::api::networking::v1::{Ingress, IngressClass};
 use kube::api::{Patch, PatchParams};
 use kube::{Api, Client};
 use sandbox_apiserver::ApiServer;
-use sandbox_ingress::{CONTROLLER, LEASE, Options, run};
+use sandbox_ingress::{AccessLog, CONTROLLER, LEASE, Options, run};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
@@ -53,7 +52,8 @@ async fn start() -> Controller {
         json!({"metadata": {"name": "nginx"}, "spec": {"controller": CONTROLLER}}),
     )
     .await;
-    let running = tokio::spawn(run(client.clone(), options.clone(), shutdown.clone()));
+    let running =
+        tokio::spawn(run(client.clone(), options.clone(), AccessLog::new(std::io::sink()), shutdown.clone()));
     Controller { client, options, shutdown, running }
 }
 

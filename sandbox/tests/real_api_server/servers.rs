@@ -4,16 +4,19 @@
 use std::net::{Ipv4Addr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::Mutex;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
-use kube::Client;
+use k8s_openapi::api::core::v1::{Namespace, ServiceAccount};
+use kube::api::PostParams;
+use kube::config::{Config, KubeConfigOptions, Kubeconfig};
+use kube::{Api, Client};
 use sandbox_apiserver::{ApiServer, Tls};
 use serde_json::json;
 use tempfile::TempDir;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-use xtask::clusters;
 
 const TOKEN: &str = "real-api-server-test";
 /// A loaded machine needs a while for both programs.
@@ -31,8 +34,8 @@ pub(crate) struct Server {
 }
 
 enum Running {
-    Real { etcd: Child, apiserver: std::sync::Mutex<Child>, argv: Vec<String>, assets: PathBuf, dir: TempDir },
-    Sandbox { server: ApiServer, tls: std::sync::Mutex<CancellationToken>, port: u16, dir: TempDir },
+    Real { etcd: Child, apiserver: Mutex<Child>, argv: Vec<String>, assets: PathBuf, dir: TempDir },
+    Sandbox { server: ApiServer, tls: Mutex<CancellationToken>, port: u16, dir: TempDir },
 }
 
 /// The folder with the programs, or why there is none.
@@ -98,7 +101,7 @@ impl Server {
             // As envtest does: no controller makes the accounts that it would demand.
             "--disable-admission-plugins=ServiceAccount".to_owned(),
         ];
-        let apiserver = std::sync::Mutex::new(program(&assets, "kube-apiserver", &argv, dir.path())?);
+        let apiserver = Mutex::new(program(&assets, "kube-apiserver", &argv, dir.path())?);
         let url = format!("https://127.0.0.1:{port}");
         let client = client(dir.path(), &url).await?;
         let running = Running::Real { etcd, apiserver, argv, assets, dir };
@@ -112,7 +115,7 @@ impl Server {
         let dir = tempfile::tempdir().context("making a folder")?;
         let server = ApiServer::new(TOKEN.to_owned());
         let port = free_port()?;
-        let tls = std::sync::Mutex::new(serve(&server, port).await?);
+        let tls = Mutex::new(serve(&server, port).await?);
         let url = format!("https://127.0.0.1:{port}");
         let client = client(dir.path(), &url).await?;
         let running = Running::Sandbox { server, tls, port, dir };
@@ -150,6 +153,17 @@ impl Server {
     pub(crate) fn kubeconfig(&self) -> PathBuf {
         let (Running::Real { dir, .. } | Running::Sandbox { dir, .. }) = &self.running;
         dir.path().join("kubeconfig")
+    }
+
+    /// Makes a namespace, with what a controller would put into it.
+    pub(crate) async fn namespace(&self, name: &str) {
+        let namespace = serde_json::from_value(json!({"metadata": {"name": name}})).expect("an object");
+        let namespaces: Api<Namespace> = Api::all(self.client.clone());
+        let made = namespaces.create(&PostParams::default(), &namespace).await;
+        assert!(!matches!(&made, Err(kube::Error::Api(status)) if status.code != 409), "{made:?}");
+        let accounts: Api<ServiceAccount> = Api::namespaced(self.client.clone(), name);
+        let account = serde_json::from_value(json!({"metadata": {"name": "default"}})).expect("an object");
+        let _ = accounts.create(&PostParams::default(), &account).await;
     }
 
     /// Ends the API server; what it stores stays.
@@ -236,7 +250,9 @@ async fn client(dir: &Path, url: &str) -> Result<Client> {
         "contexts": [{"name": "test", "context": {"cluster": "test", "user": "test"}}],
     });
     std::fs::write(&kubeconfig, config.to_string()).context("writing a kubeconfig")?;
-    clusters::client(&kubeconfig, "test").await
+    let config = Kubeconfig::read_from(&kubeconfig).context("reading it back")?;
+    let config = Config::from_custom_kubeconfig(config, &KubeConfigOptions::default()).await?;
+    Client::try_from(config).context("making a client")
 }
 
 fn http() -> Result<reqwest::Client> {

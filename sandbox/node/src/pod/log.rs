@@ -3,9 +3,10 @@
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::ContainerStatus;
+use sandbox_contract::{LogError, LogRequest, LogStream};
 
-use super::{LogError, LogRequest, LogStream, RunLog, read};
-use crate::pod::{PodHandle, Slot, slots};
+use super::handle::{PodHandle, Slot, slots};
+use crate::logs::{RunLog, read};
 
 /// The log of a container of `pod`.
 pub(crate) async fn of_pod(pod: &PodHandle, request: &LogRequest) -> Result<LogStream, LogError> {

@@ -11,19 +11,19 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
-pub const PROGRAM: &str = env!("CARGO_BIN_EXE_sandbox");
+pub(crate) const PROGRAM: &str = env!("CARGO_BIN_EXE_sandbox");
 const WEB: &str = env!("CARGO_BIN_EXE_sandbox-fixture");
-pub const CONTEXT: &str = "sandbox-test";
-pub const DEADLINE: Duration = Duration::from_secs(30);
+pub(crate) const CONTEXT: &str = "sandbox-test";
+pub(crate) const DEADLINE: Duration = Duration::from_secs(30);
 
-pub struct Sandbox {
-    pub home: Home,
+pub(crate) struct Sandbox {
+    pub(crate) home: Home,
     dir: tempfile::TempDir,
-    pub daemon: Child,
+    pub(crate) daemon: Child,
 }
 
 /// Polls until there is something, as a user would look again.
-pub async fn soon<T, F: Future<Output = Option<T>>>(what: &str, mut look: impl FnMut() -> F) -> T {
+pub(crate) async fn soon<T, F: Future<Output = Option<T>>>(what: &str, mut look: impl FnMut() -> F) -> T {
     let deadline = Instant::now() + DEADLINE;
     loop {
         if let Some(found) = look().await {
@@ -34,13 +34,13 @@ pub async fn soon<T, F: Future<Output = Option<T>>>(what: &str, mut look: impl F
     }
 }
 
-pub fn start_daemon(home: &Home, port: u16) -> Child {
+pub(crate) fn start_daemon(home: &Home, port: u16) -> Child {
     home.create().unwrap();
     start_logging(home, port, &home.log())
 }
 
 /// A daemon that logs elsewhere.
-pub fn start_logging(home: &Home, port: u16, log: &Path) -> Child {
+pub(crate) fn start_logging(home: &Home, port: u16, log: &Path) -> Child {
     let log = std::fs::File::options().create(true).append(true).open(log).unwrap();
     Command::new(PROGRAM)
         .args(["serve", "--context", CONTEXT, "--ingress-port", &port.to_string(), "--home"])
@@ -54,12 +54,12 @@ pub fn start_logging(home: &Home, port: u16, log: &Path) -> Child {
 
 impl Sandbox {
     /// Starts one and waits until it is ready.
-    pub async fn start() -> Sandbox {
+    pub(crate) async fn start() -> Sandbox {
         Sandbox::started(|home| start_daemon(home, 0)).await
     }
 
     /// The same, in a way of the caller's.
-    pub async fn started(start: impl FnOnce(&Home) -> Child) -> Sandbox {
+    pub(crate) async fn started(start: impl FnOnce(&Home) -> Child) -> Sandbox {
         let dir = tempfile::tempdir().unwrap();
         let home = Home::new(dir.path().join("home"));
         let daemon = start(&home);
@@ -68,7 +68,7 @@ impl Sandbox {
         sandbox
     }
 
-    pub async fn running(&self) -> Info {
+    pub(crate) async fn running(&self) -> Info {
         soon("the sandbox is running", || async {
             match sandbox::state(&self.home).unwrap() {
                 State::Running(info) => Some(info),
@@ -78,7 +78,7 @@ impl Sandbox {
         .await
     }
 
-    pub async fn client(&self) -> kube::Client {
+    pub(crate) async fn client(&self) -> kube::Client {
         let config = Kubeconfig::read_from(self.home.kubeconfig()).unwrap();
         let options = KubeConfigOptions { context: Some(CONTEXT.into()), ..KubeConfigOptions::default() };
         let config = kube::Config::from_custom_kubeconfig(config, &options).await.unwrap();
@@ -86,30 +86,25 @@ impl Sandbox {
     }
 
     /// Puts the fixture's web server into the image store.
-    pub fn import_web(&self) {
-        let layout = ImageLayout {
-            files: vec![(PathBuf::from(WEB), "web".into())],
-            entrypoint: vec!["{root}/web".into()],
-            ..ImageLayout::default()
-        };
-        self.home.images().unwrap().import("web:1", &layout).unwrap();
+    pub(crate) fn import_web(&self) {
+        self.home.images().unwrap().import("web:1", &web_layout()).unwrap();
     }
 
-    pub fn kubectl_command(&self, args: &[&str]) -> Command {
+    pub(crate) fn kubectl_command(&self, args: &[&str]) -> Command {
         let mut command = Command::new("kubectl");
         command.arg("--kubeconfig").arg(self.home.kubeconfig()).args(args).env("HOME", self.dir.path());
         command
     }
 
     /// Runs kubectl, which must succeed, and gives back what it printed.
-    pub async fn kubectl(&self, args: &[&str]) -> String {
+    pub(crate) async fn kubectl(&self, args: &[&str]) -> String {
         let output = self.kubectl_output(args, None).await;
         let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
         assert!(output.status.success(), "kubectl {args:?}: {}\n{out}{err}", output.status);
         out.into_owned()
     }
 
-    pub async fn kubectl_output(&self, args: &[&str], input: Option<&str>) -> Output {
+    pub(crate) async fn kubectl_output(&self, args: &[&str], input: Option<&str>) -> Output {
         let mut command = self.kubectl_command(args);
         let input = input.map(str::to_string);
         tokio::task::spawn_blocking(move || {
@@ -127,7 +122,7 @@ impl Sandbox {
         .unwrap()
     }
 
-    pub async fn apply(&self, objects: &[Value]) {
+    pub(crate) async fn apply(&self, objects: &[Value]) {
         let manifest = manifest(objects);
         let output = self.kubectl_output(&["apply", "--server-side", "-f", "-"], Some(&manifest)).await;
         let err = String::from_utf8_lossy(&output.stderr);
@@ -135,7 +130,7 @@ impl Sandbox {
     }
 
     /// Enables the ingress and waits until it admits Ingresses.
-    pub async fn ingress(&self) -> Info {
+    pub(crate) async fn ingress(&self) -> Info {
         let info = self.running().await;
         sandbox::addons::enable_ingress(&self.client().await, &info.entry).await.unwrap();
         let rollout = [
@@ -150,12 +145,12 @@ impl Sandbox {
         info
     }
 
-    pub fn log(&self) -> String {
+    pub(crate) fn log(&self) -> String {
         std::fs::read_to_string(self.home.log()).unwrap_or_default()
     }
 
     /// The children of the daemon that were started with this word.
-    pub fn processes_of(&self, word: &str) -> Vec<i32> {
+    pub(crate) fn processes_of(&self, word: &str) -> Vec<i32> {
         let parent = self.daemon.id().to_string();
         let output = Command::new("ps").args(["-axww", "-o", "pid=,ppid=,command="]).output().unwrap();
         String::from_utf8_lossy(&output.stdout)
@@ -169,7 +164,7 @@ impl Sandbox {
     }
 
     /// The processes that belong to this sandbox, by its folder's name in their command line or environment.
-    pub fn processes(&self) -> Vec<String> {
+    pub(crate) fn processes(&self) -> Vec<String> {
         let flags = if cfg!(target_os = "linux") { "axeww" } else { "-axEww" };
         let output = Command::new("ps").args([flags, "-o", "pid=,command="]).output().unwrap();
         let marker = self.home.dir().to_string_lossy().into_owned();
@@ -194,12 +189,45 @@ impl Drop for Sandbox {
     }
 }
 
+fn web_layout() -> ImageLayout {
+    ImageLayout {
+        files: vec![(PathBuf::from(WEB), "web".into())],
+        entrypoint: vec!["{root}/web".into()],
+        ..ImageLayout::default()
+    }
+}
+
+/// Likewise, into a cluster in this process.
+pub(crate) fn import_web_into(cluster: &sandbox::Cluster) {
+    cluster.import("web:1", &web_layout()).unwrap();
+}
+
+/// Creates an object of any kind.
+pub(crate) async fn create(client: &kube::Client, object: Value) {
+    let object: kube::core::DynamicObject = serde_json::from_value(object).unwrap();
+    let types = object.types.clone().unwrap();
+    let (group, version) = types.api_version.split_once('/').unwrap_or(("", &types.api_version));
+    let kind = kube::core::GroupVersionKind::gvk(group, version, &types.kind);
+    let resource = kube::core::ApiResource::from_gvk(&kind);
+    let api: kube::Api<kube::core::DynamicObject> =
+        kube::Api::default_namespaced_with(client.clone(), &resource);
+    api.create(&kube::api::PostParams::default(), &object).await.unwrap();
+}
+
+/// Whether a process runs; one that has ended and was not waited for yet does not.
+pub(crate) fn alive(pid: i32) -> bool {
+    let state = Command::new("ps").args(["-o", "stat=", "-p", &pid.to_string()]).output().unwrap();
+    let state = String::from_utf8_lossy(&state.stdout).trim().to_owned();
+    !state.is_empty() && !state.starts_with('Z')
+}
+
 /// A Deployment, Service and Ingress of the fixture's web server for host `web.local`.
-pub fn web(version: &str, replicas: u32, marker: &str) -> [Value; 3] {
+pub(crate) fn web(version: &str, replicas: u32, marker: &str) -> [Value; 3] {
     let labels = json!({"app": "web"});
     let probe = |period: u32| json!({"httpGet": {"path": "/ready", "port": "http"}, "periodSeconds": period});
     let objects = json!([
-        {"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "web", "namespace": "default"}, "spec": {
+        {"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "web", "namespace": "default"},
+            "spec": {
             "replicas": replicas,
             "selector": {"matchLabels": labels},
             "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": 0, "maxSurge": 1}},
@@ -231,12 +259,12 @@ pub fn web(version: &str, replicas: u32, marker: &str) -> [Value; 3] {
 }
 
 /// Objects as kubectl reads them.
-pub fn manifest(objects: &[Value]) -> String {
+pub(crate) fn manifest(objects: &[Value]) -> String {
     objects.iter().map(|object| format!("{object}\n")).collect()
 }
 
 /// One request by a connection of its own: status and body, or what went wrong.
-pub async fn ask(entry: &str, method: &str, host: &str, id: &str) -> Result<(u16, String), String> {
+pub(crate) async fn ask(entry: &str, method: &str, host: &str, id: &str) -> Result<(u16, String), String> {
     let address = entry.trim_start_matches("http://");
     let body = if method == "POST" { "content-length: 4\r\n\r\nbody" } else { "\r\n" };
     let request =

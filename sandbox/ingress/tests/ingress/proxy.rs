@@ -1,5 +1,4 @@
 //! The proxy over real sockets: what reaches the pods, what the client gets, what the log says.
-#![allow(clippy::unwrap_used)] // helpers of tests are tests
 
 use std::io::Write;
 use std::net::SocketAddr;

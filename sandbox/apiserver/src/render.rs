@@ -11,7 +11,7 @@ use crate::{table, views};
 pub(crate) fn one(kind: &Kind, object: &Value, view: View) -> Value {
     match view {
         View::Object => views::show(kind, object),
-        View::Metadata | View::MetadataList => metadata_only(object),
+        View::Metadata | View::MetadataList => views::metadata_only(object),
         View::Table(rows) => {
             let mut table = table::of(kind, rows, [object].into_iter());
             table["metadata"] = json!({"resourceVersion": object["metadata"]["resourceVersion"]});
@@ -32,9 +32,4 @@ pub(crate) fn empty_table(kind: &Kind, version: u64) -> Value {
     let mut table = table::of(kind, Rows::Nothing, std::iter::empty());
     table["metadata"] = json!({"resourceVersion": version.to_string()});
     table
-}
-
-/// `PartialObjectMetadata`.
-pub(crate) fn metadata_only(object: &Value) -> Value {
-    json!({"kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": object["metadata"]})
 }

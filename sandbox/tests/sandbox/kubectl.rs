@@ -1,13 +1,9 @@
 //! A stock kubectl.
-#![allow(clippy::unwrap_used, clippy::print_stderr)] // helpers of tests are tests
-#![allow(missing_docs, dead_code, unreachable_pub)]
-
-mod support;
 
 use std::io::{BufRead as _, BufReader};
 use std::process::Stdio;
 
-use support::{Sandbox, ask, manifest, soon, web};
+use crate::support::{Sandbox, ask, manifest, soon, web};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn kubectl_works() {

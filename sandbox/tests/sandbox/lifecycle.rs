@@ -1,15 +1,11 @@
 //! Starting, ending and crashing.
-#![allow(clippy::unwrap_used, clippy::print_stderr)] // helpers of tests are tests
-#![allow(missing_docs, dead_code, unreachable_pub)]
-
-mod support;
 
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::time::Duration;
 
+use crate::support::{PROGRAM, Sandbox, ask, soon, start_daemon, start_logging, web};
 use sandbox::{Home, State};
-use support::{PROGRAM, Sandbox, ask, soon, start_daemon, start_logging, web};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn it_starts_and_ends_and_leaves_nothing() {

@@ -1,17 +1,13 @@
 //! Pods behind the ingress.
-#![allow(clippy::unwrap_used, clippy::print_stderr)] // helpers of tests are tests
-#![allow(missing_docs, dead_code, unreachable_pub)]
-
-mod support;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use crate::support::{Sandbox, ask, soon, web};
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::networking::v1::Ingress;
 use kube::Api;
 use serde_json::json;
-use support::{Sandbox, ask, soon, web};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_rolling_update_behind_the_ingress_loses_no_request() {

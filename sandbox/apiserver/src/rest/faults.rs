@@ -1,0 +1,102 @@
+//! Faults on purpose: a test-only API at `/sandbox/faults`, under the same token as all else. There is none unless the
+//! server was told to have it ([`crate::ApiServer::allow_faults`]).
+//!
+//! `POST` one [`Fault`] as JSON, `GET` those in force, `DELETE` all.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::Body;
+use http::{Method, Request, Response};
+use http_body_util::{BodyExt as _, Limited};
+use sandbox_contract::{Fault, NodeFault, ProxyFault};
+use serde_json::json;
+
+use crate::faults::Faults;
+use crate::state::Api;
+use crate::status::{ApiError, json_response};
+
+/// Where the API is.
+pub(crate) const PATH: &str = "/sandbox/faults";
+/// The ConfigMap by which the ingress controller hears of its faults, in its own namespace; key `proxy`.
+pub(crate) const PROXY_CONFIG: &str = "/api/v1/namespaces/ingress-nginx/configmaps/sandbox-faults";
+const MAX_BODY_BYTES: usize = 64 * 1024;
+
+/// Answers the faults' own API.
+pub(crate) async fn answer(
+    api: &Arc<Api>,
+    faults: &Arc<Faults>,
+    request: Request<Body>,
+) -> Result<Response<Body>, ApiError> {
+    match *request.method() {
+        Method::GET => {}
+        Method::POST => {
+            let body = Limited::new(request.into_body(), MAX_BODY_BYTES).collect().await;
+            let body = body.map_err(|error| ApiError::bad_request(error.to_string()))?.to_bytes();
+            let fault = serde_json::from_slice(&body)
+                .map_err(|error| ApiError::bad_request(format!("this is no fault: {error}")))?;
+            add(api, faults, fault).await?;
+        }
+        Method::DELETE => {
+            faults.clear();
+            tell_proxy(api, None).await?;
+            if let Ok(kubelet) = api.kubelet() {
+                kubelet.fault(NodeFault::Clear).map_err(ApiError::internal)?;
+            }
+        }
+        _ => return Err(ApiError::method_not_allowed()),
+    }
+    Ok(json_response(200, &json!({"active": faults.active()})))
+}
+
+async fn add(api: &Arc<Api>, faults: &Arc<Faults>, fault: Fault) -> Result<(), ApiError> {
+    let node = |fault| api.kubelet()?.fault(fault).map_err(ApiError::bad_request);
+    match fault {
+        Fault::Api(fault) => {
+            let time = fault.seconds.map(seconds).transpose()?;
+            faults.add(fault, time);
+            Ok(())
+        }
+        Fault::CutWatches { resources } => {
+            faults.cut_watches(resources);
+            Ok(())
+        }
+        Fault::Kill { namespace, pod } => node(NodeFault::Kill { namespace, pod }),
+        Fault::RefuseImage { image, answer } => node(NodeFault::RefuseImage { image, answer }),
+        Fault::FailProbes { namespace, seconds: time } => {
+            node(NodeFault::FailProbes { namespace, time: seconds(time)? })
+        }
+        Fault::Proxy { answer } => tell_proxy(api, Some(answer)).await,
+    }
+}
+
+fn seconds(seconds: f64) -> Result<Duration, ApiError> {
+    Duration::try_from_secs_f64(seconds).map_err(|error| ApiError::bad_request(format!("seconds: {error}")))
+}
+
+/// The ingress controller is a process of its own: it watches a ConfigMap.
+async fn tell_proxy(api: &Arc<Api>, answer: Option<ProxyFault>) -> Result<(), ApiError> {
+    let object = json!({
+        "apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "sandbox-faults",
+        "namespace": "ingress-nginx"},
+        "data": answer.map_or_else(|| json!({}), |answer| json!({"proxy": answer})),
+    });
+    let (method, uri, body) = match answer {
+        Some(_) => (
+            Method::PATCH,
+            format!("{PROXY_CONFIG}?fieldManager=sandbox-faults&force=true"),
+            object.to_string(),
+        ),
+        None => (Method::DELETE, PROXY_CONFIG.to_owned(), String::new()),
+    };
+    let request = Request::builder()
+        .method(method)
+        .uri(uri)
+        .header(http::header::CONTENT_TYPE, "application/apply-patch+yaml")
+        .body(Body::from(body))
+        .map_err(ApiError::internal)?;
+    match super::handle(api, request).await {
+        Err(error) if answer.is_none() && error.code == 404 => Ok(()),
+        result => result.map(drop),
+    }
+}

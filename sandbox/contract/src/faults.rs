@@ -1,0 +1,134 @@
+//! Faults on purpose, for tests: each is one JSON object.
+//!
+//! | fault | does |
+//! |---|---|
+//! | `{"fault":"api","resources":["pods"],"verbs":["list"],"effect":{"answer":503},"times":3}` | answers so |
+//! | `…"effect":{"delay_ms":500},"seconds":5` | answers later |
+//! | `…"effect":"hang"` | does not answer until the fault is over, then 504 |
+//! | `…"effect":"hold"` | watches under way hear nothing until the fault is over, then all of it |
+//! | `{"fault":"cut-watches","resources":["pods"]}` | ends watches under way, once |
+//! | `{"fault":"kill","namespace":"default","pod":"web-1"}` | SIGKILL to the pod's containers, once |
+//! | `{"fault":"refuse-image","image":"web","answer":"not-found"}` | `ErrImagePull`; `never`: `ErrImageNeverPull` |
+//! | `{"fault":"fail-probes","namespace":"default","seconds":20}` | every probe there fails |
+//! | `{"fault":"proxy","answer":"bad-gateway"}` | 502; `close`: drops connections; `refuse`: does not listen |
+//!
+//! Resources are plurals, or paths such as `/readyz`; none means all. `verbs` are Kubernetes' (get, list, watch,
+//! create, update, patch, delete); none means all. Without `times` and `seconds` a fault stays until it is cleared.
+//! The lease is held back by `{"fault":"api","resources":["leases"],"verbs":["create","update"],
+//! "namespace":"ingress-nginx","effect":{"answer":503}}`.
+
+use serde::{Deserialize, Serialize};
+
+/// One fault.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "fault", rename_all = "kebab-case")]
+pub enum Fault {
+    /// Requests to the API server meet something.
+    Api(ApiFault),
+    /// Ends watches under way, once.
+    CutWatches {
+        /// Of these; none means all.
+        #[serde(default)]
+        resources: Vec<String>,
+    },
+    /// SIGKILL to the containers of a pod, once.
+    Kill {
+        /// Namespace of the pod.
+        namespace: String,
+        /// Name of the pod.
+        pod: String,
+    },
+    /// Containers of an image can't be created any more.
+    RefuseImage {
+        /// `repository`, which is all its tags, or `repository:tag`.
+        image: String,
+        /// What the kubelet says of it.
+        answer: Refusal,
+    },
+    /// Every probe of a namespace fails for a time.
+    FailProbes {
+        /// Which namespace.
+        namespace: String,
+        /// For how long.
+        seconds: f64,
+    },
+    /// The ingress does not do its work.
+    Proxy {
+        /// What it does instead.
+        answer: ProxyFault,
+    },
+}
+
+/// What requests of a kind meet. Those that the cluster's own parts send never do: a fault is in the one place it was
+/// put.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ApiFault {
+    /// Plurals, or paths such as `/readyz`; none means all.
+    #[serde(default)]
+    pub resources: Vec<String>,
+    /// Kubernetes' verbs; none means all.
+    #[serde(default)]
+    pub verbs: Vec<String>,
+    /// Only in this namespace.
+    #[serde(default)]
+    pub namespace: Option<String>,
+    /// What happens to the request.
+    pub effect: Effect,
+    /// How many requests meet it.
+    #[serde(default)]
+    pub times: Option<u32>,
+    /// How long it is in force.
+    #[serde(default)]
+    pub seconds: Option<f64>,
+}
+
+/// What happens to a request.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Effect {
+    /// It is answered with this status.
+    Answer(u16),
+    /// It is answered later.
+    DelayMs(u64),
+    /// It is not answered until the fault is over, then 504.
+    Hang,
+    /// A watch under way hears nothing until the fault is over, then all of it.
+    Hold,
+}
+
+/// What a node answers for an image that it is told to refuse.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Refusal {
+    /// `ErrImagePull`, then `ImagePullBackOff`: the registry has no such image.
+    NotFound,
+    /// `ErrImageNeverPull`: it is not on the node, and the pull policy is Never.
+    Never,
+}
+
+/// What the ingress does instead of its work.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ProxyFault {
+    /// It answers 502.
+    BadGateway,
+    /// It drops connections.
+    Close,
+    /// It does not listen.
+    Refuse,
+}
+
+impl ApiFault {
+    /// Every request meets `effect` until the fault is cleared; the other fields narrow that.
+    #[must_use]
+    pub fn new(effect: Effect) -> ApiFault {
+        ApiFault {
+            resources: Vec::new(),
+            verbs: Vec::new(),
+            namespace: None,
+            effect,
+            times: None,
+            seconds: None,
+        }
+    }
+}
