@@ -32,8 +32,8 @@ pub(crate) struct Surroundings<'a> {
 
 type Variables = BTreeMap<String, String>;
 
-/// What all variables or all words of a container may come to with `$(NAME)` filled in: no system starts a process with more.
-/// A variable may name another one twice, and that one the next.
+/// What all variables or all words of a container may come to with `$(NAME)` filled in: no system starts a process with
+/// more. A variable may name another one twice, and that one the next.
 const EXPANDED_BYTES: usize = 2 << 20;
 
 /// The variables of `container`, on top of `base`: `envFrom`, then `env`, each seeing what came before it.
@@ -107,8 +107,8 @@ fn too_long(what: &str) -> ConfigError {
     ))
 }
 
-/// Replaces `$(NAME)` by the variable; a name that is not known stays as it is, and `$$` is one `$`. None if more than `left`
-/// bytes come of it.
+/// Replaces `$(NAME)` by the variable; a name that is not known stays as it is, and `$$` is one `$`. None if more than
+/// `left` bytes come of it.
 fn expand(text: &str, variables: &Variables, left: &mut usize) -> Option<String> {
     let mut expanded = String::with_capacity(text.len());
     let mut rest = text;

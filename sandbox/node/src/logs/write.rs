@@ -90,8 +90,8 @@ impl RunLog {
         self.progress.send_modify(|progress| progress.closed = true);
     }
 
-    /// Copies `output` until its end, as lines of `stream` (`stdout` or `stderr`). What can't be kept, as on a full disk,
-    /// is lost, and no reason to stop reading: the container would be held up by its own words.
+    /// Copies `output` until its end, as lines of `stream` (`stdout` or `stderr`). What can't be kept, as on a full
+    /// disk, is lost, and no reason to stop reading: the container would be held up by its own words.
     pub(crate) async fn copy(&self, mut output: impl AsyncRead + Unpin, stream: &str) -> io::Result<()> {
         let mut pending = Vec::with_capacity(8 * 1024);
         let mut is_lossy = false;
