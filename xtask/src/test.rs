@@ -120,15 +120,17 @@ async fn fetch(cx: &Cx, step: &Running<'_>) -> Result<()> {
 fn commands(cx: &Cx, args: &TestArgs) -> Result<Vec<Command>> {
     let (sh, cargo, names) = (proc::shell()?, proc::cargo(), &args.names);
     let filter: &[&str] = if names.is_empty() { &[] } else { &["--"] };
+    // In the profile that the tool itself is in: what they share is compiled once.
+    let build = ["--release", "--workspace", "--locked"];
     let has_nextest = which::which("cargo-nextest").is_ok();
     let commands = if has_nextest {
         vec![
-            cmd!(sh, "{cargo} nextest run --workspace --locked --no-fail-fast {names...}"),
-            cmd!(sh, "{cargo} test --workspace --locked --test {OWN_HARNESS} {filter...} {names...}"),
-            cmd!(sh, "{cargo} test --workspace --locked --no-fail-fast --doc {filter...} {names...}"),
+            cmd!(sh, "{cargo} nextest run {build...} --no-fail-fast {names...}"),
+            cmd!(sh, "{cargo} test {build...} --test {OWN_HARNESS} {filter...} {names...}"),
+            cmd!(sh, "{cargo} test {build...} --no-fail-fast --doc {filter...} {names...}"),
         ]
     } else {
-        vec![cmd!(sh, "{cargo} test --workspace --locked --no-fail-fast {filter...} {names...}")]
+        vec![cmd!(sh, "{cargo} test {build...} --no-fail-fast {filter...} {names...}")]
     };
     let envtest = envtest();
     Ok(commands
