@@ -16,7 +16,7 @@ use tokio::time::timeout;
 
 async fn reconcile(map: Arc<ConfigMap>, client: Arc<Client>) -> kube::Result<Action> {
     let maps: Api<ConfigMap> = Api::default_namespaced(Client::clone(&client));
-    let keys = map.data.as_ref().map_or(0, |data| data.len()).to_string();
+    let keys = map.data.as_ref().map_or(0, std::collections::BTreeMap::len).to_string();
     let note = Patch::Merge(json!({"metadata": {"annotations": {"example.com/keys": keys}}}));
     maps.patch(&map.name_any(), &PatchParams::default(), &note).await?;
     Ok(Action::await_change())

@@ -8,7 +8,7 @@ use anyhow::{Result, anyhow};
 use clap::Args;
 use futures::StreamExt as _;
 use kube::api::{DynamicObject, ListParams};
-use kube::{Api, Client, ResourceExt as _};
+use kube::{Api, Client, ResourceExt};
 use serde_json::json;
 
 use crate::clusters::{self, Cluster};
@@ -174,7 +174,7 @@ async fn others(cx: &Cx, client: &Client, kind: Kind, name: &str) -> String {
     let list = cx.commands.kubectl(&format!("-n {namespace} get {}", kind.plural()));
     let api: Api<DynamicObject> = Api::namespaced_with(client.clone(), namespace, &kind.resource());
     let Ok(listed) = api.list(&ListParams::default().limit(MOST)).await else { return list };
-    let names: Vec<String> = listed.items.iter().map(|one| one.name_any()).collect();
+    let names: Vec<String> = listed.items.iter().map(ResourceExt::name_any).collect();
     let near = names.iter().map(|other| (strsim::damerau_levenshtein(other, name), other)).min();
     match near {
         Some((distance, near)) if distance <= 2 => format!("did you mean {}/{near}?", kind.word()),

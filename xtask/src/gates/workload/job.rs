@@ -52,7 +52,7 @@ pub(in crate::gates) fn judge(s: &Snapshot<Job>, job: &Job, clock: &Clock) -> Ve
         Some(pod) => waits_for += &format!("; {}: {}", pod::short(pod), s.state(pod, clock)),
         None if pods.newest.is_empty() => {}
         None => {
-            waits_for += &format!("; {} running ({})", pods.newest.len(), names(&pods.newest, pod::short))
+            waits_for += &format!("; {} running ({})", pods.newest.len(), names(&pods.newest, pod::short));
         }
     }
     let missing = pods.newest.is_empty();
