@@ -5,6 +5,7 @@ use clap::parser::ValueSource;
 use clap::{ArgMatches, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
 use crate::clusters::context;
+use crate::compare::CompareArgs;
 use crate::load::args::LoadArgs;
 use crate::logs::LogsArgs;
 use crate::options::{ClusterChoice, DEFAULT_NAMESPACE, Deploy, Shared};
@@ -105,7 +106,7 @@ pub enum Command {
     /// Show what is ready and what is not, gate by gate; changes nothing.
     Status,
     /// Send load once every gate is open, and explain what failed.
-    Load(LoadArgs),
+    Load(Box<LoadArgs>),
     /// Explain why requests of a recorded run failed; needs no cluster.
     Explain {
         /// The run: its name or folder; the newest load run without it.
@@ -113,6 +114,8 @@ pub enum Command {
         /// The request: its id, or the start of it.
         request: Option<String>,
     },
+    /// Tell whether a load run is worse than another, or whether that is chance; needs no cluster.
+    Compare(CompareArgs),
     /// Check this machine: every problem at once, each with its fix; changes nothing.
     Doctor,
     /// Remove what `up` made.
@@ -155,6 +158,7 @@ impl Command {
             Command::Status => "status",
             Command::Load(_) => "load",
             Command::Explain { .. } => "explain",
+            Command::Compare(_) => "compare",
             Command::Doctor => "doctor",
             Command::Down { .. } => "down",
             Command::Logs(_) => "logs",

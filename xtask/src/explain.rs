@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use anyhow::{Context as _, Result, anyhow};
 use serde_json::{Value, json};
@@ -14,7 +14,7 @@ use crate::cx::Cx;
 use crate::failure::{Attach as _, Exit};
 use crate::options::Format;
 use crate::record::case::Case;
-use crate::record::is_load;
+use crate::record::find;
 use crate::record::meta::Meta;
 use crate::record::timeline::Timeline;
 use crate::summary::Summary;
@@ -147,28 +147,6 @@ impl Explained {
         ];
         fields.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
     }
-}
-
-/// The folder of a run: by path, by name, or the newest that has records.
-fn find(runs: &Path, name: Option<&str>) -> Result<PathBuf> {
-    let latest = runs.join("latest");
-    if let Some(name) = name.filter(|name| *name != "latest" || is_load(&latest)) {
-        let dir = [runs.join(name), PathBuf::from(name)].into_iter().find(|dir| is_load(dir));
-        return dir
-            .ok_or_else(|| anyhow!("there is no load run `{name}`"))
-            .hint(format!("the runs are in {}", runs.display()))
-            .exit(Exit::Usage);
-    }
-    let entries = std::fs::read_dir(runs).into_iter().flatten().flatten();
-    let newest = entries
-        .map(|entry| entry.path())
-        .filter(|path| !path.is_symlink() && is_load(path))
-        // Their names begin with the time.
-        .max();
-    newest
-        .ok_or_else(|| anyhow!("there is no load run in {}", runs.display()))
-        .hint(Advice::Xtask("load", "makes one"))
-        .exit(Exit::Usage)
 }
 
 /// Requests of one mechanism, the largest group first.

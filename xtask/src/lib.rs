@@ -3,9 +3,11 @@
 
 pub mod capacity;
 pub mod cargo;
+pub mod ci;
 pub mod cli;
 pub mod clusters;
 pub mod commands;
+pub mod compare;
 pub mod completions;
 pub mod cx;
 pub mod doctor;

@@ -5,14 +5,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
-use bytes::Bytes;
-use http::HeaderValue;
 use jiff::Timestamp;
 use xtask_load::client::Target;
 use xtask_load::run::Plan;
 use xtask_load::tally::Book;
 
 use crate::clusters::{self, Cluster};
+use crate::compare::Sample;
 use crate::cx::Cx;
 use crate::failure::Attach as _;
 use crate::gates;
@@ -20,9 +19,8 @@ use crate::gates::rollout::Rollout;
 use crate::manifests::Manifests;
 use crate::owned::Owner;
 use crate::pipeline::Branch;
-use crate::record::RECORDS;
 use crate::record::meta::Meta;
-use crate::steps::smoke::PICTURE;
+use crate::record::{RECORDS, find};
 use crate::summary::Summary;
 use crate::temporary::{self, App};
 
@@ -32,6 +30,7 @@ pub mod disturb;
 pub mod experiment;
 mod planned;
 mod ready;
+pub mod request;
 mod send;
 pub mod threshold;
 pub mod witness;
@@ -41,6 +40,7 @@ use conclude::Measured;
 use disturb::Prepared;
 use experiment::Protection;
 use send::Load;
+use threshold::Figures;
 use witness::Witness;
 
 pub use planned::plan;
@@ -52,6 +52,9 @@ pub use planned::plan;
 pub async fn run(branch: &mut Branch<'_>, args: &LoadArgs) -> Result<Summary> {
     let cx = branch.cx;
     let plan = args.plan()?;
+    let baseline =
+        args.baseline.as_deref().map(|run| Sample::read(&find(&cx.home().join("runs"), Some(run))?));
+    let baseline = baseline.transpose().context("reading the baseline")?;
     let choice = clusters::choose(cx).await?;
     cx.output.note(&format!("{}: {}", choice.kind.name(), choice.why));
     let cluster = choice.kind.expect(cx).await?;
@@ -86,6 +89,7 @@ pub async fn run(branch: &mut Branch<'_>, args: &LoadArgs) -> Result<Summary> {
             cluster: &cluster,
             manifests: &manifests,
             prepared: prepared.as_ref(),
+            baseline: baseline.as_ref(),
             left: &left,
         };
         scene.measure(branch, gated).await
@@ -112,6 +116,8 @@ struct Scene<'s> {
     cluster: &'s Cluster,
     manifests: &'s Manifests,
     prepared: Option<&'s Prepared<'s>>,
+    /// The run that this one is compared with.
+    baseline: Option<&'s Sample>,
     /// What another run has left changed, as the summary tells it.
     left: &'s Summary,
 }
@@ -121,7 +127,7 @@ impl Scene<'_> {
     async fn measure(&self, branch: &mut Branch<'_>, gated: bool) -> Result<Summary> {
         let Scene { cx, cluster, manifests, plan, .. } = *self;
         let dir = cx.run_dir.clone().context("the run has no folder")?;
-        let target = target(cx, cluster, manifests, self.args.get.as_deref()).await?;
+        let target = self.args.request.target(cx, &cluster.entry, manifests.host()).await?;
         let owner = Owner::of(&cluster.client, &cx.shared.namespace, manifests.deployment_name()).await?;
         let witness = Witness::start(&cluster.client, &cx.shared.namespace, owner, &dir).await?;
         let canary = Target::get(&cluster.entry, manifests.host(), "/health").await?;
@@ -143,7 +149,16 @@ impl Scene<'_> {
         };
         let book = Arc::new(Book::open(Some(&dir.join(RECORDS)))?);
         let open_files = xtask_load::files::allow(plan.concurrency);
-        let load = Load { cx, plan, book: &book, dir: &dir, prepared: self.prepared, args: self.args };
+        let baseline = self.baseline.map(|sample| Figures::of(sample.end()));
+        let load = Load {
+            cx,
+            plan,
+            book: &book,
+            dir: &dir,
+            prepared: self.prepared,
+            baseline: baseline.as_ref(),
+            args: self.args,
+        };
         let finished = load.send(branch, target, &mut meta).await?;
         let settled = if finished.stopped { Ok(()) } else { self.settle(branch).await };
         let mut gaps = close(cx, witness, &canary, &book).await?;
@@ -173,19 +188,6 @@ impl Scene<'_> {
             async |branch: &mut Branch<'_>| gates::settled::wait(branch, &cluster.client, &rollout).await;
         branch.both(controller, settled).await.map(drop)
     }
-}
-
-/// The picture, posted by the real entry; or a path, asked for there.
-async fn target(cx: &Cx, cluster: &Cluster, manifests: &Manifests, get: Option<&str>) -> Result<Target> {
-    if let Some(path) = get {
-        return Target::get(&cluster.entry, manifests.host(), path).await;
-    }
-    let picture = cx.root.join(PICTURE);
-    let picture =
-        std::fs::read(&picture).with_context(|| format!("reading the picture {}", picture.display()))?;
-    let (content_type, body) = crate::steps::smoke::multipart(&Bytes::from(picture));
-    let content_type = HeaderValue::from_str(&content_type).context("naming the body's type")?;
-    Ok(Target::get(&cluster.entry, manifests.host(), "/predict").await?.posting(content_type, body))
 }
 
 /// Waits until the access log has caught up with the last request, and ends the witness.

@@ -50,6 +50,9 @@ pub struct Shared {
     /// What stdout gets: only a command's data, or one JSON object per line.
     #[arg(long, global = true, value_enum, default_value = "human", env = "XTASK_OUTPUT")]
     pub output: Format,
+    /// Tell of the run in this file too, as JUnit XML.
+    #[arg(long, global = true, value_name = "FILE", env = "XTASK_JUNIT")]
+    pub junit: Option<PathBuf>,
     /// Print the plan and change nothing.
     #[arg(long, global = true, env = "XTASK_DRY_RUN", value_parser = BoolishValueParser::new())]
     pub dry_run: bool,

@@ -2,11 +2,17 @@
 //! cluster meanwhile, and what it all came to.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::fs::File;
+use std::io::{BufRead as _, BufReader};
+use std::path::{Path, PathBuf};
 
+use anyhow::{Context as _, Result, anyhow};
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+
+use crate::commands::Advice;
+use crate::failure::{Attach as _, Exit};
 
 pub mod access;
 pub mod case;
@@ -64,4 +70,48 @@ pub fn sizes(dir: &Path) -> BTreeMap<String, u64> {
     });
     let names = [RECORDS, TIMELINE].map(str::to_owned).into_iter().chain(logs);
     names.filter_map(|name| Some((name.clone(), dir.join(name).metadata().ok()?.len()))).collect()
+}
+
+/// The folder of a run: by path, by name, or the newest that has records.
+///
+/// # Errors
+/// When there is no such run; exit code 2.
+pub fn find(runs: &Path, name: Option<&str>) -> Result<PathBuf> {
+    let latest = runs.join("latest");
+    if let Some(name) = name.filter(|name| *name != "latest" || is_load(&latest)) {
+        let dir = [runs.join(name), PathBuf::from(name)].into_iter().find(|dir| is_load(dir));
+        return dir
+            .ok_or_else(|| anyhow!("there is no load run `{name}`"))
+            .hint(format!("the runs are in {}", runs.display()))
+            .exit(Exit::Usage);
+    }
+    let entries = std::fs::read_dir(runs).into_iter().flatten().flatten();
+    let newest = entries
+        .map(|entry| entry.path())
+        .filter(|path| !path.is_symlink() && is_load(path))
+        // Their names begin with the time.
+        .max();
+    newest
+        .ok_or_else(|| anyhow!("there is no load run in {}", runs.display()))
+        .hint(Advice::Xtask("load", "makes one"))
+        .exit(Exit::Usage)
+}
+
+/// Takes each line of a file.
+///
+/// # Errors
+/// When it can't be read.
+pub fn for_each_line(path: &Path, mut take: impl FnMut(&str)) -> Result<()> {
+    let file = File::open(path).with_context(|| format!("reading {}", path.display()))?;
+    let mut reader = BufReader::with_capacity(256 * 1024, file);
+    let mut line = Vec::new();
+    loop {
+        line.clear();
+        let length =
+            reader.read_until(b'\n', &mut line).with_context(|| format!("reading {}", path.display()))?;
+        if length == 0 {
+            return Ok(());
+        }
+        take(String::from_utf8_lossy(&line).trim_end());
+    }
 }

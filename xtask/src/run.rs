@@ -9,6 +9,7 @@ use rustix::fs::Mode;
 use rustix::process::umask;
 use tokio::signal::unix::{SignalKind, signal};
 
+use crate::ci::Ci;
 use crate::cli::{self, Cli, Command};
 use crate::commands::Commands;
 use crate::cx::Cx;
@@ -18,8 +19,8 @@ use crate::output::{self, Output};
 use crate::pipeline::Branch;
 use crate::summary::Summary;
 use crate::{
-    clusters, completions, doctor, down, explain, kubeconfig, load, logs, plan, redeploy, smoke, status,
-    test, up, wait, weights,
+    clusters, compare, completions, doctor, down, explain, kubeconfig, load, logs, plan, redeploy, smoke,
+    status, test, up, wait, weights,
 };
 
 /// Runs the command and says how the process shall end.
@@ -74,14 +75,15 @@ pub fn without_run(error: &clap::Error) -> Exit {
 
 async fn run(shared: Shared, command: Command) -> Exit {
     let (format, verbose, name) = (shared.output, shared.verbose, command.name());
-    let commands = Commands::new(&shared);
+    let (commands, ci) = (Commands::new(&shared), Ci::of_environment(shared.junit.clone()));
     let output = || Output::new(format, verbose).named(name).hinting(commands.clone());
     let cx = match prepare(shared, output(), &command) {
         Ok(cx) => Arc::new(cx),
         Err(error) => {
             let exit = exit_of(&error);
-            output().summary(&[], &Err(error), exit);
-            return exit;
+            let output = output();
+            let summary = output.summary(&[], &Err(error), exit);
+            return tell(&ci, &output, &summary, exit);
         }
     };
     let signals = tokio::spawn(listen(Arc::clone(&cx)));
@@ -98,13 +100,29 @@ async fn run(shared: Shared, command: Command) -> Exit {
     timer.abort();
     guard.abort();
     reader.abort();
-    let exit = result.as_ref().map_or_else(exit_of, |_| Exit::Done);
+    let mut exit = result.as_ref().map_or_else(exit_of, |_| Exit::Done);
     // That it was stopped for want of a reader is nothing to tell.
     if !(only_reads && cx.output.reader_has_left()) {
         let spans = cx.spans().clone();
-        cx.output.summary(&spans, &result, exit);
+        let summary = cx.output.summary(&spans, &result, exit);
+        exit = tell(&ci, &cx.output, &summary, exit);
     }
     cx.output.delivered(exit, only_reads)
+}
+
+/// Tells a CI system how the run ended; that it can't be told is a failure of its own.
+fn tell(ci: &Ci, output: &Output, summary: &Summary, exit: Exit) -> Exit {
+    match ci.tell(summary) {
+        Ok(lines) => {
+            lines.iter().for_each(|line| output.note(line));
+            exit
+        }
+        Err(error) if exit == Exit::Done => output::report(&error),
+        Err(error) => {
+            output.note(&format!("warning: {error:#}"));
+            exit
+        }
+    }
 }
 
 fn prepare(shared: Shared, output: Output, command: &Command) -> Result<Cx> {
@@ -130,6 +148,7 @@ fn recorded(command: &Command) -> Option<&'static str> {
         Command::Test(_) => Some("test"),
         Command::Status
         | Command::Explain { .. }
+        | Command::Compare(_)
         | Command::Doctor
         | Command::Logs(_)
         | Command::Wait(_)
@@ -148,6 +167,7 @@ async fn dispatch(cx: &Cx, command: Command) -> Result<Summary> {
         Command::Status => status::run(cx).await,
         Command::Load(args) => load::run(branch, &args).await,
         Command::Explain { run, request } => explain::run(cx, run.as_deref(), request.as_deref()),
+        Command::Compare(args) => compare::run(cx, &args),
         Command::Doctor => doctor::run(cx).await,
         Command::Down { delete } => down::run(branch, delete).await,
         Command::Logs(args) => logs::run(cx, &args).await,
@@ -176,6 +196,7 @@ async fn planned(cx: &Cx, command: &Command) -> Result<Summary> {
         Command::Wait(args) => wait::plan(args)?,
         Command::Status
         | Command::Explain { .. }
+        | Command::Compare(_)
         | Command::Doctor
         | Command::Logs(_)
         | Command::Kubeconfig

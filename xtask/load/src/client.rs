@@ -9,7 +9,7 @@ use std::task::{Context, Poll, Waker};
 
 use anyhow::{Context as _, Result, anyhow, bail};
 use bytes::Bytes;
-use http::header::{CONTENT_TYPE, HOST, HeaderMap, HeaderName, HeaderValue, USER_AGENT};
+use http::header::{HOST, HeaderMap, HeaderName, HeaderValue, USER_AGENT};
 use http::{Method, Request, Response, Uri};
 use http_body_util::{BodyExt as _, Full};
 use hyper::body::Incoming;
@@ -69,11 +69,11 @@ impl Target {
         })
     }
 
-    /// The same place, with a body to POST.
+    /// The same place, with what is to be sent there; its headers take the place of ours.
     #[must_use]
-    pub fn posting(mut self, content_type: HeaderValue, body: Bytes) -> Target {
-        self.headers.insert(CONTENT_TYPE, content_type);
-        Target { method: Method::POST, body, ..self }
+    pub fn sending(mut self, method: Method, headers: HeaderMap, body: Bytes) -> Target {
+        self.headers.extend(headers);
+        Target { method, body, ..self }
     }
 
     /// Where it goes: method and path.

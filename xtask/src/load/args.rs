@@ -9,6 +9,7 @@ use xtask_load::schedule::{Pace, Schedule};
 
 use super::disturb::Disturbance;
 use super::experiment::Protection;
+use super::request::RequestArgs;
 use super::threshold::Threshold;
 use crate::failure::{Attach as _, Exit};
 use crate::options::{LONGEST_DURATION, duration};
@@ -41,15 +42,18 @@ pub struct LoadArgs {
     /// Ramp the rate down to 0 over this time, after --duration.
     #[arg(long, value_parser = duration, requires = "rate", default_value = "0")]
     pub ramp_down: Duration,
-    /// GET this path instead of posting the sample picture to /predict.
-    #[arg(long, value_name = "PATH", value_parser = path)]
-    pub get: Option<String>,
+    /// What to send.
+    #[command(flatten)]
+    pub request: RequestArgs,
     /// Timeout of a request.
     #[arg(long, value_parser = duration, default_value = "30s")]
     pub request_timeout: Duration,
     /// Fail the run unless this holds at the end, such as 'p99<800ms', 'failed<=0', 'unexplained==0'; may be repeated. A run without one success always fails.
     #[arg(long, default_value = "failed<=0")]
     pub threshold: Vec<Threshold>,
+    /// Compare with this run at the end, and fail if this one is worse; thresholds may name it: 'p99<=baseline*1.1'.
+    #[arg(long, value_name = "RUN")]
+    pub baseline: Option<String>,
     /// Disturb the cluster after a fifth of the load.
     #[arg(long, value_enum)]
     pub during: Option<Disturbance>,
@@ -78,6 +82,12 @@ impl LoadArgs {
         {
             let error = anyhow!("--requests {requests} at --rate {rate} take longer than a year");
             return Err(error).hint("raise --rate, or say --duration").exit(Exit::Usage);
+        }
+        let lonely = self.threshold.iter().find(|threshold| threshold.needs_baseline());
+        if let Some(threshold) = lonely.filter(|_| self.baseline.is_none()) {
+            return Err(anyhow!("`{threshold}` is about a baseline, and there is none"))
+                .hint("name the run to compare with: --baseline RUN")
+                .exit(Exit::Usage);
         }
         let (pace, requests, duration, concurrency) = match self.rate {
             None => {
@@ -118,11 +128,6 @@ impl LoadArgs {
     pub fn changes_app(&self) -> bool {
         self.without.is_some_and(|_| self.is_gated()) || self.disturbance() == Some(Disturbance::ScaleDown)
     }
-}
-
-fn path(text: &str) -> Result<String, String> {
-    let is_path = text.starts_with('/') && text.parse::<http::Uri>().is_ok();
-    if is_path { Ok(text.to_owned()) } else { Err(format!("`{text}` is not a path; it must begin with `/`")) }
 }
 
 fn rate(text: &str) -> Result<f64, String> {

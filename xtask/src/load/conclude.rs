@@ -10,7 +10,8 @@ use xtask_load::run::Finished;
 use xtask_load::tally::{Book, Latency};
 
 use super::Scene;
-use super::threshold::Figures;
+use super::threshold::{Figures, Threshold};
+use crate::compare::{Comparison, Sample};
 use crate::cx::Cx;
 use crate::explain::{self, Explained};
 use crate::failure::{Attach as _, Cancelled, Exit};
@@ -52,12 +53,19 @@ impl Scene<'_> {
         let failures = book.tally().failures.clone();
         let mut explained = explain::explain(Case::of(meta, dir, &failures));
         let figures = figures(book, finished, Some(explained.unexplained() as u64));
-        end.thresholds = self.args.threshold.iter().map(|threshold| threshold.judge(&figures)).collect();
+        let baseline = self.baseline.map(|sample| Figures::of(sample.end()));
+        let judge = |threshold: &Threshold| threshold.judge(&figures, baseline.as_ref());
+        end.thresholds = self.args.threshold.iter().map(judge).collect();
+        let comparison = self.baseline.and_then(|baseline| {
+            let compared = Sample::of(dir, &explained.meta).map(|run| baseline.compare(&run));
+            compared.map_err(|why| end.gaps.push(format!("a comparison with the baseline: {why:#}"))).ok()
+        });
+        end.thresholds.extend(comparison.iter().flat_map(Comparison::judged));
         explained.meta.end = Some(end.clone());
         end.gaps.extend(explained.meta.write(dir).err().map(|error| format!("{error:#}")));
         let errors = book.tally().errors.clone();
         let page = crate::report::write(dir, &end, &explained).context("drawing the report");
-        self.tell(&end, &errors, &explained, page)
+        self.tell(&end, &errors, &explained, comparison.as_ref(), page)
     }
 
     fn tell(
@@ -65,16 +73,23 @@ impl Scene<'_> {
         end: &End,
         errors: &BTreeMap<String, u64>,
         explained: &Explained,
+        comparison: Option<&Comparison>,
         page: Result<PathBuf>,
     ) -> Result<Summary> {
         let Scene { cx, args, cluster, manifests, .. } = *self;
         let meta = &explained.meta;
         if cx.shared.output == Format::Human {
             cx.output.data(&text::summary(meta, end, errors));
+            if let Some(comparison) = comparison {
+                cx.output.data(comparison.text().trim_end());
+            }
             let causes = explain::causes(&explained.failures, &explained.late);
             if !causes.is_empty() {
                 cx.output.data(causes.trim_end());
             }
+        }
+        for differs in comparison.iter().flat_map(|comparison| comparison.differs()) {
+            cx.output.note(&format!("warning: {differs}"));
         }
         for gap in end.gaps.iter().chain(&explained.missing) {
             cx.output.note(&format!("warning: missing: {gap}"));
@@ -106,6 +121,7 @@ impl Scene<'_> {
             ("gaps", json!(end.gaps)),
             ("run", json!(cx.run_dir)),
             ("report", json!(page.ok())),
+            ("comparison", json!(comparison.map(Comparison::json))),
         ];
         summary.extend(fields.into_iter().map(|(name, value)| (name.to_owned(), value)));
 

@@ -11,7 +11,6 @@ use crate::cx::Cx;
 use crate::gates;
 use crate::manifests::Manifests;
 use crate::plan::Planned;
-use crate::steps::smoke::PICTURE;
 use crate::temporary::ANNOTATION;
 
 /// What [`super::run`] would do, in its order.
@@ -55,11 +54,7 @@ pub fn plan(cx: &Cx, args: &LoadArgs, manifests: &Manifests) -> Result<Vec<Plann
 }
 
 fn load(args: &LoadArgs, sends: &str, manifests: &Manifests) -> Vec<String> {
-    let request = match &args.get {
-        Some(path) => format!("GET {path}"),
-        None => format!("POST /predict with {PICTURE}"),
-    };
-    let mut does = vec![format!("{request} by the entry, Host: {}: {sends}", manifests.host())];
+    let mut does = vec![format!("{} by the entry, Host: {}: {sends}", args.request.line(), manifests.host())];
     if args.without == Some(Protection::Gates) {
         does.insert(0, "restart the ingress controller, and wait for no gate".to_owned());
     }
@@ -67,5 +62,6 @@ fn load(args: &LoadArgs, sends: &str, manifests: &Manifests) -> Vec<String> {
     let thresholds: Vec<_> = args.threshold.iter().map(ToString::to_string).collect();
     does.push(format!("thresholds: {}", thresholds.join(", ")));
     does.push("explain each failure".to_owned());
+    does.extend(args.baseline.as_ref().map(|run| format!("compare with the run {run}")));
     does
 }

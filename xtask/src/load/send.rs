@@ -14,6 +14,7 @@ use xtask_load::tally::Book;
 use super::args::LoadArgs;
 use super::conclude::figures;
 use super::disturb::Prepared;
+use super::threshold::Figures;
 use crate::cx::Cx;
 use crate::options::Format;
 use crate::pipeline::{Branch, Done, Outcome, Running, step};
@@ -35,6 +36,7 @@ pub(super) struct Load<'l> {
     pub(super) book: &'l Arc<Book>,
     pub(super) dir: &'l Path,
     pub(super) prepared: Option<&'l Prepared<'l>>,
+    pub(super) baseline: Option<&'l Figures>,
 }
 
 impl Load<'_> {
@@ -89,7 +91,8 @@ impl Load<'_> {
             }
             let figures = figures(book, &finished, None);
             let known = self.args.threshold.iter().filter(|threshold| !threshold.needs_causes());
-            let is_good = buckets.ok > 0 && known.into_iter().all(|threshold| threshold.judge(&figures).met);
+            let is_good = buckets.ok > 0
+                && known.into_iter().all(|threshold| threshold.judge(&figures, self.baseline).met);
             Ok(if is_good { Outcome::Did(finished, how) } else { Outcome::Bad(finished, how) })
         })
         .await

@@ -5,7 +5,7 @@ use std::str::FromStr;
 
 use xtask_load::tally::{Buckets, Latency};
 
-use crate::record::meta::Judged;
+use crate::record::meta::{End, Judged};
 
 /// One condition.
 #[derive(Clone, Debug)]
@@ -13,7 +13,15 @@ pub struct Threshold {
     text: String,
     metric: Metric,
     op: Op,
-    limit: f64,
+    limit: Limit,
+}
+
+/// What it is compared with.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Limit {
+    Fixed(f64),
+    /// So many times what the baseline came to.
+    Baseline(f64),
 }
 
 /// What is compared.
@@ -58,32 +66,38 @@ pub struct Figures {
     pub unexplained: Option<u64>,
 }
 
+impl Figures {
+    /// Of a run that has ended.
+    #[must_use]
+    pub fn of(end: &End) -> Figures {
+        Figures {
+            buckets: end.buckets,
+            due: end.latency_ms,
+            sent: end.sent_latency_ms,
+            throughput: end.buckets.ok as f64 / end.seconds.max(1e-9),
+            unexplained: None,
+        }
+    }
+}
+
 impl Threshold {
     /// What was measured, and whether that is within the limit.
-    pub fn judge(&self, figures: &Figures) -> Judged {
-        let sum = figures.buckets.sum();
-        let value = match self.metric {
-            Metric::Due(pick) => figures.due.as_ref().map(pick),
-            Metric::Sent(pick) => figures.sent.as_ref().map(pick),
-            Metric::Count(pick) => Some(pick(figures) as f64),
-            Metric::Unexplained => figures.unexplained.map(|count| count as f64),
-            Metric::SuccessRate => (sum > 0).then(|| figures.buckets.ok as f64 * 100.0 / sum as f64),
-            Metric::Throughput => Some(figures.throughput),
+    pub fn judge(&self, figures: &Figures, baseline: Option<&Figures>) -> Judged {
+        let value = self.metric.of(figures);
+        let limit = match self.limit {
+            Limit::Fixed(limit) => Some(limit),
+            Limit::Baseline(factor) => {
+                baseline.and_then(|figures| self.metric.of(figures)).map(|was| was * factor)
+            }
         };
         // Where there is nothing to measure, nothing is met.
-        let met = value.is_some_and(|value| self.is_met_by(value));
+        let met = value.zip(limit).is_some_and(|(value, limit)| self.op.holds(value, limit));
         Judged { threshold: self.text.clone(), value, unit: self.unit().to_owned(), met }
     }
 
-    fn is_met_by(&self, value: f64) -> bool {
-        match self.op {
-            Op::Less => value < self.limit,
-            Op::AtMost => value <= self.limit,
-            Op::More => value > self.limit,
-            Op::AtLeast => value >= self.limit,
-            Op::Equal => (value - self.limit).abs() < 1e-9,
-            Op::Unequal => (value - self.limit).abs() >= 1e-9,
-        }
+    /// Whether it is about another run too.
+    pub fn needs_baseline(&self) -> bool {
+        matches!(self.limit, Limit::Baseline(_))
     }
 
     /// Whether it can be judged only when every failure is explained.
@@ -98,6 +112,34 @@ impl Threshold {
             Metric::Count(_) | Metric::Unexplained => "",
             Metric::SuccessRate => " %",
             Metric::Throughput => "/s",
+        }
+    }
+}
+
+impl Op {
+    fn holds(self, value: f64, limit: f64) -> bool {
+        match self {
+            Op::Less => value < limit,
+            Op::AtMost => value <= limit,
+            Op::More => value > limit,
+            Op::AtLeast => value >= limit,
+            Op::Equal => (value - limit).abs() < 1e-9,
+            Op::Unequal => (value - limit).abs() >= 1e-9,
+        }
+    }
+}
+
+impl Metric {
+    /// What it comes to; nothing where there is nothing to measure.
+    fn of(self, figures: &Figures) -> Option<f64> {
+        let sum = figures.buckets.sum();
+        match self {
+            Metric::Due(pick) => figures.due.as_ref().map(pick),
+            Metric::Sent(pick) => figures.sent.as_ref().map(pick),
+            Metric::Count(pick) => Some(pick(figures) as f64),
+            Metric::Unexplained => figures.unexplained.map(|count| count as f64),
+            Metric::SuccessRate => (sum > 0).then(|| figures.buckets.ok as f64 * 100.0 / sum as f64),
+            Metric::Throughput => Some(figures.throughput),
         }
     }
 }
@@ -173,7 +215,23 @@ fn percentile(name: &str) -> Option<fn(&Latency) -> f64> {
     })
 }
 
-fn limit(text: &str, metric: Metric) -> Result<f64, String> {
+/// What a metric is compared with: `800ms`, or `baseline*1.1`.
+fn limit(text: &str, metric: Metric) -> Result<Limit, String> {
+    let Some(rest) = text.strip_prefix("baseline") else { return fixed(text, metric).map(Limit::Fixed) };
+    if matches!(metric, Metric::Unexplained) {
+        return Err("a baseline does not say what is unexplained".to_owned());
+    }
+    let factor = match rest.trim_start() {
+        "" => Some(1.0),
+        rest => rest.strip_prefix('*').and_then(|factor| factor.trim().parse().ok()),
+    };
+    match factor {
+        Some(factor) if f64::is_finite(factor) && factor >= 0.0 => Ok(Limit::Baseline(factor)),
+        _ => Err(format!("`{text}`: write baseline or baseline*1.1")),
+    }
+}
+
+fn fixed(text: &str, metric: Metric) -> Result<f64, String> {
     let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic() || c == '%' || c == '/').trim_end();
     let unit = text[digits.len()..].trim();
     let number: f64 = digits.parse().map_err(|_| format!("`{text}` is not a number"))?;
@@ -205,7 +263,7 @@ mod tests {
 
     #[test]
     fn conditions_are_met_or_not() {
-        let met = |text: &str| text.parse::<Threshold>().expect(text).judge(&figures()).met;
+        let met = |text: &str| text.parse::<Threshold>().expect(text).judge(&figures(), None).met;
         for text in [
             "p99<800ms",
             "p99 <= 0.8s",
@@ -227,9 +285,26 @@ mod tests {
     #[test]
     fn a_latency_without_answers_meets_nothing() {
         let threshold: Threshold = "p99<800ms".parse().unwrap();
-        let judged = threshold.judge(&Figures::default());
+        let judged = threshold.judge(&Figures::default(), None);
         assert_eq!((judged.met, judged.measured().as_str()), (false, "–"));
         assert_eq!(judged.to_string(), "p99<800ms (measured –)");
+    }
+
+    #[test]
+    fn a_run_can_be_held_against_a_baseline() {
+        let met = |text: &str, baseline: Option<&Figures>| {
+            let threshold: Threshold = text.parse().expect(text);
+            assert!(threshold.needs_baseline(), "{text}");
+            threshold.judge(&figures(), baseline).met
+        };
+        let due = Latency { p99: 730.0, ..Latency::default() };
+        let baseline = Figures { due: Some(due), ..figures() };
+        assert!(met("p99<=baseline*1.1", Some(&baseline)) && met("failed<=baseline", Some(&baseline)));
+        assert!(
+            !met("p99<=baseline * 1.05", Some(&baseline)) && !met("throughput>baseline", Some(&baseline))
+        );
+        // Without one there is nothing that it could meet.
+        assert!(!met("p99<=baseline*1.1", None));
     }
 
     #[test]
@@ -242,6 +317,9 @@ mod tests {
             ("failed<=1ms", "not a unit"),
             ("failed=0", "compare with"),
             ("p99<-1ms", "can be met"),
+            ("p99<baseline+1", "write baseline"),
+            ("p99<baseline*x", "write baseline"),
+            ("unexplained<=baseline", "does not say"),
             ("", "has no comparison"),
         ] {
             let error = text.parse::<Threshold>().expect_err(text);

@@ -211,8 +211,13 @@ impl Output {
         }
     }
 
-    /// The last thing of a run: the timing table, the failure with its evidence, the JSON summary.
-    pub fn summary(&self, spans: &[Span], result: &Result<Map<String, Value>>, exit: Exit) {
+    /// The last thing of a run: the timing table, the failure with its evidence, the JSON summary, which is given back.
+    pub fn summary(
+        &self,
+        spans: &[Span],
+        result: &Result<Map<String, Value>>,
+        exit: Exit,
+    ) -> Map<String, Value> {
         self.human.lock().finish();
         let mut summary = Map::new();
         summary.insert("event".into(), "summary".into());
@@ -240,7 +245,7 @@ impl Output {
                 }
             }
         }
-        self.json_line(&Value::Object(summary).to_string());
+        self.json_line(&json!(summary).to_string());
         if let Some(lost) = self.log.lock().as_ref().and_then(Log::lost) {
             self.note(&format!("warning: {lost}"));
         }
@@ -252,6 +257,7 @@ impl Output {
                 streams::tell(&human::failure(error, exit, &self.commands, self.colour()));
             }
         }
+        summary
     }
 
     /// Adds a line to the event log; says why it can't, once.

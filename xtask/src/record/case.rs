@@ -1,11 +1,9 @@
 //! The recorded run, as far as its failures need it: read from the run's folder, and from nothing else.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::fs::File;
-use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 use jiff::{SignedDuration, Timestamp};
 use xtask_load::record::Record;
 use xtask_load::tally::Buckets;
@@ -13,7 +11,7 @@ use xtask_load::tally::Buckets;
 use super::access::{self, Access};
 use super::meta::Meta;
 use super::timeline::Timeline;
-use super::{APP_LOGS, INGRESS_LOGS, RECORDS, TIMELINE};
+use super::{APP_LOGS, INGRESS_LOGS, RECORDS, TIMELINE, for_each_line};
 
 /// An answer that took this long may be one that a first pod did not give.
 const SLOW_US: u64 = 1_000_000;
@@ -243,19 +241,4 @@ fn logs(dir: &Path) -> Vec<(String, PathBuf)> {
     let mut logs: Vec<_> = entries.filter_map(named).collect();
     logs.sort();
     logs
-}
-
-fn for_each_line(path: &Path, mut take: impl FnMut(&str)) -> Result<()> {
-    let file = File::open(path).with_context(|| format!("reading {}", path.display()))?;
-    let mut reader = BufReader::with_capacity(256 * 1024, file);
-    let mut line = Vec::new();
-    loop {
-        line.clear();
-        let length =
-            reader.read_until(b'\n', &mut line).with_context(|| format!("reading {}", path.display()))?;
-        if length == 0 {
-            return Ok(());
-        }
-        take(String::from_utf8_lossy(&line).trim_end());
-    }
 }

@@ -157,7 +157,7 @@ async fn ask(
             "{pod}: GET /health does not match the contract\n  expected {HEALTHY}\n  got      {}",
             String::from_utf8_lossy(&health)
         );
-        let (content_type, body) = multipart(&picture);
+        let (content_type, body) = multipart("sample.jpg", &picture);
         let answer = exchange(&mut sender, "POST", "/predict", Some(&content_type), body).await?;
         check(&answer).with_context(|| format!("{pod}: POST /predict with {PICTURE}"))
     }
@@ -193,11 +193,22 @@ async fn exchange(
         .with_context(|| format!("{method} {path}: no answer within {} s", ANSWER_DEADLINE.as_secs()))?
 }
 
-pub(crate) fn multipart(picture: &Bytes) -> (String, Bytes) {
+pub(crate) fn multipart(name: &str, picture: &Bytes) -> (String, Bytes) {
     const BOUNDARY: &str = "xtask-smoke-5f0c2d7b9a";
+    let extension = name.rsplit_once('.').map_or("", |(_, extension)| extension).to_ascii_lowercase();
+    let content_type = match extension.as_str() {
+        "jpg" | "jpeg" => "image/jpeg",
+        "png" => "image/png",
+        "webp" => "image/webp",
+        "bmp" => "image/bmp",
+        "tif" | "tiff" => "image/tiff",
+        _ => "application/octet-stream",
+    };
+    // As browsers write it: https://html.spec.whatwg.org/multipage/form-control-infrastructure.html#multipart-form-data
+    let name = name.replace('"', "%22").replace('\r', "%0D").replace('\n', "%0A");
     let mut body = format!(
-        "--{BOUNDARY}\r\nContent-Disposition: form-data; name=\"file\"; filename=\"sample.jpg\"\r\n\
-         Content-Type: image/jpeg\r\n\r\n"
+        "--{BOUNDARY}\r\nContent-Disposition: form-data; name=\"file\"; filename=\"{name}\"\r\n\
+         Content-Type: {content_type}\r\n\r\n"
     )
     .into_bytes();
     body.extend_from_slice(picture);

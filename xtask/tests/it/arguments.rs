@@ -17,7 +17,7 @@ fn plans() {
     // As the shell would have to be given it.
     let target = target().display().to_string().replace('.', r"\.");
     settings.add_filter(&format!("'?{target}"), "[target]");
-    settings.add_filter(r"\S*/debug/xtask", "[xtask]");
+    settings.add_filter(r"\S*/(debug|release)/xtask", "[xtask]");
     settings.add_filter(r"\S*/cargo (build|rustc)", "cargo $1");
     settings.bind(|| {
         let sandbox = World::sandbox();
@@ -104,9 +104,18 @@ COMP_WORDS=(cargo xtask up --clu); COMP_CWORD=3; _cargo_xtask cargo --clu up; ec
 fn help_of_each_command() {
     let world = World::sandbox();
     let mut text = String::new();
-    for command in
-        ["up", "load", "explain", "down", "logs", "wait", "completions", "weights fetch", "weights generate"]
-    {
+    for command in [
+        "up",
+        "load",
+        "explain",
+        "compare",
+        "down",
+        "logs",
+        "wait",
+        "completions",
+        "weights fetch",
+        "weights generate",
+    ] {
         let args: Vec<&str> = command.split(' ').chain(["-h"]).collect();
         let help = world.run_ok(&args).stdout;
         let own = help.split("\nShared options:").next().unwrap_or_default();

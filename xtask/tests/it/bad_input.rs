@@ -27,6 +27,32 @@ fn a_manifest_with_a_syntax_error() {
 }
 
 #[test]
+fn a_ci_system_is_told_of_the_line_the_steps_and_the_cause() {
+    let mut world = World::sandbox();
+    let root = world.own_workspace();
+    let text = "apiVersion: v1\nkind: Service\n  metadata: {}\n";
+    std::fs::write(root.join("kubernetes/20-service.yaml"), text).expect("writing");
+    let (junit, job) = (world.scratch().join("reports/up.xml"), world.scratch().join("summary.md"));
+    world.set("GITHUB_ACTIONS", "true");
+    world.set("GITHUB_STEP_SUMMARY", job.display());
+    let ran = world.run(&["up", "--output", "json", "--junit", &junit.display().to_string()]);
+    let annotation = "\n::error file=kubernetes/20-service.yaml,line=3,title=cargo xtask up::";
+    says(&ran, 10, &[annotation]);
+    let error = ran.summary()["error"].as_str().expect("an error").to_owned();
+    let job = std::fs::read_to_string(job).expect("the job's summary");
+    assert!(job.starts_with("### ❌ cargo xtask up") && job.contains(&error), "{job}");
+    let junit = std::fs::read_to_string(junit).expect("the JUnit file");
+    assert!(junit.contains("<testcase name=\"up\" classname=\"xtask.run\""), "{junit}");
+    assert!(junit.contains("kubernetes/20-service.yaml:3:"), "{junit}");
+
+    // A file that can't be written is said, and does not hide how the run ended.
+    let ran = world.run(&["up", "--junit", "/dev/full"]);
+    says(&ran, 10, &["warning: writing the JUnit file /dev/full: No space left on device"]);
+    let ran = world.run(&["doctor", "--junit", "/proc/no/such"]);
+    assert!(ran.stderr.contains("writing the JUnit file /proc/no/such: No such file"), "{}", ran.stderr);
+}
+
+#[test]
 fn an_unknown_kind() {
     let mut world = World::sandbox();
     let root = world.own_workspace();

@@ -31,6 +31,17 @@ fn right_after_up_every_request_is_answered_and_a_killed_pod_is_named() {
         "{gates:?}"
     );
 
+    // Another request, held against that run.
+    let base = summary["run"].as_str().expect("a run");
+    let request = ["--path", "/info", "--method", "get", "--header", "X-Team: one", "--baseline", base];
+    let conditions =
+        ["--threshold", "failed<=baseline", "--threshold", "p99<=baseline*1000", "--output", "json"];
+    let summary = world.run_ok(&[&["load", "-n", "20"], &request[..], &conditions].concat()).summary();
+    let met = |threshold: &serde_json::Value| threshold["met"] == true;
+    assert!(summary["thresholds"].as_array().expect("thresholds").iter().all(met), "{summary}");
+    let differs = &summary["comparison"]["differs"];
+    assert_eq!(differs[0], "the runs differ in their request: POST /predict; GET /info", "{summary}");
+
     // Whatever is under way at a pod that is killed is lost; it is named, with the pod, from the records alone.
     let killed = world.run(&["load", "--output", "json", "--during", "pod-kill", "-n", "100"]);
     let summary = killed.summary();

@@ -5,6 +5,7 @@ mod arguments;
 mod bad_input;
 mod build;
 mod chaos;
+mod compare;
 mod declared;
 mod declared_reading;
 mod disk;

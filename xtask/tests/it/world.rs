@@ -133,7 +133,7 @@ impl World {
             command.env_remove(name);
         }
         // What the developer's shell has set must not decide how a test goes.
-        for name in ["KUBECONFIG", "DOCKER_HOST"] {
+        for name in ["KUBECONFIG", "DOCKER_HOST", "GITHUB_ACTIONS", "GITHUB_STEP_SUMMARY"] {
             if !self.env.contains_key(name) {
                 command.env_remove(name);
             }

@@ -1,0 +1,295 @@
+//! `cargo xtask compare`: whether a load run is worse than another, told from chance. Needs no cluster.
+
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result, anyhow};
+use clap::Args;
+use serde_json::{Value, json};
+use xtask_load::record::{Outcome, Record};
+use xtask_load::tally::Latency;
+
+use crate::commands::Advice;
+use crate::cx::Cx;
+use crate::failure::{Attach as _, Exit};
+use crate::options::Format;
+use crate::record::meta::{End, Judged, Meta, Verdict};
+use crate::record::{RECORDS, find, for_each_line};
+use crate::summary::Summary;
+use change::{Change, Latencies, changes, failures};
+
+mod change;
+
+/// What differs by less is of no account, however sure it is.
+const NEGLIGIBLE: f64 = 0.05;
+/// One figure of a latency's distribution, in milliseconds.
+type Figure = fn(&Latency) -> f64;
+/// The percentiles that are compared.
+const PERCENTILES: [(&str, f64, Figure); 4] =
+    [("p50", 0.5, |l| l.p50), ("p90", 0.9, |l| l.p90), ("p95", 0.95, |l| l.p95), ("p99", 0.99, |l| l.p99)];
+
+/// Two runs.
+#[derive(Args, Clone, Debug)]
+pub struct CompareArgs {
+    /// The run to compare with: its name or folder.
+    pub base: String,
+    /// The run that may be worse; the newest load run without it.
+    pub run: Option<String>,
+}
+
+/// A run that can be compared.
+#[derive(Debug)]
+pub struct Sample {
+    dir: PathBuf,
+    meta: Meta,
+    end: End,
+    latencies: Latencies,
+}
+
+/// What is compared, in one line of the table.
+#[derive(Clone, Debug)]
+struct Row {
+    name: &'static str,
+    /// Nothing where nothing was answered.
+    base: Option<f64>,
+    run: Option<f64>,
+    /// The unit of both.
+    unit: &'static str,
+    change: Change,
+    /// The unit of a hundred times the change.
+    change_unit: &'static str,
+    judgement: Judgement,
+}
+
+/// What a change comes to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Judgement {
+    Better,
+    Same,
+    Worse,
+    /// More requests would tell.
+    Unclear,
+    /// There are too few to say anything.
+    TooFew,
+}
+
+/// How a run compares with another.
+#[derive(Clone, Debug)]
+pub struct Comparison {
+    base: PathBuf,
+    rows: Vec<Row>,
+    /// What else than the app may make the difference.
+    differs: Vec<String>,
+}
+
+/// Compares two runs.
+///
+/// # Errors
+/// When a run can't be compared; when the second is worse (exit code 40).
+pub fn run(cx: &Cx, args: &CompareArgs) -> Result<Summary> {
+    let runs = cx.home().join("runs");
+    let base = Sample::read(&find(&runs, Some(&args.base))?)?;
+    let run = Sample::read(&find(&runs, args.run.as_deref())?)?;
+    let comparison = base.compare(&run);
+    if cx.shared.output == Format::Human {
+        cx.output.note(&format!("{} compared with {}", cx.short(&run.dir), cx.short(&base.dir)));
+        cx.output.data(comparison.text().trim_end());
+    }
+    for differs in &comparison.differs {
+        cx.output.note(&format!("warning: {differs}"));
+    }
+    let mut summary = Summary::new();
+    summary.insert("run".into(), json!(run.dir));
+    summary.insert("comparison".into(), comparison.json());
+    let worse: Vec<_> = comparison.rows.iter().filter(|row| row.judgement == Judgement::Worse).collect();
+    if worse.is_empty() {
+        return Ok(summary);
+    }
+    let worse: Vec<_> = worse.iter().map(|row| format!("{} {}", row.name, row.change_text())).collect();
+    Err(anyhow!("worse: {}", worse.join(", "))).attach(summary).exit(Exit::Threshold)
+}
+
+impl Sample {
+    /// Reads a run.
+    ///
+    /// # Errors
+    /// When its records can't be read (exit code 20), or it says nothing about the server (41).
+    pub fn read(dir: &Path) -> Result<Sample> {
+        Sample::of(dir, &Meta::read(dir).hint(Advice::Xtask("load", "makes a new run"))?)
+    }
+
+    /// Reads the records of a run that said this of itself.
+    ///
+    /// # Errors
+    /// As [`Sample::read`].
+    pub fn of(dir: &Path, meta: &Meta) -> Result<Sample> {
+        let name = dir.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let end = meta
+            .end
+            .clone()
+            .with_context(|| format!("the run {name} has no end: it was killed, or is still under way"))?;
+        if let Verdict::Invalid(why) = end.verdict() {
+            return Err(anyhow!("the run {name} is invalid, and says nothing about the server: {why}"))
+                .exit(Exit::InvalidRun);
+        }
+        let mut answered = Vec::new();
+        for_each_line(&dir.join(RECORDS), |line| {
+            let Ok(record) = serde_json::from_str::<Record>(line) else { return };
+            // As the percentiles of a run count them: quick errors would flatter.
+            if matches!(record.outcome, Outcome::Ok | Outcome::Timeout) && record.sent_us.is_some() {
+                answered.push((record.n, record.end_us.saturating_sub(record.due_us)));
+            }
+        })?;
+        let expected = end.buckets.ok + end.buckets.timeout;
+        if answered.len() as u64 != expected {
+            return Err(anyhow!(
+                "{RECORDS} of the run {name} holds {} of {expected} answers",
+                answered.len()
+            ))
+            .hint("a run that has lost records can't be compared");
+        }
+        answered.sort_unstable();
+        let latencies: Vec<u64> = answered.into_iter().map(|(_, us)| us).collect();
+        Ok(Sample { dir: dir.to_owned(), meta: meta.clone(), end, latencies: Latencies::new(&latencies) })
+    }
+
+    /// What it came to.
+    pub fn end(&self) -> &End {
+        &self.end
+    }
+
+    /// How another run compares with this one.
+    #[must_use]
+    pub fn compare(&self, run: &Sample) -> Comparison {
+        let quantiles: Vec<f64> = PERCENTILES.iter().map(|(_, quantile, _)| *quantile).collect();
+        let changes = changes(&self.latencies, &run.latencies, &quantiles);
+        let mut rows: Vec<Row> = PERCENTILES
+            .iter()
+            .zip(changes)
+            .map(|((name, quantile, figure), change)| {
+                let known = self.latencies.knows(*quantile) && run.latencies.knows(*quantile);
+                let judgement = if known { judge(&change, NEGLIGIBLE) } else { Judgement::TooFew };
+                let (base, run) =
+                    (self.end.latency_ms.as_ref().map(figure), run.end.latency_ms.as_ref().map(figure));
+                Row { name, base, run, unit: "ms", change, change_unit: "%", judgement }
+            })
+            .collect();
+        let failed = |sample: &Sample| (sample.end.buckets.failed(), sample.end.scheduled);
+        let change = failures(failed(self), failed(run));
+        let share = |sample: &Sample| sample.end.success_rate().map(|rate| 100.0 - rate);
+        rows.push(Row {
+            name: "failed",
+            base: share(self),
+            run: share(run),
+            unit: "%",
+            judgement: judge(&change, 0.0),
+            change,
+            change_unit: "points",
+        });
+        let pairs = [
+            ("request", &self.meta.request, &run.meta.request),
+            ("plan", &self.meta.plan, &run.meta.plan),
+            ("host", &self.meta.host, &run.meta.host),
+        ];
+        let other = pairs.into_iter().filter(|(_, base, run)| base != run);
+        let mut differs: Vec<_> = other
+            .map(|(what, base, run)| format!("the runs differ in their {what}: {base}; {run}"))
+            .collect();
+        let sides = [("base", self), ("second", run)];
+        let stopped = sides.into_iter().filter(|(_, sample)| sample.end.interrupted);
+        differs.extend(stopped.map(|(which, _)| format!("the {which} run was stopped before its end")));
+        Comparison { base: self.dir.clone(), rows, differs }
+    }
+}
+
+/// What is beyond chance, and more than `negligible`.
+fn judge(change: &Change, negligible: f64) -> Judgement {
+    let (low, high) = (*change.interval.start(), *change.interval.end());
+    if low > 0.0 && change.measured >= negligible {
+        Judgement::Worse
+    } else if high < 0.0 && change.measured <= -negligible {
+        Judgement::Better
+    } else if low >= -2.0 * NEGLIGIBLE && high <= 2.0 * NEGLIGIBLE {
+        Judgement::Same
+    } else {
+        Judgement::Unclear
+    }
+}
+
+impl Judgement {
+    fn word(self) -> &'static str {
+        match self {
+            Judgement::Better => "better",
+            Judgement::Same => "same",
+            Judgement::Worse => "worse",
+            Judgement::Unclear => "unclear",
+            Judgement::TooFew => "too few requests",
+        }
+    }
+
+    fn mark(self) -> &'static str {
+        match self {
+            Judgement::Better | Judgement::Same => "✓",
+            Judgement::Worse => "✗",
+            Judgement::Unclear | Judgement::TooFew => "–",
+        }
+    }
+}
+
+impl Row {
+    /// `+10.7 % (99 % sure: +9.1 to +12.4)`.
+    fn change_text(&self) -> String {
+        let (low, high) = (self.change.interval.start() * 100.0, self.change.interval.end() * 100.0);
+        let Row { change, change_unit, .. } = self;
+        format!("{:+.1} {change_unit} (99 % sure: {low:+.1} to {high:+.1})", change.measured * 100.0)
+    }
+
+    fn value(&self, value: Option<f64>) -> String {
+        value.map_or_else(|| "–".to_owned(), |value| format!("{value:.1} {}", self.unit))
+    }
+}
+
+impl Comparison {
+    /// Each percentile as a condition that the run meets or not.
+    pub fn judged(&self) -> Vec<Judged> {
+        let judged = |row: &Row| Judged {
+            threshold: format!("{} no worse than the baseline", row.name),
+            value: Some(row.change.measured * 100.0),
+            unit: format!(" {}", row.change_unit),
+            met: row.judgement != Judgement::Worse,
+        };
+        self.rows.iter().filter(|row| row.judgement != Judgement::TooFew).map(judged).collect()
+    }
+
+    /// What else than the app may make the difference.
+    pub fn differs(&self) -> &[String] {
+        &self.differs
+    }
+
+    /// The table.
+    pub fn text(&self) -> String {
+        let mut text = format!("{:<8}{:>12}{:>12}  {}\n", "", "base", "run", "change");
+        for row in &self.rows {
+            let (mark, word) = (row.judgement.mark(), row.judgement.word());
+            let change = match row.judgement {
+                Judgement::TooFew => String::new(),
+                _ => format!("{}: ", row.change_text()),
+            };
+            let (base, run) = (row.value(row.base), row.value(row.run));
+            let _ = writeln!(text, "{:<8}{base:>12}{run:>12}  {mark} {change}{word}", row.name);
+        }
+        text
+    }
+
+    /// As it is in a JSON summary.
+    pub fn json(&self) -> Value {
+        let rows = self.rows.iter().map(|row| {
+            let (low, high) = (row.change.interval.start(), row.change.interval.end());
+            json!({
+                "name": row.name, "unit": row.unit, "base": row.base, "run": row.run,
+                "change": row.change.measured, "interval": [low, high], "verdict": row.judgement.word(),
+            })
+        });
+        json!({"base": self.base, "rows": rows.collect::<Value>(), "differs": self.differs})
+    }
+}
