@@ -243,9 +243,16 @@ fn pods_sign(s: &Snapshot, view: &View<'_>, clock: &Clock) -> Option<Bad> {
         events: &s.events,
         signs: &s.signs,
         probes: &s.target.probes,
-        frees: !view.terminating.is_empty(),
+        frees: frees_room(view, clock),
         each_counts: false,
         call: |pod| pod::short(pod).to_owned(),
     };
     fleet.worst(clock)
+}
+
+/// Whether room for a pod without a node may come from this rollout itself: from pods that end, or from old ones, which go as
+/// soon as a new one that starts in time is Ready.
+fn frees_room(view: &View<'_>, clock: &Clock) -> bool {
+    let starts = || view.newest_pods.iter().any(|pod| pod::starts_in_time(pod, clock));
+    !view.terminating.is_empty() || (!view.old_pods.is_empty() && starts())
 }

@@ -274,6 +274,16 @@ fn unschedulable_dooms_after_fifteen_whole_seconds() {
     patch(&mut old, &json!({"metadata": {"deletionTimestamp": at(40).to_string()}}));
     world.pods.insert("web-old-z".into(), old);
     assert!(matches!(judge(&world, &clock(60)), Verdict::Suspect(_)));
+
+    // So does an old one, once a pod that still has time to start is Ready.
+    let mut world = complete();
+    world.pods.insert("web-old-z".into(), pod("web-old-z", "web-old", "web:old", OTHER_ID));
+    patch(world.pods.get_mut("web-new-c").unwrap(), &unschedulable);
+    starting(world.pods.get_mut("web-new-b").unwrap());
+    assert!(matches!(judge(&world, &clock(80)), Verdict::Suspect(_)));
+    starting(world.pods.get_mut("web-new-a").unwrap());
+    let (seconds, why) = doomed_after(&mut world, 600).expect("doomed once nothing has time left");
+    assert!(seconds >= 90 && why.contains("c: unschedulable"), "{seconds} s: {why}");
 }
 
 #[test]
