@@ -33,6 +33,13 @@ impl Conditions {
         condition.message = Some(message.into());
     }
 
+    /// Since when it has been false, where it is.
+    pub(super) fn false_since(&self, type_: &str) -> Option<Timestamp> {
+        let condition =
+            self.0.iter().find(|condition| condition.type_ == type_ && condition.status == "False")?;
+        condition.last_transition_time.as_ref().map(|time| time.0)
+    }
+
     pub(super) fn take(&mut self) -> Vec<HorizontalPodAutoscalerCondition> {
         std::mem::take(&mut self.0)
     }

@@ -34,6 +34,10 @@ use crate::pods;
 const COMPONENT: &str = "horizontal-pod-autoscaler";
 /// Kubernetes looks each 15 s. The sandbox samples its processes more often than that, and people watch it.
 const SYNC_PERIOD: Duration = Duration::from_secs(1);
+/// While the metrics don't tell yet: the first samples of new pods are about to come.
+const WAITING_PERIOD: Duration = Duration::from_millis(200);
+/// By then they have come, or never will.
+const WAITS_FOR: Duration = Duration::from_secs(10);
 
 pub(crate) struct Autoscalers {
     cluster: Arc<Cluster>,
@@ -50,8 +54,9 @@ impl Autoscalers {
         Self { cluster: Arc::clone(cluster), changes, histories: HashMap::new() }
     }
 
-    async fn sync(&mut self, autoscaler: &HorizontalPodAutoscaler) -> kube::Result<()> {
-        let Some(spec) = &autoscaler.spec else { return Ok(()) };
+    /// Brings one up to date; after how long it has to be looked at again.
+    async fn sync(&mut self, autoscaler: &HorizontalPodAutoscaler) -> kube::Result<Duration> {
+        let Some(spec) = &autoscaler.spec else { return Ok(SYNC_PERIOD) };
         let history = self.histories.entry(autoscaler.uid().unwrap_or_default()).or_default();
         let mut run = Run {
             cluster: &self.cluster,
@@ -62,8 +67,13 @@ impl Autoscalers {
             status: Status::of(autoscaler),
         };
         let outcome = run.scale().await;
+        let waits = run
+            .status
+            .conditions
+            .false_since("ScalingActive")
+            .is_some_and(|since| run.now.duration_since(since).unsigned_abs() < WAITS_FOR);
         run.write_status().await?;
-        outcome
+        outcome.map(|()| if waits { WAITING_PERIOD } else { SYNC_PERIOD })
     }
 }
 
@@ -82,11 +92,12 @@ impl Controller for Autoscalers {
             pass.after(SYNC_PERIOD);
         }
         for autoscaler in autoscalers.iter().filter(|own| !pods::is_deleting(&own.metadata)) {
-            if let Err(error) = self.sync(autoscaler).await {
-                pass.failed(
+            match self.sync(autoscaler).await {
+                Ok(again) => pass.after(again),
+                Err(error) => pass.failed(
                     format_args!("syncing HorizontalPodAutoscaler {}", pods::path(&autoscaler.metadata)),
                     &error,
-                );
+                ),
             }
         }
         pass

@@ -9,7 +9,7 @@ use tokio::time::Instant;
 
 use super::ContainerContext;
 use super::action::{Action, Target};
-use super::probe::{self, Finding, Kind};
+use super::probe::{self, Finding, First, Kind};
 use super::process::{Launch, Process};
 use crate::events::Severity;
 use crate::pod::stop::{FLOOR, StopOrder, after, grace};
@@ -75,7 +75,7 @@ async fn until_sick(container: &ContainerContext, target: &Target<'_>, started: 
     let spec = &container.spec;
     if let Some(startup) = &spec.startup_probe {
         let mut healthy = false;
-        let probe = probe::run(startup, target, |finding| match finding {
+        let probe = probe::run(startup, First::InPeriod, target, |finding| match finding {
             Finding::Failed(message) => {
                 unhealthy(container, Kind::Startup, message);
                 ControlFlow::Continue(())
@@ -96,7 +96,7 @@ async fn until_sick(container: &ContainerContext, target: &Target<'_>, started: 
     }
     started.notify_one();
     let Some(liveness) = &spec.liveness_probe else { return std::future::pending().await };
-    let probe = probe::run(liveness, target, |finding| match finding {
+    let probe = probe::run(liveness, first_after_start(container), target, |finding| match finding {
         Finding::Failed(message) => {
             unhealthy(container, Kind::Liveness, message);
             ControlFlow::Continue(())
@@ -113,11 +113,16 @@ fn probe_grace(container: &ContainerContext, probe: &k8s_openapi::api::core::v1:
     own.map_or_else(|| grace(&container.pod.pod()), Duration::from_secs)
 }
 
+/// A startup probe has said that the container may be asked.
+fn first_after_start(container: &ContainerContext) -> First {
+    if container.spec.startup_probe.is_some() { First::AtOnce } else { First::InPeriod }
+}
+
 /// The readiness probe, once the container has started. Never ends.
 async fn keep_ready(container: &ContainerContext, target: &Target<'_>, started: &Notify) {
     started.notified().await;
     if let Some(readiness) = &container.spec.readiness_probe {
-        let probe = probe::run(readiness, target, |finding| {
+        let probe = probe::run(readiness, first_after_start(container), target, |finding| {
             match finding {
                 Finding::Failed(message) => unhealthy(container, Kind::Readiness, message),
                 Finding::Verdict(ready) => container.update(|status| status.ready = ready),

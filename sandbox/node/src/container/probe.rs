@@ -43,10 +43,23 @@ pub(crate) enum Finding<'a> {
     Verdict(bool),
 }
 
-/// Probes until `report` breaks: the first attempt comes at once after the initial delay (the kubelet waits a random
-/// part of a period), each on a connection of its own.
+/// When a probe is first asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum First {
+    /// As soon as it may be: the container has started.
+    AtOnce,
+    /// Within its first period. The kubelet's periods begin before the container does, so that its first attempt comes at
+    /// any moment of one; here it is the middle, or earlier where the periods are long.
+    InPeriod,
+}
+
+/// Of long periods nobody waits for the middle.
+const FIRST_WITHIN: Duration = Duration::from_millis(500);
+
+/// Probes until `report` breaks, each attempt on a connection of its own.
 pub(crate) async fn run(
     probe: &Probe,
+    first: First,
     target: &Target<'_>,
     mut report: impl FnMut(Finding<'_>) -> ControlFlow<()>,
 ) {
@@ -61,8 +74,10 @@ pub(crate) async fn run(
     let timeout = seconds(probe.timeout_seconds, 1).max(Duration::from_secs(1));
     let success_threshold = at_least_one(probe.success_threshold, 1);
     let failure_threshold = at_least_one(probe.failure_threshold, 3);
-    tokio::time::sleep(seconds(probe.initial_delay_seconds, 0)).await;
-    let mut period = tokio::time::interval(seconds(probe.period_seconds, 10).max(Duration::from_secs(1)));
+    let every = seconds(probe.period_seconds, 10).max(Duration::from_secs(1));
+    let phase = if first == First::InPeriod { FIRST_WITHIN.min(every / 2) } else { Duration::ZERO };
+    tokio::time::sleep(seconds(probe.initial_delay_seconds, 0) + phase).await;
+    let mut period = tokio::time::interval(every);
     period.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let (mut last, mut in_a_row) = (None, 0);
     loop {
