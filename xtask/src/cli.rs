@@ -101,6 +101,8 @@ pub enum Command {
     Up(Deploy),
     /// Build, apply, restart and verify, on a cluster that is up.
     Redeploy(Deploy),
+    /// Watch app/ and kubernetes/: build, apply and verify each save, until `q`.
+    Dev(Deploy),
     /// Check the health and one prediction of the newest Ready pod.
     Smoke,
     /// Show what is ready and what is not, gate by gate; changes nothing.
@@ -154,6 +156,7 @@ impl Command {
         match self {
             Command::Up(_) => "up",
             Command::Redeploy(_) => "redeploy",
+            Command::Dev(_) => "dev",
             Command::Smoke => "smoke",
             Command::Status => "status",
             Command::Load(_) => "load",

@@ -1,6 +1,7 @@
 //! What every step is given: where things are, what was asked for, where to report, and when to stop.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::{Duration, Instant};
 
@@ -28,13 +29,13 @@ pub struct Cx {
     /// Command lines for the same cluster, to be shown.
     pub commands: Commands,
     /// Where to report.
-    pub output: Output,
+    pub output: Arc<Output>,
     /// When the run began.
     pub began: Instant,
     /// This run's folder, where it keeps one.
     pub run_dir: Option<PathBuf>,
     /// Ends what this process leaves behind if it is killed.
-    pub leash: leash::Leash,
+    pub leash: Arc<leash::Leash>,
     stop: Stop,
     liveness: SetOnce<Liveness>,
     /// Why the cluster has gone.
@@ -67,6 +68,12 @@ struct Stop {
     reason: AtomicU8,
 }
 
+impl Stop {
+    fn new(token: CancellationToken) -> Stop {
+        Stop { token, reason: AtomicU8::new(Reason::None as u8) }
+    }
+}
+
 impl Cx {
     /// For the workspace around the current folder.
     ///
@@ -80,15 +87,35 @@ impl Cx {
             target,
             commands: Commands::new(&shared),
             shared,
-            output,
+            output: Arc::new(output),
             began: Instant::now(),
             run_dir: None,
-            leash,
-            stop: Stop { token: CancellationToken::new(), reason: AtomicU8::new(Reason::None as u8) },
+            leash: Arc::new(leash),
+            stop: Stop::new(CancellationToken::new()),
             liveness: SetOnce::new(),
             gone: Mutex::new(None),
             spans: Mutex::new(Vec::new()),
         })
+    }
+
+    /// A run within this one, that began at `began`: its steps and its end are its own, it reports to the same place, and
+    /// what stops this run stops it.
+    #[must_use]
+    pub fn within(&self, began: Instant) -> Cx {
+        Cx {
+            root: self.root.clone(),
+            target: self.target.clone(),
+            shared: self.shared.clone(),
+            commands: self.commands.clone(),
+            output: Arc::clone(&self.output),
+            began,
+            run_dir: self.run_dir.clone(),
+            leash: Arc::clone(&self.leash),
+            stop: Stop::new(self.stop.token.child_token()),
+            liveness: SetOnce::new(),
+            gone: Mutex::new(None),
+            spans: Mutex::new(Vec::new()),
+        }
     }
 
     /// Where this tool keeps what it makes: `target/xtask`.
@@ -205,18 +232,16 @@ impl Cx {
                     .exit(Exit::Interrupted)
             }
             r if r == Reason::Timeout as u8 => {
-                let running: Vec<_> = self.unfinished();
-                Err(anyhow!(
-                    "--timeout {} expired while waiting for {}",
-                    self.shared.timeout.map(|limit| format!("{}s", limit.as_secs())).unwrap_or_default(),
-                    running.join(", ")
-                ))
-                .attach(told)
-                .hint(format!(
-                    "raise --timeout; `{}` shows which gate stays closed",
-                    self.commands.xtask("status")
-                ))
-                .exit(Exit::GateTimeout)
+                let limit = self.shared.timeout.map(|limit| format!("{}s", limit.as_secs()));
+                let running = self.unfinished().join(", ");
+                let waiting = if running.is_empty() { "" } else { " while waiting for " };
+                Err(anyhow!("--timeout {} expired{waiting}{running}", limit.unwrap_or_default()))
+                    .attach(told)
+                    .hint(format!(
+                        "raise --timeout; `{}` shows which gate stays closed",
+                        self.commands.xtask("status")
+                    ))
+                    .exit(Exit::GateTimeout)
             }
             r if r == Reason::Gone as u8 => Err(self.gone.lock().take().unwrap_or(error)),
             _ => Err(error),

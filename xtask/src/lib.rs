@@ -10,6 +10,7 @@ pub mod commands;
 pub mod compare;
 pub mod completions;
 pub mod cx;
+pub mod dev;
 pub mod doctor;
 pub mod down;
 pub mod drift;

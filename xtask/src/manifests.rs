@@ -246,6 +246,14 @@ pub fn objects(folder: &Path) -> Result<(Vec<Object>, Vec<String>)> {
     files::read(folder).map(|read| (read.objects, read.warnings))
 }
 
+/// The files of a folder that are read.
+///
+/// # Errors
+/// When it can't be listed.
+pub fn files(folder: &Path) -> Result<Vec<PathBuf>> {
+    files::files(folder)
+}
+
 fn read_all(folder: &Path, namespace: &str) -> Result<Manifests> {
     let (objects, mut warnings) = objects(folder)?;
     let mut seen = BTreeMap::new();

@@ -61,7 +61,7 @@ pub struct Shared {
     pub verbose: bool,
 }
 
-/// What `up` and `redeploy` are asked beside that.
+/// What `up`, `redeploy` and `dev` are asked beside that.
 #[derive(Args, Clone, Copy, Debug, Default)]
 pub struct Deploy {
     /// Remove from the cluster what has left kubernetes/.

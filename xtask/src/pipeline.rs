@@ -17,7 +17,7 @@ use crate::failure::{Cancelled, is_echo};
 use crate::output::{Event, Kind, Span, State};
 
 /// The result of a step or gate that has ended well.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Done<T>(T);
 
 #[cfg(test)]
@@ -162,6 +162,16 @@ impl<T> Handoff<T> {
         branch.last.extend(last);
         Ok(value)
     }
+
+    /// [`Handoff::take`] in the middle of a step, which waited for it too.
+    ///
+    /// # Errors
+    /// As [`Handoff::take`].
+    pub async fn take_within(&self, step: &Running<'_>) -> Result<&T> {
+        let (value, last) = step.cx.unless_stopped(async { Ok(self.0.wait().await) }).await?;
+        step.cx.spans()[step.id.0].after.extend(last.iter().map(|id| id.0));
+        Ok(value)
+    }
 }
 
 impl<T> Default for Handoff<T> {
@@ -205,6 +215,14 @@ impl Running<'_> {
     /// How far long work has come, in one line.
     pub fn progress(&self, detail: impl Into<String>) {
         self.cx.output.event(&Event { kind: Kind::Progress, ..self.event(State::Wait, detail.into()) });
+    }
+
+    /// Does a part of it whose time is shown by a name of its own.
+    pub async fn part<T>(&self, name: &'static str, work: impl Future<Output = T>) -> T {
+        let began = Instant::now();
+        let done = work.await;
+        self.cx.spans()[self.id.0].parts.push((name, began.elapsed().as_secs_f64()));
+        done
     }
 
     /// The name of the step or gate.
@@ -288,6 +306,7 @@ async fn span<T>(
             end_seconds: start_seconds,
             state: State::Start,
             detail: String::new(),
+            parts: Vec::new(),
             after: branch.last.iter().map(|id| id.0).collect(),
         });
         SpanId(spans.len() - 1)
@@ -385,6 +404,27 @@ mod tests {
                 "start after ",
             ]
         );
+    }
+
+    #[tokio::test]
+    async fn what_a_step_took_over_in_its_middle_it_waited_for() {
+        let cx = cx();
+        let branch = &mut Branch::first(&cx);
+        let given = Handoff::new();
+        let giver = async |branch: &mut Branch<'_>| {
+            did(branch, "given").await?;
+            given.give(branch, ());
+            Ok(())
+        };
+        let taker = async |branch: &mut Branch<'_>| {
+            let work = async |step: &Running<'_>| {
+                given.take_within(step).await?;
+                Ok(Outcome::Did((), String::new()))
+            };
+            step(branch, "taker", work).await
+        };
+        branch.both(taker, giver).await.expect("all is well");
+        assert_eq!(waits(&cx), ["given after ", "taker after given"]);
     }
 
     /// Whether it fails in a step or between two.

@@ -11,6 +11,7 @@ use crate::options::Deploy;
 use crate::pipeline::Branch;
 use crate::plan::Planned;
 use crate::steps;
+use crate::steps::apply::Known;
 use crate::steps::restart::Restart;
 use crate::summary::{Summary, entry};
 use crate::up::{say_where, verify, verify_plan};
@@ -27,10 +28,11 @@ pub async fn run(branch: &mut Branch<'_>, deploy: Deploy) -> Result<Summary> {
 
     let checked = steps::preflight::run(branch, &choice).await?;
     let manifests = &checked.manifests;
-    let cluster = &steps::cluster::run(branch, &choice).await?;
-    let weights = steps::weights::run(branch).await?;
-    let image = steps::image::run(branch, cluster, &weights).await?;
-    let applied = steps::apply::run(branch, cluster, manifests, &image).await?;
+    let (cluster, weights) =
+        branch.both(async |branch| steps::cluster::run(branch, &choice).await, steps::weights::run).await?;
+    let cluster = &cluster;
+    let image = steps::image::run(branch, cluster, &weights, None).await?;
+    let applied = steps::apply::run(branch, cluster, manifests, &image, &Known::default(), None).await?;
     steps::restart::run(branch, cluster, manifests, &image, &applied, Restart::Always).await?;
     let since_begin = |what: &str| {
         let seconds = cx.began.elapsed().as_secs_f64();

@@ -19,8 +19,8 @@ use crate::output::{self, Output};
 use crate::pipeline::Branch;
 use crate::summary::Summary;
 use crate::{
-    clusters, compare, completions, doctor, down, explain, kubeconfig, load, logs, plan, redeploy, smoke,
-    status, test, up, wait, weights,
+    clusters, compare, completions, dev, doctor, down, explain, kubeconfig, load, logs, plan, redeploy,
+    smoke, status, test, up, wait, weights,
 };
 
 /// Runs the command and says how the process shall end.
@@ -141,6 +141,7 @@ fn recorded(command: &Command) -> Option<&'static str> {
     match command {
         Command::Up(_) => Some("up"),
         Command::Redeploy(_) => Some("redeploy"),
+        Command::Dev(_) => Some("dev"),
         Command::Smoke => Some("smoke"),
         Command::Load(_) => Some("load"),
         Command::Down { .. } => Some("down"),
@@ -163,6 +164,7 @@ async fn dispatch(cx: &Cx, command: Command) -> Result<Summary> {
     match command {
         Command::Up(deploy) => up::run(branch, deploy).await,
         Command::Redeploy(deploy) => redeploy::run(branch, deploy).await,
+        Command::Dev(deploy) => dev::run(cx, deploy).await,
         Command::Smoke => smoke::run(branch).await,
         Command::Status => status::run(cx).await,
         Command::Load(args) => load::run(branch, &args).await,
@@ -188,6 +190,7 @@ async fn planned(cx: &Cx, command: &Command) -> Result<Summary> {
     let plan = match command {
         Command::Up(deploy) => up::plan(cx, kind, &manifests, *deploy).await?,
         Command::Redeploy(deploy) => redeploy::plan(cx, kind, &manifests, *deploy).await?,
+        Command::Dev(deploy) => dev::plan(cx, kind, &manifests, *deploy).await?,
         Command::Smoke => smoke::plan(),
         Command::Load(args) => load::plan(cx, args, &manifests)?,
         Command::Down { delete } => down::plan(cx, kind, &manifests, *delete).await?,
@@ -219,6 +222,7 @@ fn listen(cx: Arc<Cx>) -> impl Future<Output = ()> {
                 _ = async { hang_up.as_mut()?.recv().await }, if hang_up.is_some() => {}
             }
             if again {
+                cx.output.give_back_keys();
                 // The leash sees this process end, and kills every group that is still held.
                 std::process::exit(i32::from(Exit::Interrupted as u8));
             }

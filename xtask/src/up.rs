@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 
-use crate::clusters::{self, Cluster, Kind};
+use crate::clusters::{self, Choice, Cluster, Kind};
 use crate::cx::Cx;
 use crate::gates;
 use crate::gates::rollout::Rollout;
@@ -11,8 +11,12 @@ use crate::options::Deploy;
 use crate::pipeline::{Branch, Done, Handoff};
 use crate::plan::Planned;
 use crate::steps;
+use crate::steps::apply::Known;
+use crate::steps::image::{Compiled, ImageRef};
+use crate::steps::preflight::Checked;
 use crate::steps::restart::Restart;
 use crate::steps::smoke::Prediction;
+use crate::steps::weights::Weights;
 use crate::summary::{Summary, entry};
 
 /// Runs the pipeline; run again, it goes on from what is there.
@@ -23,11 +27,67 @@ pub async fn run(branch: &mut Branch<'_>, deploy: Deploy) -> Result<Summary> {
     let cx = branch.cx;
     let choice = clusters::choose(cx).await?;
     cx.output.note(&format!("{}: {}", choice.kind.name(), choice.why));
+    let Up { cluster, checked, image, prediction, .. } =
+        bring_up(branch, &choice, deploy, &Known::default()).await?;
+    say_where(cx, &cluster, &checked.manifests);
+    let mut summary = entry(&cluster, &checked.manifests);
+    summary.insert("image".into(), image.reference.as_str().into());
+    summary.insert("prediction".into(), prediction.class_name.as_str().into());
+    Ok(summary)
+}
 
-    let checked = steps::preflight::run(branch, &choice).await?;
+/// What is up.
+pub struct Up {
+    /// The cluster.
+    pub cluster: Done<Cluster>,
+    /// What was applied.
+    pub checked: Done<Checked>,
+    /// The model's weights.
+    pub weights: Done<Weights>,
+    /// The app's image.
+    pub image: Done<ImageRef>,
+    /// What the app answered.
+    pub prediction: Done<Prediction>,
+}
+
+/// The pipeline itself.
+///
+/// # Errors
+/// The first step or gate that fails.
+pub async fn bring_up(branch: &mut Branch<'_>, choice: &Choice, deploy: Deploy, known: &Known) -> Result<Up> {
+    let checked = steps::preflight::run(branch, choice).await?;
     let manifests = &checked.manifests;
-    let cluster = &steps::cluster::run(branch, &choice).await?;
+    // Weights and binary need no cluster, and are handed to the image.
+    let prepared = Handoff::new();
+    let prepare = async |branch: &mut Branch<'_>| {
+        let compile = async |branch: &mut Branch<'_>| steps::compile::run(branch, &choice.kind).await;
+        let both = branch.both(steps::weights::run, compile).await?;
+        prepared.give(branch, both);
+        Ok(())
+    };
+    let start_and_deploy = async |branch: &mut Branch<'_>| {
+        let cluster = steps::cluster::run(branch, choice).await?;
+        let deployed = deploy_to(branch, &cluster, manifests, deploy, known, &prepared).await?;
+        Ok((cluster, deployed))
+    };
+    // In this order: where the cluster is a program of this workspace too, Cargo builds that first.
+    let ((cluster, (weights, image, prediction)), ()) = branch.both(start_and_deploy, prepare).await?;
+    Ok(Up { cluster, checked, weights, image, prediction })
+}
 
+/// The weights, and the binary where it is compiled.
+type Prepared = (Done<Weights>, Done<Option<Compiled>>);
+
+/// What comes behind a cluster that runs.
+async fn deploy_to(
+    branch: &mut Branch<'_>,
+    cluster: &Done<Cluster>,
+    manifests: &Manifests,
+    deploy: Deploy,
+    known: &Known,
+    prepared: &Handoff<Prepared>,
+) -> Result<(Done<Weights>, Done<ImageRef>, Done<Prediction>)> {
+    let cx = branch.cx;
     // Handed to the one that needs them; nothing else waits for a metrics server.
     let metrics = Handoff::new();
     let measure = async |branch: &mut Branch<'_>| {
@@ -40,14 +100,9 @@ pub async fn run(branch: &mut Branch<'_>, deploy: Deploy) -> Result<Summary> {
     let control =
         async |branch: &mut Branch<'_>| steps::ingress::run(branch, cluster, manifests, &ingress).await;
     let rest = async |branch: &mut Branch<'_>| {
-        let image = async |branch: &mut Branch<'_>| {
-            let weights = steps::weights::run(branch).await?;
-            steps::image::run(branch, cluster, &weights).await
-        };
-        // The Ingress is applied with all else, and its webhook refuses it until the controller serves.
-        let open = async |branch: &mut Branch<'_>| ingress.take(branch).await.map(drop);
-        let ((), image) = branch.both(open, image).await?;
-        let applied = steps::apply::run(branch, cluster, manifests, &image).await?;
+        let (weights, compiled) = prepared.take(branch).await?;
+        let image = steps::image::run(branch, cluster, weights, compiled.as_ref()).await?;
+        let applied = steps::apply::run(branch, cluster, manifests, &image, known, Some(&ingress)).await?;
         steps::restart::run(branch, cluster, manifests, &image, &applied, Restart::IfNeeded).await?;
         // What has left is in nobody's way, and to list every kind may take as long as the slowest server of them.
         let prune =
@@ -67,16 +122,16 @@ pub async fn run(branch: &mut Branch<'_>, deploy: Deploy) -> Result<Summary> {
             branch.both(async |branch| verify(branch, cluster, manifests).await, rest).await
         };
         let (_, (prediction, _)) = branch.both(prune, check).await?;
-        Ok((image, prediction))
+        Ok((weights.clone(), image, prediction))
     };
+    let current = async |branch: &mut Branch<'_>| steps::current::run(branch, cluster).await;
     // In this order: minikube switches one addon on at a time, and that of metrics takes seconds.
-    let (_, (_, (image, prediction))) =
-        branch.both(measure, async |branch| branch.both(control, rest).await).await?;
-    say_where(cx, cluster, manifests);
-    let mut summary = entry(cluster, manifests);
-    summary.insert("image".into(), image.reference.as_str().into());
-    summary.insert("prediction".into(), prediction.class_name.as_str().into());
-    Ok(summary)
+    let switch_on_and_deploy = async |branch: &mut Branch<'_>| {
+        let (_, (_, deployed)) =
+            branch.both(measure, async |branch| branch.both(control, rest).await).await?;
+        Ok(deployed)
+    };
+    branch.both(current, switch_on_and_deploy).await.map(|((), deployed)| deployed)
 }
 
 /// What [`run`] would do, in the order in which a step's turn comes at the earliest.
@@ -85,17 +140,18 @@ pub async fn run(branch: &mut Branch<'_>, deploy: Deploy) -> Result<Summary> {
 /// When the cluster's own tool can't be asked.
 pub async fn plan(cx: &Cx, kind: &Kind, manifests: &Manifests, deploy: Deploy) -> Result<Vec<Planned>> {
     let commands = kind.plan(cx).await?;
-    let mut plan = vec![
-        steps::preflight::plan(),
-        steps::cluster::plan(cx, commands.cluster),
+    let mut plan = vec![steps::preflight::plan(), steps::cluster::plan(cx, commands.cluster)];
+    plan.extend(steps::current::plan(commands.current));
+    plan.extend([
         steps::ingress::plan(commands.ingress),
         steps::metrics::plan(commands.metrics),
         steps::weights::plan(cx),
+        steps::compile::plan(kind)?,
         steps::image::plan(commands.image),
         steps::apply::plan(cx, manifests),
         steps::restart::plan(manifests, Restart::IfNeeded),
         steps::prune::plan(cx, kind, manifests, deploy.prune).await?,
-    ];
+    ]);
     plan.extend(verify_plan(manifests));
     if let Some(hpa) = manifests.autoscaler_name() {
         plan.push(Planned::gates(vec![format!("watch hpa/{hpa}")], vec![&gates::autoscaler::GATE]));

@@ -230,6 +230,7 @@ impl Context {
         };
         Ok(Plan {
             cluster: vec![format!("connect to context {}", self.name)],
+            current: Vec::new(),
             ingress: looked_for("the IngressClass and its controller"),
             metrics: looked_for("the metrics API"),
             image,

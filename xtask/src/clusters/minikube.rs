@@ -78,7 +78,7 @@ impl Minikube {
         Minikube { profile, folder, runtime: DOCKER.to_owned(), changes: Arc::default() }
     }
 
-    fn kubeconfig(&self) -> PathBuf {
+    pub(super) fn kubeconfig(&self) -> PathBuf {
         self.folder.join("kubeconfig")
     }
 
@@ -294,6 +294,7 @@ impl Minikube {
         let runtime = found.as_ref().map_or(DOCKER, Profile::runtime);
         Ok(Plan {
             cluster,
+            current: Vec::new(),
             ingress: enable(addons::INGRESS)?,
             metrics: enable(addons::METRICS)?,
             image: self.on(runtime).image_plan()?,

@@ -15,7 +15,7 @@ use crate::failure::{Attach as _, Exit};
 use crate::image::Digests;
 use crate::options::ClusterChoice;
 use crate::pipeline::{Outcome, Running};
-use crate::steps::image::{ImageRef, Recipe};
+use crate::steps::image::{HOST_IS_NODE, ImageRef, Linkage, Recipe};
 
 pub mod context;
 pub mod minikube;
@@ -166,6 +166,40 @@ impl Kind {
         }
     }
 
+    /// Whether it is a program that is built here.
+    pub fn is_built_here(&self) -> bool {
+        matches!(self, Kind::Sandbox(_))
+    }
+
+    /// How the app is compiled here for it; not at all where its own engine does that.
+    pub fn compiles(&self) -> Option<Linkage> {
+        match self {
+            Kind::Minikube(_) | Kind::Context(_) => HOST_IS_NODE.then_some(Linkage::Static),
+            Kind::Sandbox(_) => Some(Linkage::Host),
+        }
+    }
+
+    /// Whether something answers where it was last: a look of a moment, that starts no tool.
+    pub async fn seems_to_run(&self) -> bool {
+        match self {
+            Kind::Minikube(minikube) => is_listening(&minikube.kubeconfig()).await,
+            Kind::Sandbox(sandbox) => is_listening(&sandbox.kubeconfig()).await,
+            // It is never started from here.
+            Kind::Context(_) => true,
+        }
+    }
+
+    /// Says whether what runs is of the sources as they are now; that it is not is a warning.
+    ///
+    /// # Errors
+    /// When they can't be built.
+    pub async fn check_current(&self, cx: &Cx, step: &Running<'_>) -> Result<Outcome<()>> {
+        match self {
+            Kind::Minikube(_) | Kind::Context(_) => Ok(Outcome::Already((), "not built here".to_owned())),
+            Kind::Sandbox(sandbox) => sandbox.check_current(cx, step).await,
+        }
+    }
+
     /// The running cluster, for commands that need one.
     ///
     /// # Errors
@@ -309,6 +343,8 @@ impl Kind {
 pub struct Plan {
     /// Being running.
     pub cluster: Vec<String>,
+    /// Whether that is of the sources as they are now; empty for what is not built here.
+    pub current: Vec<String>,
     /// Ingress.
     pub ingress: Vec<String>,
     /// Metrics.

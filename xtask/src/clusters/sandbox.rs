@@ -4,7 +4,7 @@ pub mod program;
 
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, anyhow};
@@ -33,8 +33,12 @@ pub struct Sandbox {
     home: PathBuf,
     context: String,
     port: u16,
-    /// Looked for once in a run.
+    /// The one that is asked; looked for once in a run.
     program: Arc<OnceCell<Program>>,
+    /// The program as its sources are now, where this run has built it.
+    built: Arc<OnceCell<Program>>,
+    /// That another build runs has been said.
+    warned: Arc<OnceLock<()>>,
 }
 
 impl Sandbox {
@@ -46,7 +50,13 @@ impl Sandbox {
             context: format!("sandbox-{profile}"),
             port: cx.shared.port,
             program: Arc::default(),
+            built: Arc::default(),
+            warned: Arc::default(),
         }
+    }
+
+    pub(super) fn kubeconfig(&self) -> PathBuf {
+        self.home.join("kubeconfig")
     }
 
     /// The program to ask; none where there is no folder to ask about.
@@ -100,7 +110,7 @@ impl Sandbox {
 
     /// Why it has gone for good, in a clause. Its program is asked only while nothing listens at the API's address.
     pub(super) async fn gone(&self, cx: &Cx) -> Option<String> {
-        if is_listening(&self.home.join("kubeconfig")).await {
+        if is_listening(&self.kubeconfig()).await {
             return None;
         }
         // One that seems to start anew is ending, unless it only writes again what was damaged in its folder.
@@ -119,12 +129,21 @@ impl Sandbox {
     }
 
     pub(super) async fn ensure_running(&self, cx: &Cx, step: &Running<'_>) -> Result<Outcome<Cluster>> {
-        let program = self.program.get_or_try_init(async || Program::build(cx, step).await).await?;
+        // One that runs is asked by its own program; whether that is of the sources as they are now, is asked beside what
+        // comes next.
+        if let Some(program) = Program::of_running(&self.home)
+            && let State::Running(info) = self.settled(cx, step, &program).await?
+        {
+            let _ = self.program.set(program);
+            self.warn_if_outdated(cx, step, &info);
+            let how = format!("the sandbox is running, entry {}", info.entry);
+            return Ok(Outcome::Already(self.cluster(info).await?, how));
+        }
+        let program = self.built.get_or_try_init(async || Program::build(cx, step).await).await?;
+        let _ = self.program.set(program.clone());
         let recovered = match self.settled(cx, step, program).await? {
             State::Running(info) => {
-                if !info.current {
-                    step.warn(replace(cx));
-                }
+                self.warn_if_outdated(cx, step, &info);
                 let how = format!("the sandbox is running, entry {}", info.entry);
                 return Ok(Outcome::Already(self.cluster(info).await?, how));
             }
@@ -157,6 +176,23 @@ impl Sandbox {
                 () = tokio::time::sleep(Duration::from_millis(10)) => {}
                 () = cx.stopped() => return Err(Cancelled.into()),
             }
+        }
+    }
+
+    /// Says whether what runs is of the sources as they are now; they are built for that.
+    pub(super) async fn check_current(&self, cx: &Cx, step: &Running<'_>) -> Result<Outcome<()>> {
+        let program = self.built.get_or_try_init(async || Program::build(cx, step).await).await?;
+        let State::Running(info) = program.state(cx, &self.home).await? else {
+            return Ok(Outcome::Already((), "skipped: the sandbox does not run any more".to_owned()));
+        };
+        self.warn_if_outdated(cx, step, &info);
+        let how = if info.current { "the sources as they are now" } else { "another build" };
+        Ok(Outcome::Already((), format!("the sandbox that runs is of {how}")))
+    }
+
+    fn warn_if_outdated(&self, cx: &Cx, step: &Running<'_>, info: &Info) {
+        if !info.current && self.warned.set(()).is_ok() {
+            step.warn(replace(cx));
         }
     }
 
@@ -256,7 +292,7 @@ impl Sandbox {
             let digests = Digests::new([id.as_str()]);
             return Ok(Outcome::Already(ImageRef { reference, digests }, already));
         }
-        let binary = image::compile(cx, step, Linkage::Host).await?;
+        let binary = recipe.binary(cx, step, Linkage::Host).await?;
         step.at("importing the image");
         let image = contents(&reference, &binary, &recipe.model_dir);
         let id = program.import(cx, &self.home, &image).await;
@@ -287,7 +323,12 @@ impl Sandbox {
             Ok(program.command(name, &self.home, args)?.to_string())
         };
         Ok(Plan {
-            cluster: vec![program::build_command()?.to_string(), self.serve_command(&program)?.to_string()],
+            cluster: vec![
+                "nothing, if it runs".to_owned(),
+                program::build_command()?.to_string(),
+                self.serve_command(&program)?.to_string(),
+            ],
+            current: vec![program::build_command()?.to_string(), "compare it with what runs".to_owned()],
             ingress: vec![command("enable", &["ingress"])?],
             metrics: vec![command("enable", &["metrics-server"])?],
             image: vec![

@@ -45,7 +45,7 @@ pub(super) fn read(folder: &Path) -> Result<Read> {
     Ok(read)
 }
 
-fn files(folder: &Path) -> Result<Vec<PathBuf>> {
+pub(super) fn files(folder: &Path) -> Result<Vec<PathBuf>> {
     let listing = std::fs::read_dir(folder)
         .with_context(|| format!("reading the manifests in {}", folder.display()))
         .hint("the manifests live in `kubernetes/` at the top of the repository")?;
@@ -53,7 +53,12 @@ fn files(folder: &Path) -> Result<Vec<PathBuf>> {
     for entry in listing {
         let entry = entry.with_context(|| format!("listing {}", folder.display()))?;
         let name = entry.file_name();
-        let extension = name.to_string_lossy().rsplit_once('.').map(|(_, extension)| extension.to_owned());
+        let name = name.to_string_lossy();
+        // While a file is edited, Emacs keeps a link of this name beside it, which leads nowhere.
+        if name.starts_with(".#") {
+            continue;
+        }
+        let extension = name.rsplit_once('.').map(|(_, extension)| extension.to_owned());
         let is_folder = entry.file_type().is_ok_and(|kind| kind.is_dir());
         if !is_folder && extension.is_some_and(|extension| EXTENSIONS.contains(&extension.as_str())) {
             files.push(entry.path());

@@ -25,6 +25,8 @@ pub(super) struct Human {
     live: Option<MultiProgress>,
     colour: bool,
     verbose: bool,
+    /// What ends well has no line.
+    brief: bool,
     /// What is under way, in the order in which it began.
     running: Vec<Running>,
     /// When the last line was written.
@@ -63,7 +65,11 @@ impl Human {
             let terminal = Box::new(Terminal(console::Term::buffered_stderr()));
             MultiProgress::with_draw_target(ProgressDrawTarget::term_like_with_hz(terminal, DRAWS_A_SECOND))
         });
-        Human { live, colour, verbose, running: Vec::new(), spoke: Instant::now() }
+        Human { live, colour, verbose, brief: false, running: Vec::new(), spoke: Instant::now() }
+    }
+
+    pub(super) fn brief(&mut self) {
+        self.brief = true;
     }
 
     pub(super) fn event(&mut self, event: &Event) {
@@ -149,6 +155,10 @@ impl Human {
             && let Some(bar) = self.running.remove(at).bar
         {
             bar.finish_and_clear();
+        }
+        // How a round has failed is told whole at its end.
+        if self.brief && !self.verbose {
+            return;
         }
         let mark = match event.state {
             State::Failed => "✗",

@@ -1,7 +1,9 @@
 //! All that is printed goes through here. Steps and gates emit [`Event`]s; this module alone decides what a
 //! person or a program sees of them: data on stdout, everything else on stderr.
 
+mod cycle;
 mod human;
+mod keys;
 mod streams;
 mod style;
 mod timing;
@@ -21,6 +23,8 @@ use serde_json::{Map, Value, json};
 use crate::commands::Commands;
 use crate::failure::{Evidence, Exit, Hint, Printed, attached, exit_of, paragraph};
 use crate::options::Format;
+pub use cycle::{Cycle, Ending};
+pub use keys::Keys;
 pub(crate) use style::plain;
 pub use timing::{Span, critical_path, table};
 
@@ -88,6 +92,7 @@ pub struct Output {
     commands: Commands,
     log: Mutex<Option<Log>>,
     human: Arc<Mutex<human::Human>>,
+    keyboard: keys::Keyboard,
     delivery: streams::Delivery,
 }
 
@@ -133,8 +138,15 @@ impl Output {
         if format == Format::Human {
             tick(&human);
         }
-        let delivery = streams::Delivery::default();
-        Output { format, command: "", commands: Commands::default(), log: Mutex::new(None), human, delivery }
+        Output {
+            format,
+            command: "",
+            commands: Commands::default(),
+            log: Mutex::new(None),
+            human,
+            keyboard: keys::Keyboard::default(),
+            delivery: streams::Delivery::default(),
+        }
     }
 
     /// The command whose run this reports, as its summary names it.
@@ -211,6 +223,36 @@ impl Output {
         }
     }
 
+    /// From now on a step that ends well has no line of its own, unless `-v` asks for all: what runs is one of many rounds.
+    pub fn brief(&self) {
+        self.human.lock().brief();
+    }
+
+    /// The end of a round.
+    pub fn cycle(&self, cycle: &Cycle<'_>) {
+        self.json_line(&cycle.json(&self.commands).to_string());
+        if self.format == Format::Json {
+            return;
+        }
+        let mut human = self.human.lock();
+        human.finish();
+        if let Ending::Failed(error) = cycle.ending {
+            let text = human::failure(error, exit_of(error), &self.commands, self.colour());
+            human.suspend(|| streams::tell(&text));
+        }
+        human.note(&cycle.line());
+    }
+
+    /// The terminal's keys, until what is returned is dropped.
+    pub fn keys(&self) -> Keys<'_> {
+        self.keyboard.take()
+    }
+
+    /// Puts the terminal back as it was, where nothing is dropped any more.
+    pub fn give_back_keys(&self) {
+        self.keyboard.give_back();
+    }
+
     /// The last thing of a run: the timing table, the failure with its evidence, the JSON summary, which is given back.
     pub fn summary(
         &self,
@@ -233,16 +275,7 @@ impl Output {
             Err(error) => {
                 // What a command has to tell even when it ends badly.
                 summary.extend(attached::<Map<String, Value>>(error).cloned().unwrap_or_default());
-                summary.insert("error".into(), paragraph(error).into());
-                if let Some(Hint(advice)) = attached(error) {
-                    summary.insert("hint".into(), self.commands.write_out(advice).into());
-                }
-                if let Some(evidence) = attached::<Evidence>(error) {
-                    summary.insert("evidence".into(), json!(evidence));
-                } else if let Some(printed) = attached::<Printed>(error) {
-                    let lines = printed.lines.iter().map(|line| plain(line)).collect();
-                    summary.insert("evidence".into(), json!(Evidence(vec![(printed.heading(), lines)])));
-                }
+                tell_failure(&mut summary, error, &self.commands);
             }
         }
         self.json_line(&json!(summary).to_string());
@@ -277,6 +310,20 @@ impl Output {
         if self.format == Format::Json {
             self.data(line);
         }
+    }
+}
+
+/// A failure as JSON has it: what, what to try, and what was seen around it.
+fn tell_failure(fields: &mut Map<String, Value>, error: &anyhow::Error, commands: &Commands) {
+    fields.insert("error".into(), paragraph(error).into());
+    if let Some(Hint(advice)) = attached(error) {
+        fields.insert("hint".into(), commands.write_out(advice).into());
+    }
+    if let Some(evidence) = attached::<Evidence>(error) {
+        fields.insert("evidence".into(), json!(evidence));
+    } else if let Some(printed) = attached::<Printed>(error) {
+        let lines = printed.lines.iter().map(|line| plain(line)).collect();
+        fields.insert("evidence".into(), json!(Evidence(vec![(printed.heading(), lines)])));
     }
 }
 

@@ -21,6 +21,8 @@ pub struct Span {
     pub state: State,
     /// In one line, what or why.
     pub detail: String,
+    /// What of its time has a name of its own, in seconds.
+    pub parts: Vec<(&'static str, f64)>,
     /// Indices of the spans that were awaited last before it began.
     pub after: Vec<usize>,
 }
@@ -32,8 +34,7 @@ impl Span {
     }
 
     fn json(&self, all: &[Span]) -> Value {
-        let round = |seconds: f64| (seconds * 1000.0).round() / 1000.0;
-        json!({
+        let mut json = json!({
             "name": self.name,
             "kind": self.kind,
             "state": self.state,
@@ -41,12 +42,21 @@ impl Span {
             "seconds": round(self.seconds()),
             "waited_for": self.waited_for(all),
             "detail": self.detail,
-        })
+        });
+        if !self.parts.is_empty() {
+            json["parts"] = self.parts.iter().map(|(name, seconds)| (*name, round(*seconds))).collect();
+        }
+        json
     }
 
     fn waited_for<'s>(&self, all: &'s [Span]) -> Vec<&'s str> {
         self.after.iter().map(|&before| all[before].name.as_str()).collect()
     }
+}
+
+/// Seconds as JSON has them.
+pub(super) fn round(seconds: f64) -> f64 {
+    (seconds * 1000.0).round() / 1000.0
 }
 
 /// The spans as the JSON summary has them.
@@ -59,7 +69,7 @@ pub fn critical_path(spans: &[Span]) -> Vec<String> {
     path(spans).into_iter().map(|index| spans[index].name.clone()).collect()
 }
 
-fn path(spans: &[Span]) -> Vec<usize> {
+pub(super) fn path(spans: &[Span]) -> Vec<usize> {
     let by_end = |a: &usize, b: &usize| spans[*a].end_seconds.total_cmp(&spans[*b].end_seconds);
     let mut path = Vec::new();
     let mut next = (0..spans.len()).max_by(by_end);
@@ -75,7 +85,13 @@ fn path(spans: &[Span]) -> Vec<usize> {
 pub fn table(spans: &[Span]) -> String {
     let path = path(spans);
     let total = spans.iter().map(|span| span.end_seconds).fold(0.0, f64::max);
-    let on_path: f64 = path.iter().map(|&index| spans[index].seconds()).sum();
+    // What begins before the end of what it waited for in its middle is not counted twice.
+    let mut last_end = 0.0_f64;
+    let mut on_path = 0.0;
+    for span in path.iter().map(|&index| &spans[index]) {
+        on_path += (span.end_seconds - span.start_seconds.max(last_end)).max(0.0);
+        last_end = last_end.max(span.end_seconds);
+    }
     let mut text = format!("  {:<20} {:>8} {:>8}   {}\n", "step", "start", "took", "waited for");
     for (index, span) in spans.iter().enumerate() {
         let after = span.waited_for(spans);

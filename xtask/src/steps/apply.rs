@@ -1,6 +1,6 @@
 //! Server-side apply of `kubernetes/`, every object or none of them begun.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::{Context as _, Result, anyhow};
 use http_body_util::BodyExt as _;
@@ -10,6 +10,7 @@ use kube::api::{ApiResource, DynamicObject, GroupVersionKind, Patch, PatchParams
 use kube::client::Body;
 use kube::core::{Request, Status};
 use kube::{Api, Client, ResourceExt as _};
+use parking_lot::Mutex;
 use serde_json::Value;
 
 use crate::clusters::Cluster;
@@ -18,7 +19,7 @@ use crate::cx::Cx;
 use crate::failure::Attach as _;
 use crate::manifests::{Contents, Input, Manifests, Object, held};
 use crate::owned::FIELD_MANAGER;
-use crate::pipeline::{Branch, Done, Outcome, Running, step};
+use crate::pipeline::{Branch, Done, Handoff, Outcome, Running, step};
 use crate::plan::Planned;
 use crate::steps::image::ImageRef;
 use crate::temporary::App;
@@ -33,6 +34,8 @@ use refusal::refusal;
 
 /// Its name.
 const NAME: &str = "apply";
+/// The kind that the ingress controller's webhook is asked about.
+const INGRESS: &str = "Ingress";
 
 /// What it would do.
 pub fn plan(cx: &Cx, manifests: &Manifests) -> Planned {
@@ -69,7 +72,26 @@ pub struct Stale {
     pub put_back: Vec<String>,
 }
 
-/// Applies all objects; the image is set to the one that was built.
+/// What this process has applied before: an object that is as it was then is not sent again.
+#[derive(Default)]
+pub struct Known(Mutex<BTreeMap<String, Value>>);
+
+impl Known {
+    fn has(&self, object: &Object) -> bool {
+        self.0.lock().get(&key(object)) == Some(&object.value)
+    }
+
+    fn keep(&self, object: &Object) {
+        self.0.lock().insert(key(object), object.value.clone());
+    }
+}
+
+fn key(object: &Object) -> String {
+    format!("{} {}", object.api_version, object.title())
+}
+
+/// Applies all objects but those that are `known`; the image is set to the one that was built. Ingresses are the last, and
+/// wait for `ingress`, where it is not open yet: its webhook refuses them until then, while the pods can start.
 ///
 /// # Errors
 /// An unknown kind, before anything is applied; the API server's refusal, naming file and line.
@@ -78,6 +100,8 @@ pub async fn run(
     cluster: &Done<Cluster>,
     manifests: &Manifests,
     image: &Done<ImageRef>,
+    known: &Known,
+    ingress: Option<&Handoff<()>>,
 ) -> Result<Done<Applied>> {
     let cx = branch.cx;
     step(branch, NAME, async |step| {
@@ -90,14 +114,23 @@ pub async fn run(
         let outside = outside(client, namespace, manifests, |warning| step.warn(warning));
         let outside = cx.unless_stopped(outside).await?;
         let mut targets = Vec::new();
-        for object in manifests.rendered(namespace, &image.reference, &outside) {
+        let rendered = manifests.rendered(namespace, &image.reference, &outside);
+        let all = rendered.len();
+        for object in rendered.into_iter().filter(|object| !known.has(object)) {
             let resource = cx.unless_stopped(resolve(client, &object)).await?;
             targets.push((object, resource));
         }
+        // The sort keeps the order of the files otherwise.
+        targets.sort_by_key(|(object, _)| object.kind == INGRESS);
         let mut sent = Vec::new();
         let mut changes = Vec::new();
         for (object, resource) in targets {
+            if let Some(ingress) = ingress.filter(|_| object.kind == INGRESS) {
+                step.at("waiting for the ingress controller, whose webhook takes the Ingress");
+                ingress.take_within(step).await?;
+            }
             let one = cx.unless_stopped(apply(cx, step, client, object, &resource)).await?;
+            known.keep(&one.object);
             if let Some(change) = one.change() {
                 let change = format!("{} {change}", one.object.title());
                 cx.output.trace(&format!("  {change}"));
@@ -109,10 +142,10 @@ pub async fn run(
         let after = cx.unless_stopped(app_template(&app)).await?;
         let applied = Applied { template_changed: before != after, stale: stale(&sent) };
         Ok(if changes.is_empty() {
-            Outcome::Already(applied, format!("all {} objects are as in kubernetes/", sent.len()))
-        } else if changes.len() == sent.len() {
+            Outcome::Already(applied, format!("all {all} objects are as in kubernetes/"))
+        } else if changes.len() == all {
             let how = changes[0].rsplit(' ').next().unwrap_or("applied");
-            Outcome::Did(applied, format!("{} objects {how}", sent.len()))
+            Outcome::Did(applied, format!("{all} objects {how}"))
         } else {
             Outcome::Did(applied, changes.join(", "))
         })

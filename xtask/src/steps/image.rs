@@ -26,6 +26,9 @@ const SETTINGS: [&str; 4] = [".cargo/config.toml", ".cargo/config", "rust-toolch
 /// Folders of the app that do not end up in the image.
 const NOT_IN_IMAGE: [&str; 4] = ["tests", "benches", "fuzz", "target"];
 
+/// How much of its hash the tag has.
+const TAG_DIGITS: usize = 12;
+
 /// Its name.
 const NAME: &str = "image";
 
@@ -51,6 +54,17 @@ pub struct Recipe {
     pub tag: String,
     /// The folder with the model.
     pub model_dir: PathBuf,
+    /// The app's binary, where it was compiled of these inputs before.
+    compiled: Option<PathBuf>,
+}
+
+/// The app's binary, and what it was compiled of.
+#[derive(Debug)]
+pub struct Compiled {
+    /// Hash of the image's inputs without the weights.
+    pub sources: String,
+    /// The binary.
+    pub binary: PathBuf,
 }
 
 impl Recipe {
@@ -60,7 +74,7 @@ impl Recipe {
     }
 }
 
-/// Gets the image into the cluster and passes its gate.
+/// Gets the image into the cluster and passes its gate; `compiled` is the app's binary, where it was compiled before.
 ///
 /// # Errors
 /// When the build fails, or the cluster knows another image than the one just built.
@@ -68,10 +82,11 @@ pub async fn run(
     branch: &mut Branch<'_>,
     cluster: &Done<Cluster>,
     weights: &Done<Weights>,
+    compiled: Option<&Compiled>,
 ) -> Result<Done<ImageRef>> {
     let cx = branch.cx;
     let image = step(branch, NAME, async |step| {
-        let recipe = recipe(cx, weights)?;
+        let recipe = recipe(cx, weights, compiled)?;
         cluster.kind.build_image(cx, step, cluster, &recipe).await
     })
     .await?;
@@ -79,25 +94,72 @@ pub async fn run(
     Ok(image)
 }
 
-fn recipe(cx: &Cx, weights: &Weights) -> Result<Recipe> {
+/// What the image is built from, but for the weights.
+#[derive(Debug, Default)]
+pub struct Inputs {
+    /// The files.
+    pub files: Vec<PathBuf>,
+    /// The folders that may hold more of them.
+    pub folders: Vec<PathBuf>,
+}
+
+/// What the image is built from, but for the weights.
+///
+/// # Errors
+/// When a folder can't be listed.
+pub fn inputs(root: &Path) -> Result<Inputs> {
+    let mut inputs = Inputs::default();
+    inputs.files.extend([root.join("Cargo.toml"), root.join("Cargo.lock")]);
+    let settings = SETTINGS.iter().map(|name| root.join(name));
+    inputs.files.extend(settings.filter(|path| path.is_file()));
+    sources(&root.join(APP), &mut inputs)?;
+    Ok(inputs)
+}
+
+/// Hash of the image's inputs without the weights.
+///
+/// # Errors
+/// When one can't be read.
+pub fn sources_hash(root: &Path) -> Result<String> {
+    Ok(hex(hash_of_sources(root)?))
+}
+
+fn hex(hash: Sha256) -> String {
+    hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn hash_of_sources(root: &Path) -> Result<Sha256> {
     let mut hash = Sha256::new();
-    let mut inputs = vec![cx.root.join("Cargo.toml"), cx.root.join("Cargo.lock")];
-    let settings = SETTINGS.iter().map(|name| cx.root.join(name));
-    inputs.extend(settings.filter(|path| path.is_file()));
-    sources(&cx.root.join(APP), &mut inputs)?;
-    for path in inputs {
-        let name = path.strip_prefix(&cx.root).unwrap_or(&path).to_string_lossy().into_owned();
+    for path in inputs(root)?.files {
+        let name = path.strip_prefix(root).unwrap_or(&path).to_string_lossy().into_owned();
         let content = std::fs::read(&path).with_context(|| format!("reading {}", path.display()))?;
         // Lengths first, so that no two trees have the same bytes.
         hash.update(format!("{name}\0{}\0", content.len()));
         hash.update(content);
     }
-    hash.update(&weights.manifest.sha256);
-    let tag = hash.finalize().iter().take(6).map(|byte| format!("{byte:02x}")).collect();
-    Ok(Recipe { tag, model_dir: weights.dir.clone() })
+    Ok(hash)
 }
 
-fn sources(dir: &Path, found: &mut Vec<PathBuf>) -> Result<()> {
+fn recipe(cx: &Cx, weights: &Weights, compiled: Option<&Compiled>) -> Result<Recipe> {
+    let sources = hash_of_sources(&cx.root)?;
+    // What was edited since then is compiled again.
+    let compiled = compiled.filter(|compiled| compiled.sources == hex(sources.clone()));
+    let mut tag = hex(sources.chain_update(&weights.manifest.sha256));
+    tag.truncate(TAG_DIGITS);
+    let compiled = compiled.map(|compiled| compiled.binary.clone());
+    Ok(Recipe { tag, model_dir: weights.dir.clone(), compiled })
+}
+
+/// Whether a file's name is that of an editor's or Finder's droppings, which are no inputs. 4913 is how Vim finds out whether
+/// it may write to a folder.
+#[must_use]
+pub fn is_scratch(name: &str) -> bool {
+    let is_hidden = name.starts_with('.') && name != ".dockerignore";
+    is_hidden || name.ends_with('~') || (name.starts_with('#') && name.ends_with('#')) || name == "4913"
+}
+
+fn sources(dir: &Path, found: &mut Inputs) -> Result<()> {
+    found.folders.push(dir.to_owned());
     let listing = std::fs::read_dir(dir).with_context(|| format!("listing {}", dir.display()))?;
     let mut entries =
         listing.collect::<std::io::Result<Vec<_>>>().with_context(|| format!("listing {}", dir.display()))?;
@@ -105,13 +167,12 @@ fn sources(dir: &Path, found: &mut Vec<PathBuf>) -> Result<()> {
     for entry in entries {
         let name = entry.file_name();
         let name = name.to_string_lossy();
-        // Editors' and Finder's droppings are no inputs.
-        if name.starts_with('.') && name != ".dockerignore" || name.ends_with('~') {
+        if is_scratch(&name) {
             continue;
         }
         let path = entry.path();
         if !path.is_dir() {
-            found.push(path);
+            found.files.push(path);
         } else if !NOT_IN_IMAGE.contains(&&*name) {
             sources(&path, found)?;
         }
@@ -152,7 +213,21 @@ pub fn compile_command(linkage: Linkage) -> Result<Command> {
 /// When the build fails.
 pub async fn compile(cx: &Cx, step: &Running<'_>, linkage: Linkage) -> Result<PathBuf> {
     step.at("compiling the app");
-    cargo::build(cx, step, compile_command(linkage)?, PACKAGE).await.context("compiling the app")
+    let build = cargo::build(cx, step, compile_command(linkage)?, PACKAGE);
+    step.part("compile", build).await.context("compiling the app")
+}
+
+impl Recipe {
+    /// The app's binary; compiled now, where it was not before.
+    ///
+    /// # Errors
+    /// When the build fails.
+    pub async fn binary(&self, cx: &Cx, step: &Running<'_>, linkage: Linkage) -> Result<PathBuf> {
+        match &self.compiled {
+            Some(binary) => Ok(binary.clone()),
+            None => compile(cx, step, linkage).await,
+        }
+    }
 }
 
 /// Whether a binary compiled here runs in the node: same operating system, and a node of the host's architecture.
@@ -175,18 +250,18 @@ pub async fn stage(cx: &Cx, step: &Running<'_>, recipe: &Recipe, folder: &Path) 
     let mut files: Vec<(PathBuf, PathBuf)> = Vec::new();
     let app = cx.root.join(APP);
     if HOST_IS_NODE {
-        files.push((compile(cx, step, Linkage::Static).await?, PACKAGE.into()));
+        files.push((recipe.binary(cx, step, Linkage::Static).await?, PACKAGE.into()));
         files.push((app.join("Dockerfile.host"), "Dockerfile".into()));
     } else {
         files.push((app.join("Dockerfile"), "Dockerfile".into()));
         for name in ["Cargo.toml", "Cargo.lock"] {
             files.push((cx.root.join(name), name.into()));
         }
-        let mut inputs = Vec::new();
+        let mut inputs = Inputs::default();
         for part in [APP, "sandbox", "xtask"] {
             sources(&cx.root.join(part), &mut inputs)?;
         }
-        files.extend(inputs.into_iter().map(|path| {
+        files.extend(inputs.files.into_iter().map(|path| {
             let inside = path.strip_prefix(&cx.root).unwrap_or(&path).to_owned();
             (path, inside)
         }));

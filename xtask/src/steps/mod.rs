@@ -3,6 +3,8 @@
 
 pub mod apply;
 pub mod cluster;
+pub mod compile;
+pub mod current;
 pub mod image;
 pub mod ingress;
 pub mod metrics;

@@ -33,6 +33,7 @@ pub fn fetch_plan(set: &WeightSet) -> String {
 }
 
 /// Verified weights on this machine.
+#[derive(Clone)]
 pub struct Weights {
     /// The folder with `model.onnx` and `manifest.json`.
     pub dir: PathBuf,

@@ -192,7 +192,7 @@ fn route_and_smoke_do_not_wait_for_metrics() {
         ("smoke", json!(["rollout"])),
         ("settled", json!(["rollout"])),
         ("autoscaler", json!(["rollout", "metrics"])),
-        ("apply", json!(["cluster", "ingress-lease", "ingress-controller", "image-id"])),
+        ("apply", json!(["image-id", "ingress-lease", "ingress-controller"])),
     ] {
         assert_eq!(waited_for(name), wanted, "{name}");
     }

@@ -23,7 +23,7 @@ fn every_command_ends_with_a_summary() {
     let mut world = World::sandbox();
     world.set("XTASK_OUTPUT", "json");
     for command in
-        ["up", "redeploy", "smoke", "load", "down", "logs", "status", "doctor", "kubeconfig", "test"]
+        ["up", "redeploy", "dev", "smoke", "load", "down", "logs", "status", "doctor", "kubeconfig", "test"]
     {
         let plan = summary(&world, &[command, "--dry-run"], 0, command);
         assert!(plan["plan"].is_array(), "{plan}");

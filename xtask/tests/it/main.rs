@@ -8,6 +8,7 @@ mod chaos;
 mod compare;
 mod declared;
 mod declared_reading;
+mod dev;
 mod disk;
 mod doctor;
 mod faults;

@@ -5,14 +5,13 @@ use std::time::Duration;
 use crate::world::{World, eventually};
 
 /// `step` must not start before `gate` has opened.
-const ORDER: [(&str, &str); 12] = [
+const ORDER: [(&str, &str); 11] = [
     ("preflight", "cluster"),
     ("cluster", "ingress"),
     ("cluster", "metrics"),
     ("cluster", "image"),
     ("weights", "image"),
-    ("ingress-lease", "apply"),
-    ("ingress-controller", "apply"),
+    ("compile", "image"),
     ("image-id", "apply"),
     ("apply", "restart"),
     ("rollout", "route"),
@@ -111,6 +110,12 @@ pub(crate) fn assert_order(summary: &serde_json::Value) {
         let (opened, started) = (at(gate, true).1, at(step, step == "metrics").0);
         // Both are rounded to a millisecond.
         assert!(opened <= started + 0.002, "{step} started at {started}, before {gate} opened at {opened}");
+    }
+    // The app is compiled while the cluster starts, and all is applied but for the Ingress while its controller does.
+    assert!(at("compile", false).0 < at("cluster", false).1, "compiled only when the cluster ran: {summary}");
+    for gate in ["ingress-lease", "ingress-controller"] {
+        let (opened, applied) = (at(gate, true).1, at("apply", true).1);
+        assert!(opened <= applied + 0.002, "the Ingress was applied at {applied}, before {gate} at {opened}");
     }
 }
 

@@ -115,7 +115,7 @@ pub(super) async fn deliver(
     folder: &Path,
     is_there: impl AsyncFnOnce(&str) -> Result<bool>,
 ) -> Result<Outcome<ImageRef>> {
-    let binary = recipe::compile(cx, step, Linkage::Static).await?;
+    let binary = recipe.binary(cx, step, Linkage::Static).await?;
     step.at("packing the image");
     let local = recipe.reference();
     let path = archive_in(folder);

@@ -137,7 +137,7 @@ impl Minikube {
 
     async fn load(&self, cx: &Cx, step: &Running<'_>, recipe: &Recipe) -> Result<Digests> {
         let reference = recipe.reference();
-        let binary = recipe::compile(cx, step, Linkage::Static).await?;
+        let binary = recipe.binary(cx, step, Linkage::Static).await?;
         step.at("packing the image");
         let path = self.folder.join("image.tar");
         let contents = image::contents(&reference, &binary, &recipe.model_dir);

@@ -77,23 +77,27 @@ impl Program {
     /// # Errors
     /// When the build fails.
     pub async fn of(cx: &Cx, home: &Path) -> Result<Option<Program>> {
+        if std::fs::symlink_metadata(home).is_err() {
+            return Ok(None);
+        }
+        if let Some(program) = given().or_else(|| Program::of_running(home)) {
+            return Ok(Some(program));
+        }
+        let built = cargo::build_quietly(cx, build_command()?, PROGRAM).await;
+        built.context("building the sandbox's program").map(|built| Some(Program(built)))
+    }
+
+    /// The program of the daemon that a folder speaks of, or the one that was given; none where it speaks of none.
+    pub fn of_running(home: &Path) -> Option<Program> {
         #[derive(Deserialize)]
         struct Daemon {
             program: PathBuf,
         }
-        if std::fs::symlink_metadata(home).is_err() {
-            return Ok(None);
-        }
-        if let Some(given) = given() {
-            return Ok(Some(given));
-        }
-        let written = std::fs::read(home.join(INFO)).ok();
-        let daemon = written.and_then(|json| serde_json::from_slice::<Daemon>(&json).ok());
-        if let Some(daemon) = daemon.filter(|daemon| daemon.program.is_file()) {
-            return Ok(Some(Program(daemon.program)));
-        }
-        let built = cargo::build_quietly(cx, build_command()?, PROGRAM).await;
-        built.context("building the sandbox's program").map(|built| Some(Program(built)))
+        let written = std::fs::read(home.join(INFO)).ok()?;
+        given().or_else(|| {
+            let daemon = serde_json::from_slice::<Daemon>(&written).ok()?;
+            daemon.program.is_file().then_some(Program(daemon.program))
+        })
     }
 
     /// What a folder says of its sandbox.

@@ -40,7 +40,8 @@ impl Scene<'_> {
 
     async fn apply(&self) -> Result<Done<Applied>> {
         let image = Done::with(ImageRef { reference: IMAGE.to_owned(), digests: Digests::default() });
-        run(&mut Branch::first(self.cx), &self.cluster, &self.folder.read(), &image).await
+        run(&mut Branch::first(self.cx), &self.cluster, &self.folder.read(), &image, &Known::default(), None)
+            .await
     }
 
     /// Applies what must be taken.
