@@ -131,7 +131,7 @@ mod tests {
             "deployment.v1.apps/web",
             "deploy web",
         ] {
-            assert_eq!(read(words).expect(words), [web.clone()], "{words}");
+            assert_eq!(read(words).expect(words), std::slice::from_ref(&web), "{words}");
         }
         let several = read("sts/db ds/agent job/seed deploy/web deploy/web").expect("several");
         let titles: Vec<_> = several.iter().map(|(kind, name)| format!("{}/{name}", kind.word())).collect();

@@ -322,7 +322,7 @@ fn a_job_to_its_end() {
             change(
                 s,
                 &json!({"status": {"succeeded": 1, "conditions": [{"type": "Complete", "status": "True"}]}}),
-            )
+            );
         }),
         ("failed", |s| {
             let failed = json!({"type": "Failed", "status": "True", "reason": "BackoffLimitExceeded", "message": "Job has reached the specified backoff limit"});
