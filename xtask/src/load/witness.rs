@@ -277,11 +277,8 @@ impl Follower {
     }
 
     async fn read(&self, mut since: Option<i64>) -> Result<()> {
-        let mut file = File::options()
-            .create(true)
-            .append(true)
-            .open(&self.file)
-            .with_context(|| format!("opening {}", self.file.display()))?;
+        let file = File::options().create(true).append(true).open(&self.file);
+        let mut file = file.map_err(|error| self.is_not_kept(&error)).ok();
         let mut was_read = false;
         loop {
             let params = LogParams {
@@ -308,7 +305,11 @@ impl Follower {
                             self.tell(&line);
                         }
                         line.push('\n');
-                        file.write_all(line.as_bytes()).context("writing the log")?;
+                        // Whoever waits for a line hears of it all the same.
+                        if let Some(Err(error)) = file.as_mut().map(|file| file.write_all(line.as_bytes())) {
+                            self.is_not_kept(&error);
+                            file = None;
+                        }
                     }
                 }
                 // A log that was read to its end goes with its pod.
@@ -323,6 +324,11 @@ impl Follower {
             // Lines that come twice are told apart by their timestamps when they are read.
             since = Some(i64::try_from(heard.elapsed().as_secs()).unwrap_or(0) + 2);
         }
+    }
+
+    fn is_not_kept(&self, error: &std::io::Error) {
+        let (pod, path) = (self.pod.name_any(), self.file.display());
+        self.shared.gap(format!("log of {pod}: it could not be kept in {path}: {error}"));
     }
 
     fn is_running(&self) -> bool {
@@ -426,8 +432,9 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_log_that_a_kubelet_has_no_more_is_a_gap_and_other_pods_logs_are_not_read() {
+    async fn a_log_that_is_lost_is_a_gap_and_other_pods_logs_are_not_read() {
         let (client, asked) = server(&[
+            ("web-full", "2026-01-02T03:04:06Z a line for which there is no room\n"),
             ("web-lost", NO_LOG_LINE),
             ("web-well", "2026-01-02T03:04:06Z a line of the app\n"),
             ("stranger", "2026-01-02T03:04:06Z a secret\n"),
@@ -441,26 +448,33 @@ mod tests {
         let set: ReplicaSet = create(&client, set).await;
         // Only their labels are those of the app's pods.
         pod(&client, "stranger", None).await;
-        for name in ["web-lost", "web-well"] {
+        for name in ["web-full", "web-lost", "web-well"] {
             pod(&client, name, Some(&set)).await;
         }
 
         let dir = tempfile::tempdir().expect("a folder");
+        let no_file = dir.path().join(APP_LOGS).join("web-full.log");
+        std::fs::create_dir_all(&no_file).expect("a folder in the place of the file");
         let owner = Owner::of(&client, "default", "web").await.expect("an owner");
         let witness = Witness::start(&client, "default", owner, dir.path()).await.expect("a witness");
-        until("both logs are followed", || lock(&asked).len() == 2).await;
+        // That of which nothing can be kept too: a line in it may be waited for.
+        until("all three logs are followed", || lock(&asked).len() == 3).await;
         state(&client, "web-lost", json!({"terminated": {"exitCode": 137}})).await;
-        until("its end is seen", || !lock(&witness.shared.gaps).is_empty()).await;
+        until("its end is seen", || lock(&witness.shared.gaps).len() == 2).await;
 
         let file = |pod: &str| std::fs::read_to_string(dir.path().join(APP_LOGS).join(format!("{pod}.log")));
         assert_eq!(file("web-lost").expect("a log"), "", "what the kubelet says is no line of the app");
         assert!(file("web-well").expect("a log").starts_with("2026-01-02T03:04:06Z a line of the app\n"));
         assert!(file("stranger").is_err());
-        assert_eq!(lock(&asked).iter().collect::<Vec<_>>(), ["web-lost", "web-well"]);
+        assert_eq!(lock(&asked).iter().collect::<Vec<_>>(), ["web-full", "web-lost", "web-well"]);
         // The Service sends requests to it too: what met them must be known.
         let timeline = std::fs::read_to_string(dir.path().join(TIMELINE)).expect("the timeline");
         assert!(timeline.contains(r#""name":"stranger""#), "{timeline}");
         let gaps = witness.finish().expect("an end");
-        assert_eq!(gaps, [format!("log of web-lost: the kubelet: {NO_LOG_LINE}")]);
+        let unkept = format!(
+            "log of web-full: it could not be kept in {}: Is a directory (os error 21)",
+            no_file.display()
+        );
+        assert_eq!(gaps, [unkept, format!("log of web-lost: the kubelet: {NO_LOG_LINE}")]);
     }
 }
