@@ -144,13 +144,12 @@ fn table(rows: &[Row], cluster: Option<&Cluster>, manifests: &Manifests) -> Stri
         let _ = writeln!(text, "{mark} {gate:<18} {state:<6}  {detail}");
     }
     if let Some(cluster) = cluster {
-        let _ = writeln!(
-            text,
-            "\nentry {}  Host: {}  context {}",
-            cluster.entry,
-            manifests.host(),
-            cluster.context
-        );
+        let (host, context) = (manifests.host(), &cluster.context);
+        let entry = match &cluster.tunnel {
+            Some(how) => format!("{}, {how}; it ends with this command", cluster.entry),
+            None => cluster.entry.clone(),
+        };
+        let _ = writeln!(text, "\nentry {entry}  Host: {host}  context {context}");
     }
     text
 }

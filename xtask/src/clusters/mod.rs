@@ -280,7 +280,13 @@ impl Kind {
         match self {
             Kind::Minikube(minikube) => minikube.enable_metrics(cx, step, cluster).await,
             Kind::Sandbox(sandbox) => sandbox.enable_metrics(cx).await,
-            Kind::Context(_) => Ok(Outcome::Already((), "found, and not installed by this tool".to_owned())),
+            Kind::Context(_) if cluster.metrics => {
+                Ok(Outcome::Already((), "found, and not installed by this tool".to_owned()))
+            }
+            Kind::Context(_) => Ok(Outcome::Already(
+                (),
+                "the cluster has none, and no autoscaler in kubernetes/ needs it".to_owned(),
+            )),
         }
     }
 
