@@ -116,7 +116,7 @@ pub enum Command {
         /// The request: its id, or the start of it.
         request: Option<String>,
     },
-    /// Tell whether a load run is worse than another, or whether that is chance; needs no cluster.
+    /// Tell whether a load run is worse than another, beyond chance; needs no cluster.
     Compare(CompareArgs),
     /// Check this machine: every problem at once, each with its fix; changes nothing.
     Doctor,

@@ -173,7 +173,7 @@ fn what_is_missing_of_the_app_is_named_with_the_nearest_place() {
     folder.replace(DEPLOYMENT, "image: simple-model-api\n", "image: simple-model-api:v2\n");
     assert_eq!(
         folder.refusal(),
-        "kubernetes/30-deployment.yaml:63: the image `simple-model-api:v2` is not the one that is built here"
+        "kubernetes/30-deployment.yaml:64: the image `simple-model-api:v2` is not the one that is built here"
     );
     folder.replace(DEPLOYMENT, "image: simple-model-api:v2\n", "image: other\n");
     assert_eq!(
@@ -188,7 +188,7 @@ fn what_is_missing_of_the_app_is_named_with_the_nearest_place() {
     );
     let refusal = folder.refusal();
     assert!(
-        refusal.starts_with("kubernetes/30-deployment.yaml:34: no Service in ")
+        refusal.starts_with("kubernetes/30-deployment.yaml:35: no Service in ")
             && refusal.ends_with("selects the pods of deployment/simple-model-api-deployment"),
         "{refusal}"
     );

@@ -19,6 +19,8 @@ fn plans() {
     settings.add_filter(&format!("'?{target}"), "[target]");
     settings.add_filter(r"\S*/(debug|release)/xtask", "[xtask]");
     settings.add_filter(r"\S*/cargo (build|rustc)", "cargo $1");
+    // The sandbox is built as this tool was.
+    settings.add_filter("--profile dev", "--profile release");
     settings.bind(|| {
         let sandbox = World::sandbox();
         insta::assert_snapshot!("plan_sandbox", sandbox.run_ok(&["up", "--dry-run"]).stdout);

@@ -88,7 +88,7 @@ fn an_unknown_field() {
         &ran,
         20,
         &[
-            "kubernetes/30-deployment.yaml:38: deployment/simple-model-api-deployment: \
+            "kubernetes/30-deployment.yaml:39: deployment/simple-model-api-deployment: \
              spec.template.spec.terminationGracePeriodSecond: unknown field\n",
             "hint: did you mean `terminationGracePeriodSeconds`?",
         ],

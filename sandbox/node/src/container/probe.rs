@@ -48,8 +48,8 @@ pub(crate) enum Finding<'a> {
 pub(crate) enum First {
     /// As soon as it may be: the container has started.
     AtOnce,
-    /// Within its first period. The kubelet's periods begin before the container does, so that its first attempt comes at
-    /// any moment of one; here it is the middle, or earlier where the periods are long.
+    /// Within its first period. The kubelet's periods begin before the container does, so that its first attempt comes
+    /// at any moment of one; here it is the middle, or earlier where the periods are long.
     InPeriod,
 }
 

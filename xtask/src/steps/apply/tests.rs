@@ -225,7 +225,7 @@ async fn what_is_refused_is_said_with_its_line_and_its_cure() {
         (deployment, "  strategy:\n", "  colour: red\n  strategy:\n"),
         (deployment, env, "          env:\n            - {name: A, valueFrom: {fieldRef: {fieldPth: x}}}\n"),
         (deployment, env, "          env:\n            - {name: A, value: 1}\n"),
-        (deployment, "maxSurge: 1", "maxSurge: 0"),
+        (deployment, "maxSurge: 3", "maxSurge: 0"),
         ("10-configmap.yaml", "PORT: \"8000\"", "PORT: 8000"),
         ("20-service.yaml", "type: ClusterIP", "type: Internal"),
         ("40-hpa.yaml", "maxReplicas: 10", "maxReplicas: 2"),
