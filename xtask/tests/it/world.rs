@@ -331,8 +331,9 @@ pub(crate) fn eventually(what: &str, deadline: Duration, mut condition: impl FnM
 fn sandbox_program() -> &'static Path {
     static PROGRAM: LazyLock<PathBuf> = LazyLock::new(|| {
         let mut cargo = Command::new(env!("CARGO"));
-        // All packages, for the features of the dependencies that are built already.
-        cargo.args(["build", "--quiet", "--locked", "--workspace", "--bin", "sandbox"]);
+        // All packages in this test's own profile, for the dependencies that are built already.
+        let profile = if cfg!(debug_assertions) { "dev" } else { "release" };
+        cargo.args(["build", "--profile", profile, "--quiet", "--locked", "--workspace", "--bin", "sandbox"]);
         // What Cargo tells this test of its own package would make build scripts of others run again.
         let of_package = |name: &str| name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_");
         std::env::vars().map(|(name, _)| name).filter(|name| of_package(name)).for_each(|name| {
