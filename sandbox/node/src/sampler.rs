@@ -17,6 +17,8 @@ use crate::pod::handle::{Group, PodHandle, Pods, Slot, slots};
 
 /// CPU use is the mean over at most this: short enough to follow a load test, long enough for the system's 10 ms ticks.
 const WINDOW: Duration = Duration::from_secs(2);
+/// And over at least this much of a container's life, for the same ticks.
+const FIRST_WINDOW: Duration = Duration::from_millis(100);
 
 /// The latest samples.
 #[derive(Default)]
@@ -109,15 +111,19 @@ fn usage(members: &[Member], found: &HashMap<i32, GroupUse>, histories: &mut Has
     let mut pods: Vec<PodUsage> = Vec::new();
     for member in members {
         let Some(used) = found.get(&member.group.pgid) else { continue };
-        let history = histories.entry(member.group.pgid).or_default();
+        // A process had used nothing when it began: so the first look at a container is a sample already, as
+        // metrics-server takes it of one that is new.
+        let begin = (member.group.since, Duration::ZERO);
+        let history = histories.entry(member.group.pgid).or_insert_with(|| History::from([begin]));
         while history.len() > 1 && history.front().is_some_and(|(then, _)| now - *then > WINDOW) {
             history.pop_front();
         }
-        let before = history.front().copied();
-        history.push_back((now, used.cpu));
-        // The first look is the begin of a window, not yet a sample.
-        let Some((then, cpu)) = before else { continue };
+        let Some((then, cpu)) = history.front().copied() else { continue };
         let window = now - then;
+        if window < FIRST_WINDOW {
+            continue;
+        }
+        history.push_back((now, used.cpu));
         let share = used.cpu.saturating_sub(cpu).as_nanos() * 1_000_000_000 / window.as_nanos().max(1);
         let cpu_nanocores = u64::try_from(share).unwrap_or(u64::MAX);
         let sample = Sample { cpu_nanocores, memory_bytes: used.rss_bytes, at, window };
@@ -140,4 +146,41 @@ fn usage(members: &[Member], found: &HashMap<i32, GroupUse>, histories: &mut Has
 
 fn nothing(at: Timestamp) -> Sample {
     Sample { cpu_nanocores: 0, memory_bytes: 0, at, window: Duration::ZERO }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use serde_json::json;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn the_first_look_at_a_container_is_a_sample_of_its_life_so_far() {
+        let pod = json!({
+            "metadata": {"name": "web-0", "namespace": "shop", "uid": "u"},
+            "spec": {"containers": [{"name": "web"}]},
+        });
+        let pod = Arc::new(serde_json::from_value(pod).expect("a pod"));
+        let group = |age| Group {
+            pgid: 7,
+            since: Instant::now() - age,
+            memory_limit_bytes: None,
+            out_of_memory: Arc::default(),
+        };
+        let seen = |age| {
+            let pod = Arc::new(PodHandle::new(Path::new("/nowhere"), Arc::clone(&pod)));
+            let (slot, name) = (slots(&pod.pod())[0].0, "web".to_owned());
+            let members = [Member { pod, slot, name, group: group(age) }];
+            let found = HashMap::from([(7, GroupUse { cpu: Duration::from_millis(500), rss_bytes: 64 })]);
+            usage(&members, &found, &mut HashMap::new()).pods
+        };
+        let pods = seen(Duration::from_secs(1));
+        let (name, sample) = &pods[0].containers[0];
+        assert_eq!((name.as_str(), sample.memory_bytes), ("web", 64));
+        let share = sample.cpu_nanocores;
+        assert!((400_000_000..=500_000_000).contains(&share), "half a core for a second: {share}");
+        assert!(seen(Duration::from_millis(1)).is_empty(), "that is shorter than the system's ticks");
+    }
 }

@@ -71,6 +71,7 @@ pub(super) async fn once(container: &ContainerContext, created: &Created, attemp
     let out_of_memory = Arc::new(AtomicBool::new(false));
     let group = Group {
         pgid: process.pgid(),
+        since: started,
         memory_limit_bytes: memory_limit(container),
         out_of_memory: out_of_memory.clone(),
     };

@@ -10,6 +10,7 @@ use k8s_openapi::api::core::v1::{
     Container, ContainerState, ContainerStateWaiting, ContainerStatus, ObjectReference, Pod,
 };
 use tokio::sync::{Notify, watch};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::status::{Facts, whole_seconds};
@@ -85,6 +86,8 @@ pub(crate) struct Run {
 #[derive(Clone)]
 pub(crate) struct Group {
     pub(crate) pgid: i32,
+    /// When it began.
+    pub(crate) since: Instant,
     pub(crate) memory_limit_bytes: Option<u64>,
     /// Set by who kills it for the memory it uses.
     pub(crate) out_of_memory: Arc<AtomicBool>,
