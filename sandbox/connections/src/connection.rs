@@ -68,14 +68,12 @@ enum Wait {
 }
 
 impl Connection {
-    pub(crate) fn new(
-        room: Arc<Room>,
-        place: u64,
-        lost: CancellationToken,
-        since: Instant,
-    ) -> Arc<Connection> {
+    /// A new connection, as soon as there is room for it.
+    pub async fn admit(room: &Arc<Room>) -> Arc<Connection> {
+        let (place, lost) = room.take().await;
+        let since = Instant::now();
         let state = State { place: Place::Waiting(place), requests: 0, since, wait: Wait::First };
-        Arc::new(Connection { room, lost, state: Mutex::new(state) })
+        Arc::new(Connection { room: Arc::clone(room), lost, state: Mutex::new(state) })
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -193,13 +191,14 @@ mod tests {
     #[tokio::test]
     async fn who_waits_longest_goes_first_and_who_has_a_request_under_way_stays() {
         let room = Room::new(3);
-        let (first, second, third) = (room.admit().await, room.admit().await, room.admit().await);
+        let (first, second, third) =
+            (Connection::admit(&room).await, Connection::admit(&room).await, Connection::admit(&room).await);
         let under_way = first.begin();
-        let fourth = room.admit().await;
+        let fourth = Connection::admit(&room).await;
         assert_eq!(second.over(LONG).await, Over::NoRoom);
         drop(under_way);
         // The first waits since now only.
-        let fifth = room.admit().await;
+        let fifth = Connection::admit(&room).await;
         assert_eq!(third.over(LONG).await, Over::NoRoom);
         for connection in [&first, &fourth, &fifth] {
             assert_eq!(connection.over(LONG).now_or_never(), None);
@@ -209,9 +208,9 @@ mod tests {
     #[tokio::test]
     async fn with_a_request_under_way_everywhere_a_new_one_waits_for_an_end() {
         let room = Room::new(2);
-        let (first, second) = (room.admit().await, room.admit().await);
+        let (first, second) = (Connection::admit(&room).await, Connection::admit(&room).await);
         let requests = (first.begin(), second.begin());
-        let mut waiting = Box::pin(room.admit());
+        let mut waiting = Box::pin(Connection::admit(&room));
         assert!((&mut waiting).now_or_never().is_none());
         drop((requests.1, second));
         let _third = waiting.await;
@@ -221,16 +220,16 @@ mod tests {
     #[tokio::test]
     async fn who_is_trusted_needs_no_place() {
         let room = Room::new(1);
-        let known = room.admit().await;
+        let known = Connection::admit(&room).await;
         known.trust();
-        let other = room.admit().await;
+        let other = Connection::admit(&room).await;
         drop(known.begin());
-        let another = room.admit().await;
+        let another = Connection::admit(&room).await;
         assert_eq!(other.over(LONG).await, Over::NoRoom);
         assert_eq!(known.over(LONG).now_or_never(), None);
         // Neither leaves twice.
         drop((known, other, another));
-        assert!(room.admit().now_or_never().is_some());
+        assert!(Connection::admit(&room).now_or_never().is_some());
         assert!(!room.make_room(), "dropped at once");
     }
 
@@ -239,7 +238,7 @@ mod tests {
         let short = Duration::from_millis(20);
         let limits = Limits { head: short, idle: 3 * short };
         let room = Room::new(9);
-        let connection = room.admit().await;
+        let connection = Connection::admit(&room).await;
         assert_eq!(connection.over(limits).await, Over::Head { begun: false });
         connection.received();
         assert_eq!(connection.over(limits).await, Over::Head { begun: true });

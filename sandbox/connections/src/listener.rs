@@ -35,7 +35,7 @@ impl Listener {
     pub async fn accept(&mut self) -> (TcpStream, SocketAddr, Arc<Connection>) {
         loop {
             if self.next.is_some() {
-                let place = self.room.admit().await;
+                let place = Connection::admit(&self.room).await;
                 if let Some((stream, remote)) = self.next.take() {
                     return (stream, remote, place);
                 }

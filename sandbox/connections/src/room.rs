@@ -2,12 +2,9 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
 
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
-
-use crate::connection::Connection;
 
 /// Room for a number of connections.
 #[derive(Debug)]
@@ -36,8 +33,9 @@ impl Room {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A place for a new connection. It comes at once, unless each of the others has a request under way.
-    pub async fn admit(self: &Arc<Room>) -> Arc<Connection> {
+    /// A place for a new connection, and what tells it that another one was given it. It comes at once, unless each of
+    /// the others has a request under way.
+    pub(crate) async fn take(&self) -> (u64, CancellationToken) {
         loop {
             let left = self.left.notified();
             {
@@ -45,8 +43,7 @@ impl Room {
                 if inner.taken < self.most || inner.close_longest_waiting() {
                     inner.taken += 1;
                     let lost = CancellationToken::new();
-                    let place = inner.wait(lost.clone());
-                    return Connection::new(Arc::clone(self), place, lost, Instant::now());
+                    return (inner.wait(lost.clone()), lost);
                 }
             }
             left.await;
