@@ -11,9 +11,10 @@ use serde_json::{Value, json};
 
 use crate::call::Call;
 use crate::kinds;
+use crate::meta::meta;
 use crate::selectors::label_selector_matches;
 use crate::status::ApiError;
-use crate::store::{Store, meta};
+use crate::store::Store;
 
 /// What is about to happen to the object.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -3,10 +3,10 @@
 use serde_json::{Value, json};
 
 use crate::fields::{self, FieldSet};
-use crate::kinds::Kind;
+use crate::kind::{Kind, Merge};
 use crate::managed::{self, Entry};
 use crate::request::WriteOptions;
-use crate::schema::{self, Merge, Path};
+use crate::schema::{self, Path};
 use crate::status::ApiError;
 use crate::typed::{self, Half};
 

@@ -6,7 +6,7 @@ use axum::body::Body;
 use http::{HeaderMap, HeaderValue, Method, Response};
 use serde_json::Value;
 
-use crate::kinds::Kind;
+use crate::kind::Kind;
 use crate::request::{Query, View, WriteOptions};
 use crate::state::Api;
 use crate::status::{ApiError, json_response};

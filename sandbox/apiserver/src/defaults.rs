@@ -2,80 +2,29 @@
 
 use serde_json::{Value, json};
 
-use crate::kinds::Kind;
+use crate::kind::Kind;
+use crate::meta::meta;
 use crate::presence;
 use crate::schema::VOLUME_SOURCES;
-use crate::store::meta;
 
 /// Fills in what was left out.
 pub(crate) fn apply(kind: &Kind, object: &mut Value) {
-    match (kind.group, kind.kind) {
-        ("", "Namespace") => namespace(object),
-        ("", "Pod") => {
-            pod_spec(&mut object["spec"]);
-            for list in ["initContainers", "containers"] {
-                each_in(&mut object["spec"], list, requests);
-            }
-            pod(object);
-        }
-        ("", "Service") => service(object),
-        ("", "Secret") => set(object, "type", json!("Opaque")),
-        ("", "Node") => {
-            set(object, "spec", json!({}));
-            set(object, "status", presence::node_status());
-        }
-        ("", "Endpoints") => each_in(object, "subsets", |subset| {
-            each_in(subset, "ports", |port| set(port, "protocol", json!("TCP")));
-        }),
-        ("rbac.authorization.k8s.io", "RoleBinding" | "ClusterRoleBinding")
-            if object["roleRef"]["apiGroup"].as_str().unwrap_or("").is_empty() =>
-        {
-            object["roleRef"]["apiGroup"] = json!(kind.group);
-        }
-        ("discovery.k8s.io", _) => each_in(object, "ports", |port| {
-            set(port, "name", json!(""));
-            set(port, "protocol", json!("TCP"));
-        }),
-        ("policy", _) => {
-            let fields = ["currentHealthy", "desiredHealthy", "disruptionsAllowed", "expectedPods"];
-            for field in fields {
-                set(&mut object["status"], field, json!(0));
-            }
-        }
-        ("apps", "Deployment") => deployment(object),
-        ("apps", "ReplicaSet") => replica_set(object),
-        ("autoscaling", _) => autoscaler(object),
-        ("networking.k8s.io", "Ingress") => set(object, "status", json!({"loadBalancer": {}})),
-        ("networking.k8s.io", "NetworkPolicy") => network_policy(object),
-        ("admissionregistration.k8s.io", _) => webhooks(object),
-        ("apiregistration.k8s.io", _) if object["spec"]["service"].is_object() => {
-            set(&mut object["spec"]["service"], "port", json!(443));
-        }
-        _ => {}
-    }
+    (kind.does.defaults)(object);
 }
 
 /// Fills in what admission and storage add, which belongs to no writer.
 pub(crate) fn admit(kind: &Kind, object: &mut Value) {
-    match (kind.group, kind.kind) {
-        ("", "Namespace") => set(&mut object["spec"], "finalizers", json!(["kubernetes"])),
-        ("", "Pod") => admit_pod(&mut object["spec"]),
-        ("", "Service") => allocate(object),
-        _ => {}
-    }
+    (kind.does.admit)(object);
 }
 
 /// Keeps what the server gave out and an update may leave out.
 pub(crate) fn carry_over(kind: &Kind, old: &Value, new: &mut Value) {
-    if kind.is("", "services") && new["spec"]["type"] == old["spec"]["type"] {
-        for field in ["clusterIP", "clusterIPs", "ipFamilies", "ipFamilyPolicy"] {
-            if new["spec"].get(field).is_none_or(Value::is_null)
-                && let Some(value) = old["spec"].get(field)
-            {
-                new["spec"][field] = value.clone();
-            }
-        }
-    }
+    (kind.does.carry_over)(old, new);
+}
+
+/// Takes away what only the former type of an object had; its writer goes on owning it, in Kubernetes too.
+pub(crate) fn drop_dependent(kind: &Kind, old: &Value, new: &mut Value) {
+    (kind.does.drop_dependent)(old, new);
 }
 
 fn set(object: &mut Value, field: &str, value: Value) {
@@ -90,9 +39,20 @@ fn set(object: &mut Value, field: &str, value: Value) {
     }
 }
 
-/// Takes away what only the former type of a service had; its writer goes on owning it, in Kubernetes too.
-pub(crate) fn drop_dependent(kind: &Kind, old: &Value, new: &mut Value) {
-    if kind.is("", "services") && has_node_ports(&old["spec"]) && !has_node_ports(&new["spec"]) {
+pub(crate) fn carry_over_service(old: &Value, new: &mut Value) {
+    if new["spec"]["type"] == old["spec"]["type"] {
+        for field in ["clusterIP", "clusterIPs", "ipFamilies", "ipFamilyPolicy"] {
+            if new["spec"].get(field).is_none_or(Value::is_null)
+                && let Some(value) = old["spec"].get(field)
+            {
+                new["spec"][field] = value.clone();
+            }
+        }
+    }
+}
+
+pub(crate) fn drop_dependent_service(old: &Value, new: &mut Value) {
+    if has_node_ports(&old["spec"]) && !has_node_ports(&new["spec"]) {
         each_in(&mut new["spec"], "ports", |port| remove(port, "nodePort"));
         remove(&mut new["spec"], "externalTrafficPolicy");
         remove(&mut new["spec"], "allocateLoadBalancerNodePorts");
@@ -116,14 +76,66 @@ fn each_in(object: &mut Value, field: &str, change: impl Fn(&mut Value)) {
     }
 }
 
-fn namespace(object: &mut Value) {
+pub(crate) fn namespace(object: &mut Value) {
     let name = meta(object, "name").to_owned();
     object["metadata"]["labels"]["kubernetes.io/metadata.name"] = json!(name);
     set(&mut object["status"], "phase", json!("Active"));
 }
 
-fn pod(object: &mut Value) {
+pub(crate) fn admit_namespace(object: &mut Value) {
+    set(&mut object["spec"], "finalizers", json!(["kubernetes"]));
+}
+
+pub(crate) fn secret(object: &mut Value) {
+    set(object, "type", json!("Opaque"));
+}
+
+pub(crate) fn node(object: &mut Value) {
+    set(object, "spec", json!({}));
+    set(object, "status", presence::node_status());
+}
+
+pub(crate) fn endpoints(object: &mut Value) {
+    each_in(object, "subsets", |subset| {
+        each_in(subset, "ports", |port| set(port, "protocol", json!("TCP")));
+    });
+}
+
+pub(crate) fn endpoint_slice(object: &mut Value) {
+    each_in(object, "ports", |port| {
+        set(port, "name", json!(""));
+        set(port, "protocol", json!("TCP"));
+    });
+}
+
+pub(crate) fn role_binding(object: &mut Value) {
+    if object["roleRef"]["apiGroup"].as_str().unwrap_or("").is_empty() {
+        object["roleRef"]["apiGroup"] = json!("rbac.authorization.k8s.io");
+    }
+}
+
+pub(crate) fn disruption_budget(object: &mut Value) {
+    for field in ["currentHealthy", "desiredHealthy", "disruptionsAllowed", "expectedPods"] {
+        set(&mut object["status"], field, json!(0));
+    }
+}
+
+pub(crate) fn ingress(object: &mut Value) {
+    set(object, "status", json!({"loadBalancer": {}}));
+}
+
+pub(crate) fn api_service(object: &mut Value) {
+    if object["spec"]["service"].is_object() {
+        set(&mut object["spec"]["service"], "port", json!(443));
+    }
+}
+
+pub(crate) fn pod(object: &mut Value) {
     let spec = &mut object["spec"];
+    pod_spec(spec);
+    for list in ["initContainers", "containers"] {
+        each_in(spec, list, requests);
+    }
     set(spec, "enableServiceLinks", json!(true));
     let class = quality_of_service(spec);
     set(&mut object["status"], "phase", json!("Pending"));
@@ -139,7 +151,8 @@ fn requests(container: &mut Value) {
     }
 }
 
-fn admit_pod(spec: &mut Value) {
+pub(crate) fn admit_pod(object: &mut Value) {
+    let spec = &mut object["spec"];
     set(spec, "serviceAccountName", json!("default"));
     let account = spec["serviceAccountName"].clone();
     set(spec, "serviceAccount", account);
@@ -251,7 +264,7 @@ fn handler(handler: &mut Value) {
     }
 }
 
-fn deployment(object: &mut Value) {
+pub(crate) fn deployment(object: &mut Value) {
     let spec = &mut object["spec"];
     set(spec, "replicas", json!(1));
     set(spec, "revisionHistoryLimit", json!(10));
@@ -267,13 +280,13 @@ fn deployment(object: &mut Value) {
     set(object, "status", json!({}));
 }
 
-fn replica_set(object: &mut Value) {
+pub(crate) fn replica_set(object: &mut Value) {
     set(&mut object["spec"], "replicas", json!(1));
     pod_spec(&mut object["spec"]["template"]["spec"]);
     set(object, "status", json!({"replicas": 0}));
 }
 
-fn service(object: &mut Value) {
+pub(crate) fn service(object: &mut Value) {
     let spec = &mut object["spec"];
     set(spec, "type", json!("ClusterIP"));
     set(spec, "sessionAffinity", json!("None"));
@@ -304,7 +317,7 @@ fn has_node_ports(spec: &Value) -> bool {
 }
 
 /// Gives out addresses and ports.
-fn allocate(object: &mut Value) {
+pub(crate) fn admit_service(object: &mut Value) {
     let uid = meta(object, "uid").to_owned();
     let spec = &mut object["spec"];
     if spec["type"] != "ExternalName" {
@@ -338,7 +351,7 @@ fn hash(text: &str) -> u64 {
         .fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
 }
 
-fn autoscaler(object: &mut Value) {
+pub(crate) fn autoscaler(object: &mut Value) {
     let spec = &mut object["spec"];
     set(spec, "minReplicas", json!(1));
     if spec["metrics"].as_array().is_none_or(Vec::is_empty) {
@@ -360,7 +373,7 @@ fn autoscaler(object: &mut Value) {
     set(object, "status", json!({"currentMetrics": null, "desiredReplicas": 0}));
 }
 
-fn network_policy(object: &mut Value) {
+pub(crate) fn network_policy(object: &mut Value) {
     let egress = object["spec"].get("egress").is_some_and(Value::is_array);
     let types = if egress { json!(["Ingress", "Egress"]) } else { json!(["Ingress"]) };
     set(&mut object["spec"], "policyTypes", types);
@@ -371,7 +384,7 @@ fn network_policy(object: &mut Value) {
     }
 }
 
-fn webhooks(object: &mut Value) {
+pub(crate) fn webhooks(object: &mut Value) {
     each_in(object, "webhooks", |webhook| {
         set(webhook, "failurePolicy", json!("Fail"));
         set(webhook, "matchPolicy", json!("Equivalent"));

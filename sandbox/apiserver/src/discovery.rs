@@ -6,7 +6,8 @@ use axum::body::Body;
 use http::{HeaderMap, HeaderValue, Response, header};
 use serde_json::{Value, json};
 
-use crate::kinds::{KINDS, Kind};
+use crate::kind::Kind;
+use crate::kinds::KINDS;
 use crate::metrics;
 use crate::state::Api;
 use crate::status::json_response;

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::fields::FieldSet;
-use crate::kinds::Kind;
+use crate::kind::Kind;
 use crate::time;
 use crate::typed::{self, Half};
 

@@ -7,9 +7,10 @@ use http::Response;
 use serde_json::{Value, json};
 
 use crate::call::Call;
+use crate::meta::meta;
 use crate::request::View;
 use crate::status::{ApiError, json_response};
-use crate::store::{Object, Store, meta};
+use crate::store::{Object, Store};
 use crate::{kinds, render, time};
 use sandbox_contract::Sample;
 

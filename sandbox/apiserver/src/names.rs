@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::status::{Cause, Causes};
+use crate::causes::{Cause, Causes};
 
 pub(super) const SUBDOMAIN: &str = "a lowercase RFC 1123 subdomain must consist of lower case alphanumeric \
                                     characters, '-' or '.', \

@@ -2,7 +2,8 @@
 
 use serde_json::json;
 
-use crate::kinds::{self, Kind};
+use crate::kind::Kind;
+use crate::kinds;
 use crate::status::ApiError;
 use crate::store::Store;
 use crate::time;

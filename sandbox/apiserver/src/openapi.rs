@@ -11,7 +11,8 @@ use http::{HeaderMap, HeaderValue, Response, header};
 use serde_json::{Map, Value, json};
 use sha2::{Digest as _, Sha256};
 
-use crate::kinds::{KINDS, Kind, Storage};
+use crate::kind::{Kind, Storage};
+use crate::kinds::KINDS;
 use crate::metrics;
 use crate::state::Api;
 use crate::status::json_response;

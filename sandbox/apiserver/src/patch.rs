@@ -6,7 +6,7 @@ use json_patch::PatchOperation;
 use serde::Deserialize as _;
 use serde_json::{Map, Value, json};
 
-use crate::kinds::Kind;
+use crate::kind::Kind;
 use crate::schema::{self, Path};
 use crate::size;
 use crate::status::ApiError;

@@ -3,7 +3,7 @@
 
 use serde_json::{Map, Value, json};
 
-use crate::kinds::Kind;
+use crate::kind::Kind;
 
 /// Maps by their field names; any other empty object is a struct, which stays.
 const MAPS: [&str; 11] = [
@@ -25,41 +25,37 @@ const LISTS: [&str; 4] = ["rules", "containers", "endpoints", "managedFields"];
 /// Brings a decoded object into the form that the Go type has in JSON; `given` is what it was decoded from.
 pub(crate) fn complete(kind: &Kind, given: &Value, object: &mut Value) {
     leave_out_empty(object);
-    // The one struct that is a pointer in Go alone.
-    if kind.group == "apps"
-        && given["spec"]["selector"].is_null()
-        && let Some(spec) = object.get_mut("spec").and_then(Value::as_object_mut)
+    for condition in list(object, "conditions") {
+        let times = kind.does.condition_times.iter();
+        times.for_each(|time| add(condition, time, Value::Null));
+    }
+    (kind.does.complete)(given, object);
+}
+
+pub(crate) fn complete_pod(_: &Value, pod: &mut Value) {
+    for statuses in ["containerStatuses", "initContainerStatuses"] {
+        for status in list(pod, statuses) {
+            add(status, "state", json!({}));
+            add(status, "lastState", json!({}));
+        }
+    }
+}
+
+pub(crate) fn complete_event(_: &Value, event: &mut Value) {
+    for time in ["eventTime", "firstTimestamp", "lastTimestamp"] {
+        add(event, time, Value::Null);
+    }
+    add(event, "reportingComponent", json!(""));
+    add(event, "reportingInstance", json!(""));
+    add(event, "source", json!({}));
+}
+
+/// The selector is the one struct that is a pointer in Go alone.
+pub(crate) fn complete_workload(given: &Value, workload: &mut Value) {
+    if given["spec"]["selector"].is_null()
+        && let Some(spec) = workload.get_mut("spec").and_then(Value::as_object_mut)
     {
         spec.remove("selector");
-    }
-    let times: &[&str] = match kind.kind {
-        "Pod" => &["lastProbeTime", "lastTransitionTime"],
-        "Deployment" => &["lastUpdateTime", "lastTransitionTime"],
-        "Node" => &["lastHeartbeatTime", "lastTransitionTime"],
-        "ReplicaSet" | "HorizontalPodAutoscaler" | "Namespace" | "APIService" => &["lastTransitionTime"],
-        _ => &[],
-    };
-    for condition in list(object, "conditions") {
-        times.iter().for_each(|time| add(condition, time, Value::Null));
-    }
-    match (kind.group, kind.kind) {
-        ("", "Pod") => {
-            for statuses in ["containerStatuses", "initContainerStatuses"] {
-                for status in list(object, statuses) {
-                    add(status, "state", json!({}));
-                    add(status, "lastState", json!({}));
-                }
-            }
-        }
-        ("", "Event") => {
-            for time in ["eventTime", "firstTimestamp", "lastTimestamp"] {
-                add(object, time, Value::Null);
-            }
-            add(object, "reportingComponent", json!(""));
-            add(object, "reportingInstance", json!(""));
-            add(object, "source", json!({}));
-        }
-        _ => {}
     }
 }
 
@@ -92,29 +88,41 @@ fn leave_out_empty(value: &mut Value) {
 /// An object of the kind that says nothing: the structs and fields that are in every one, so that nobody adds them.
 pub(crate) fn blank(kind: &Kind) -> Value {
     let mut blank = json!({"metadata": {}, "spec": {}, "status": {"loadBalancer": {}}});
-    match (kind.group, kind.kind) {
-        ("", "Pod") => blank["spec"] = json!({"containers": null}),
-        ("", "Node") => blank["status"] = node_status(),
-        ("", "Event") => {
-            for field in ["involvedObject", "source"] {
-                blank[field] = json!({});
-            }
-            for field in ["eventTime", "firstTimestamp", "lastTimestamp"] {
-                blank[field] = Value::Null;
-            }
-            for field in ["reportingComponent", "reportingInstance"] {
-                blank[field] = json!("");
-            }
-        }
-        ("apps", _) => {
-            let template = json!({"metadata": {}, "spec": {"containers": null}});
-            blank["spec"] = json!({"selector": null, "strategy": {}, "template": template});
-        }
-        ("autoscaling", _) => blank["spec"] = json!({"scaleTargetRef": {}}),
-        ("networking.k8s.io", "NetworkPolicy") => blank["spec"] = json!({"podSelector": {}}),
-        _ => {}
-    }
+    (kind.does.blank)(&mut blank);
     blank
+}
+
+pub(crate) fn blank_pod(blank: &mut Value) {
+    blank["spec"] = json!({"containers": null});
+}
+
+pub(crate) fn blank_node(blank: &mut Value) {
+    blank["status"] = node_status();
+}
+
+pub(crate) fn blank_event(blank: &mut Value) {
+    for field in ["involvedObject", "source"] {
+        blank[field] = json!({});
+    }
+    for field in ["eventTime", "firstTimestamp", "lastTimestamp"] {
+        blank[field] = Value::Null;
+    }
+    for field in ["reportingComponent", "reportingInstance"] {
+        blank[field] = json!("");
+    }
+}
+
+pub(crate) fn blank_workload(blank: &mut Value) {
+    let template = json!({"metadata": {}, "spec": {"containers": null}});
+    blank["spec"] = json!({"selector": null, "strategy": {}, "template": template});
+}
+
+pub(crate) fn blank_autoscaler(blank: &mut Value) {
+    blank["spec"] = json!({"scaleTargetRef": {}});
+}
+
+pub(crate) fn blank_network_policy(blank: &mut Value) {
+    blank["spec"] = json!({"podSelector": {}});
 }
 
 /// The status of a new Node.

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::kinds::Kind;
+use crate::kind::Kind;
 use crate::request::{Rows, View};
 use crate::store::Object;
 use crate::{table, views};

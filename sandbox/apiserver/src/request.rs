@@ -6,9 +6,11 @@ use std::num::{IntErrorKind, ParseIntError};
 use http::Method;
 use serde_json::json;
 
-use crate::kinds::{self, Kind};
+use crate::causes::Cause;
+use crate::kind::Kind;
+use crate::kinds;
 use crate::selectors::Selector;
-use crate::status::{ApiError, Cause};
+use crate::status::ApiError;
 
 /// The resource that a path names.
 #[derive(Debug, Clone, PartialEq)]

@@ -1,7 +1,7 @@
 //! What the API's schema says of lists and maps: which merge by key, which are sets, which are replaced whole.
 //! Source: `x-kubernetes-list-type`, `-list-map-keys`, `-map-type` and `-patch-merge-key` in Kubernetes' OpenAPI.
 
-use crate::kinds::Kind;
+use crate::kind::{Kind, Merge};
 
 /// Field names from the root of the object; list items add nothing.
 #[derive(Debug, Clone, Default)]
@@ -63,19 +63,6 @@ pub(crate) const VOLUME_SOURCES: [&str; 30] = [
     "image",
 ];
 
-/// How a list or map is merged.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Merge {
-    /// Replaced whole.
-    Atomic,
-    /// Field by field (maps).
-    Granular,
-    /// A list whose items are told apart by these fields.
-    Keyed(&'static [&'static str]),
-    /// A list of distinct values.
-    Set,
-}
-
 /// How server-side apply merges the list at this path.
 pub(crate) fn list(kind: &Kind, path: &Path) -> Merge {
     use Merge::{Atomic, Keyed, Set};
@@ -83,8 +70,11 @@ pub(crate) fn list(kind: &Kind, path: &Path) -> Merge {
     match (parent, last) {
         ("metadata", "finalizers") => return Set,
         ("metadata", "ownerReferences") => return Keyed(&["uid"]),
-        (_, "finalizers") if kind.is("", "namespaces") => return Atomic,
         _ => {}
+    }
+    let own = kind.does.lists.iter().find(|(own_parent, field, _)| (*own_parent, *field) == (parent, last));
+    if let Some((_, _, merge)) = own {
+        return *merge;
     }
     match (parent, last) {
         // Of a service account the pull secrets are replaced whole.
@@ -98,13 +88,11 @@ pub(crate) fn list(kind: &Kind, path: &Path) -> Merge {
             "schedulingGates" | "resourceClaims" | "resourceClaimStatuses" | "webhooks" | "matchConditions",
         ) => Keyed(&["name"]),
         ("resources", "claims") => Keyed(&["name"]),
-        (_, "secrets") if kind.is("", "serviceaccounts") => Keyed(&["name"]),
         (_, "volumeMounts") => Keyed(&["mountPath"]),
         (_, "volumeDevices") => Keyed(&["devicePath"]),
         ("containers" | "initContainers" | "ephemeralContainers", "ports") => {
             Keyed(&["containerPort", "protocol"])
         }
-        ("spec", "ports") if kind.is("", "services") => Keyed(&["port", "protocol"]),
         ("spec", "hostAliases") | ("status", "podIPs") => Keyed(&["ip"]),
         ("spec", "topologySpreadConstraints") => Keyed(&["topologyKey", "whenUnsatisfiable"]),
         ("status", "conditions" | "addresses") => Keyed(&["type"]),

@@ -6,7 +6,9 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use serde_json::{Value, json};
 use tokio::sync::watch;
 
-use crate::kinds::{KINDS, Kind, Storage};
+use crate::kind::{Kind, Storage};
+use crate::kinds::KINDS;
+use crate::meta::meta;
 use crate::size;
 
 mod object;
@@ -237,11 +239,6 @@ impl Store {
 
 fn key(object: &Value) -> Key {
     (meta(object, "namespace").to_owned(), meta(object, "name").to_owned())
-}
-
-/// A string field of the metadata, empty when absent.
-pub(crate) fn meta<'a>(object: &'a Value, field: &str) -> &'a str {
-    object["metadata"][field].as_str().unwrap_or_default()
 }
 
 #[cfg(test)]

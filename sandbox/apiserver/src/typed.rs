@@ -8,9 +8,9 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use serde_json::{Map, Value};
 
 use crate::fields::{self, FieldSet};
-use crate::kinds::Kind;
+use crate::kind::{Kind, Merge};
 use crate::presence;
-use crate::schema::{self, Merge, Path};
+use crate::schema::{self, Path};
 
 /// The half of an object that a request writes: its status, or all else.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -2,24 +2,16 @@
 
 use serde_json::{Map, Value, json};
 
-use crate::kinds::{Kind, Storage};
+use crate::kind::Kind;
 
 /// A stored object as `kind` shows it.
 pub(crate) fn show(kind: &Kind, object: &Value) -> Value {
-    match (kind.storage, kind.group) {
-        (Storage::ViewOf(..), "events.k8s.io") => rename(object, "events.k8s.io/v1", false),
-        (Storage::ViewOf(..), "autoscaling") => autoscaler_to_v1(object),
-        _ => object.clone(),
-    }
+    (kind.does.show)(object)
 }
 
 /// An object of `kind` as it is stored.
 pub(crate) fn store(kind: &Kind, object: Value) -> Value {
-    match (kind.storage, kind.group) {
-        (Storage::ViewOf(..), "events.k8s.io") => rename(&object, "v1", true),
-        (Storage::ViewOf(..), "autoscaling") => autoscaler_to_v2(object),
-        _ => object,
-    }
+    (kind.does.store)(object)
 }
 
 /// `PartialObjectMetadata`.
@@ -37,6 +29,17 @@ const EVENT_FIELDS: [(&str, &str); 7] = [
     ("lastTimestamp", "deprecatedLastTimestamp"),
     ("count", "deprecatedCount"),
 ];
+
+/// A core event, as its own group has it.
+pub(crate) fn event_to_new(event: &Value) -> Value {
+    rename(event, "events.k8s.io/v1", false)
+}
+
+/// An event of its own group, as the core group has it.
+#[allow(clippy::needless_pass_by_value, reason = "as every conversion on the way in")]
+pub(crate) fn event_to_core(event: Value) -> Value {
+    rename(&event, "v1", true)
+}
 
 fn rename(object: &Value, api_version: &str, to_core: bool) -> Value {
     let empty = Map::new();
@@ -62,7 +65,7 @@ fn rename(object: &Value, api_version: &str, to_core: bool) -> Value {
 }
 
 /// The cpu utilisation metric moves to a field of its own; other metrics are not shown.
-fn autoscaler_to_v1(object: &Value) -> Value {
+pub(crate) fn autoscaler_to_v1(object: &Value) -> Value {
     let cpu = |metrics: &Value, field: &str| {
         metrics.as_array().and_then(|list| {
             list.iter()
@@ -94,7 +97,7 @@ fn autoscaler_to_v1(object: &Value) -> Value {
     v1
 }
 
-fn autoscaler_to_v2(mut object: Value) -> Value {
+pub(crate) fn autoscaler_to_v2(mut object: Value) -> Value {
     object["apiVersion"] = json!("autoscaling/v2");
     if let Some(spec) = object.get_mut("spec").and_then(Value::as_object_mut) {
         let target = spec.remove("targetCPUUtilizationPercentage").unwrap_or(json!(80));

@@ -10,7 +10,7 @@ use http::Response;
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
-use crate::kinds::{Kind, Storage};
+use crate::kind::{Kind, Storage};
 use crate::render;
 use crate::request::{Query, View};
 use crate::selectors::Selector;

@@ -7,13 +7,11 @@ use serde_json::Value;
 use super::prepare;
 use crate::admission::{self, Operation};
 use crate::call::Call;
+use crate::meta::meta;
 use crate::request::WriteOptions;
 use crate::status::ApiError;
-use crate::store::{Object, Refused, meta};
+use crate::store::{Object, Refused};
 use crate::{decode, defaults, managed, namespaces};
-
-/// A Deployment may ask for two thousand million; a node runs 110.
-const MOST_PODS: usize = 2000;
 
 pub(crate) async fn create(call: &Call<'_>, body: &[u8]) -> Result<Response<Body>, ApiError> {
     let options = call.write_options()?;
@@ -38,10 +36,10 @@ pub(crate) async fn insert(
     if kind.namespaced {
         namespaces::admit(&call.api.store, call.kind, call.namespace, meta(&object, "name"))?;
     }
-    if kind.is("", "pods") && call.api.store.count(kind) >= MOST_PODS {
-        let why = format!(
-            "exceeded quota: sandbox, requested: pods=1, used: pods={MOST_PODS}, limited: pods={MOST_PODS}"
-        );
+    if call.api.store.count(kind) >= kind.most {
+        let most = kind.most;
+        let why =
+            format!("exceeded quota: sandbox, requested: pods=1, used: pods={most}, limited: pods={most}");
         return Err(ApiError::forbidden(kind, meta(&object, "name"), &why));
     }
     let mut object = prepare::new_object(kind, object)?;

@@ -10,10 +10,13 @@ use serde_json::{Value, json};
 
 use super::list;
 use crate::call::Call;
-use crate::kinds::{KINDS, Kind, Storage};
+use crate::causes::Cause;
+use crate::kind::{Kind, Storage};
+use crate::kinds::KINDS;
+use crate::meta::meta;
 use crate::state::Api;
-use crate::status::{ApiError, Cause, json_response};
-use crate::store::{Object, Refused, meta};
+use crate::status::{ApiError, json_response};
+use crate::store::{Object, Refused};
 use crate::time;
 
 /// Kubernetes' `DeleteOptions`, as far as they matter here.
@@ -186,7 +189,7 @@ fn remove(
         {
             return Err(ApiError::forbidden(kind, name, "this namespace may not be deleted"));
         }
-        if options.propagation == Some(Propagation::Orphan) && !is_collected(stored) && !options.dry_run {
+        if options.propagation == Some(Propagation::Orphan) && !stored.collected && !options.dry_run {
             orphan(api, meta(&old, "uid"));
         }
         let marked = mark(stored, &old, options);
@@ -249,10 +252,10 @@ fn check_preconditions(
 /// The object with the marks of deletion on it.
 fn mark(kind: &Kind, old: &Value, options: &DeleteOptions) -> Value {
     let mut object = old.clone();
-    let grace = if kind.is("", "pods") { pod_grace(old, options.grace_seconds) } else { 0 };
+    let grace = (kind.does.grace)(old, options.grace_seconds);
     let already = old["metadata"].get("deletionTimestamp").is_some();
     let previous = old["metadata"]["deletionGracePeriodSeconds"].as_i64().unwrap_or(0);
-    if let Some(propagation) = options.propagation.filter(|_| is_collected(kind)) {
+    if let Some(propagation) = options.propagation.filter(|_| kind.collected) {
         let all = [Propagation::Foreground, Propagation::Orphan].map(|policy| json!(policy.finalizer()));
         let mut finalizers = old["metadata"]["finalizers"].as_array().cloned().unwrap_or_default();
         finalizers.retain(|finalizer| !all.contains(finalizer));
@@ -279,27 +282,6 @@ fn mark(kind: &Kind, old: &Value, options: &DeleteOptions) -> Value {
         object["status"]["phase"] = json!("Terminating");
     }
     object
-}
-
-/// A hundred years, in seconds.
-const LONGEST_GRACE: i64 = 100 * 365 * 24 * 60 * 60;
-
-/// A pod gets its grace unless it never ran or has ended.
-fn pod_grace(pod: &Value, asked: Option<i64>) -> i64 {
-    let ended = matches!(pod["status"]["phase"].as_str(), Some("Succeeded" | "Failed"));
-    if ended || pod["spec"]["nodeName"].as_str().unwrap_or("").is_empty() {
-        return 0;
-    }
-    let grace = asked.or(pod["spec"]["terminationGracePeriodSeconds"].as_i64()).unwrap_or(30);
-    // Kubernetes takes a negative one for a second; a far one would be no time that can be written.
-    if grace < 0 { 1 } else { grace.min(LONGEST_GRACE) }
-}
-
-/// Does the garbage collector watch this kind, so that it takes its finalizers off again? Other objects go at once,
-/// also where a real cluster would keep them until their dependents are gone.
-fn is_collected(kind: &Kind) -> bool {
-    [("apps", "deployments"), ("apps", "replicasets"), ("", "pods"), ("", "services")]
-        .contains(&(kind.group, kind.plural))
 }
 
 /// Cuts the dependents of an object loose, so that garbage collection lets them live. For kinds that no controller

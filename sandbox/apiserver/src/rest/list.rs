@@ -8,9 +8,11 @@ use http::{HeaderValue, Response, header};
 use serde_json::{Value, json};
 
 use crate::call::Call;
+use crate::causes::Cause;
+use crate::meta::meta;
 use crate::request::{Query, View};
-use crate::status::{ApiError, Cause};
-use crate::store::{Expired, Object, meta};
+use crate::status::ApiError;
+use crate::store::{Expired, Object};
 use crate::{render, table, views};
 
 /// Kubernetes' `ListOptions`, as far as they matter here.

@@ -22,7 +22,8 @@ use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 
 use crate::call::Call;
-use crate::kinds::{self, Storage};
+use crate::kind::Storage;
+use crate::kinds;
 use crate::request::{Query, Target, View, is_watch};
 use crate::state::Api;
 use crate::status::{ApiError, json_response};

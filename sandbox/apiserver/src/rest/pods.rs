@@ -8,9 +8,10 @@ use serde_json::{Value, json};
 use super::delete::DeleteOptions;
 use super::{delete, update};
 use crate::call::Call;
+use crate::causes::Cause;
 use crate::kinds;
 use crate::selectors::label_selector_matches;
-use crate::status::{ApiError, Cause, json_response};
+use crate::status::{ApiError, json_response};
 use crate::time;
 use sandbox_contract::{LogError, LogRequest};
 

@@ -3,10 +3,12 @@
 
 use serde_json::{Map, Value, json};
 
-use crate::kinds::{KINDS, Kind, Storage};
+use crate::causes::Cause;
+use crate::kind::{Kind, Storage};
+use crate::kinds::KINDS;
+use crate::meta::meta;
 use crate::request::WriteOptions;
-use crate::status::{ApiError, Cause};
-use crate::store::meta;
+use crate::status::ApiError;
 use crate::{decode, defaults, managed, size, time, validate, views};
 
 /// Metadata that only the server writes.
@@ -126,7 +128,7 @@ pub(crate) fn new_object(kind: &Kind, mut object: Value) -> Result<Value, ApiErr
     if kind.generation {
         metadata.insert("generation".to_owned(), json!(1));
     }
-    if kind.has("status") && !["nodes", "apiservices"].contains(&kind.plural) {
+    if kind.has("status") && !kind.status_at_creation {
         clear_status(&mut object);
     }
     defaults::apply(kind, &mut object);
@@ -163,8 +165,7 @@ pub(crate) fn next_object(
         let status = object["status"].take();
         object = old.clone();
         set_or_remove(&mut object["metadata"], "managedFields", given_fields);
-        // Controllers note things in annotations as they write a status: a Deployment's revision, say.
-        if ["nodes", "pods", "deployments", "replicasets"].contains(&kind.plural) {
+        if kind.status_annotates {
             set_or_remove(&mut object["metadata"], "annotations", annotations);
         }
         set_or_remove(&mut object, "status", status);
@@ -185,9 +186,8 @@ pub(crate) fn next_object(
     defaults::apply(kind, &mut object);
     defaults::admit(kind, &mut object);
     let annotations = |object: &Value| object["metadata"]["annotations"].clone();
-    // A Deployment's annotations count too: its ReplicaSets take them over.
     let changed = beyond_metadata(old) != beyond_metadata(&object)
-        || kind.is("apps", "deployments") && annotations(old) != annotations(&object);
+        || kind.annotations_count && annotations(old) != annotations(&object);
     if kind.generation && !matches!(subresource, Some("binding" | "status")) && changed {
         let generation = old["metadata"]["generation"].as_i64().unwrap_or(0) + 1;
         object["metadata"]["generation"] = json!(generation);

@@ -7,10 +7,11 @@ use serde_json::{Value, json};
 
 use super::update;
 use crate::call::{Call, add_warnings, parse};
+use crate::causes::Cause;
+use crate::meta::meta;
 use crate::patch;
 use crate::selectors::label_selector_text;
-use crate::status::{ApiError, Cause, json_response};
-use crate::store::meta;
+use crate::status::{ApiError, json_response};
 
 pub(crate) async fn answer(
     call: &Call<'_>,

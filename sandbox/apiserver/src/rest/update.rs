@@ -7,23 +7,21 @@ use serde_json::{Value, json};
 use super::{create, delete, prepare};
 use crate::admission::{self, Operation};
 use crate::call::{Call, parse};
+use crate::causes::Cause;
+use crate::meta::meta;
 use crate::request::WriteOptions;
-use crate::status::{ApiError, Cause};
-use crate::store::{Object, Refused, meta};
+use crate::status::ApiError;
+use crate::store::{Object, Refused};
 use crate::{apply, decode, defaults, managed, patch as patches, typed, views};
 
 /// How often a patch is worked out anew when others write in between, as a real server does.
 const PATCH_ATTEMPTS: usize = 6;
 
-/// Kinds whose updates must say which version they replace.
-const NEED_VERSION: [&str; 4] =
-    ["apiservices", "leases", "poddisruptionbudgets", "validatingwebhookconfigurations"];
-
 pub(crate) async fn put(call: &Call<'_>, name: &str, body: &[u8]) -> Result<Response<Body>, ApiError> {
     let options = call.write_options()?;
     let mut warnings = Vec::new();
     let object = prepare::identify(call.kind, call.namespace, Some(name), call.read(body)?)?;
-    if meta(&object, "resourceVersion").is_empty() && NEED_VERSION.contains(&call.kind.plural) {
+    if meta(&object, "resourceVersion").is_empty() && call.kind.needs_version {
         call.stored(name)?;
         let why = "must be specified for an update";
         let cause = Cause::invalid("metadata.resourceVersion", &json!(0), why);

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use serde_json::Value;
 
-use crate::kinds::Kind;
+use crate::kind::Kind;
 use crate::status::ApiError;
 
 /// Which objects a list or watch is about.
@@ -84,50 +84,7 @@ impl LabelTerm {
 
 /// Refuses a field that Kubernetes has no selector for. Source: the field label conversions in `pkg/apis/*/v1`.
 fn check_field(kind: &Kind, path: &str) -> Result<(), ApiError> {
-    let own: &[&str] = match (kind.group, kind.kind) {
-        ("", "Pod") => &[
-            "spec.nodeName",
-            "spec.restartPolicy",
-            "spec.schedulerName",
-            "spec.serviceAccountName",
-            "spec.hostNetwork",
-            "status.phase",
-            "status.podIP",
-            "status.podIPs",
-            "status.nominatedNodeName",
-        ],
-        ("", "Node") => &["spec.unschedulable"],
-        ("", "Namespace") => &["status.phase"],
-        ("", "Secret") => &["type"],
-        ("", "Service") => &["spec.clusterIP", "spec.type"],
-        ("apps", "ReplicaSet") => &["status.replicas"],
-        ("", "Event") => &[
-            "involvedObject.kind",
-            "involvedObject.namespace",
-            "involvedObject.name",
-            "involvedObject.uid",
-            "involvedObject.apiVersion",
-            "involvedObject.resourceVersion",
-            "involvedObject.fieldPath",
-            "reason",
-            "reportingComponent",
-            "source",
-            "type",
-        ],
-        ("events.k8s.io", _) => &[
-            "regarding.kind",
-            "regarding.namespace",
-            "regarding.name",
-            "regarding.uid",
-            "regarding.apiVersion",
-            "regarding.resourceVersion",
-            "regarding.fieldPath",
-            "reason",
-            "reportingController",
-            "type",
-        ],
-        _ => &[],
-    };
+    let own = kind.does.selectable;
     if ["metadata.name", "metadata.namespace"].contains(&path) || own.contains(&path) {
         return Ok(());
     }

@@ -7,11 +7,11 @@ use std::collections::HashSet;
 
 use serde_json::{Value, json};
 
-use crate::kinds::Kind;
+use crate::causes::{Cause, Causes};
+use crate::kind::{Kind, Name};
+use crate::meta::meta;
 use crate::names::{self, LABEL, SERVICE_NAME, SUBDOMAIN, annotations, is_label, labels};
 use crate::selectors::label_selector_matches;
-use crate::status::{Cause, Causes};
-use crate::store::meta;
 use pods::{pod_spec, pod_update};
 
 const PORT: &str = "must be between 1 and 65535, inclusive";
@@ -23,74 +23,80 @@ const NOT_NEGATIVE: &str = "must be greater than or equal to 0";
 pub(crate) fn object(kind: &Kind, object: &Value, old: Option<&Value>) -> Vec<Cause> {
     let mut causes = Causes::default();
     metadata(kind, object, &mut causes);
-    let spec = &object["spec"];
-    match (kind.group, kind.kind) {
-        ("", "Pod") => {
-            pod_spec(spec, "spec", &mut causes);
-            if let Some(old) = old {
-                pod_update(old, object, &mut causes);
-            }
-        }
-        ("apps", _) => workload(object, old, &mut causes),
-        ("", "Service") => service(object, old, &mut causes),
-        ("networking.k8s.io", "Ingress") => ingress(spec, &mut causes),
-        ("autoscaling", _) => autoscaler(spec, &mut causes),
-        ("policy", _) if !spec["minAvailable"].is_null() && !spec["maxUnavailable"].is_null() => {
-            // As the Go struct is printed.
-            let shown = format!(
-                "{{\"MinAvailable\":{},\"Selector\":{},\"MaxUnavailable\":{},\"UnhealthyPodEvictionPolicy\":{}}}",
-                spec["minAvailable"],
-                spec["selector"],
-                spec["maxUnavailable"],
-                spec["unhealthyPodEvictionPolicy"]
-            );
-            causes.push(Cause {
-                reason: "FieldValueInvalid",
-                message: format!(
-                    "Invalid value: {shown}: minAvailable and maxUnavailable cannot be both set"
-                ),
-                field: "spec".to_owned(),
-            });
-        }
-        ("coordination.k8s.io", _) => {
-            if spec["leaseDurationSeconds"].as_i64().is_some_and(|seconds| seconds <= 0) {
-                let why = "must be greater than 0";
-                causes.push(Cause::invalid("spec.leaseDurationSeconds", &spec["leaseDurationSeconds"], why));
-            }
-            if spec["leaseTransitions"].as_i64().is_some_and(|count| count < 0) {
-                causes.push(Cause::invalid("spec.leaseTransitions", &spec["leaseTransitions"], NOT_NEGATIVE));
-            }
-        }
-        ("", "ConfigMap" | "Secret") => {
-            config_data(kind, object, &mut causes);
-            if let Some(old) = old.filter(|old| old["immutable"] == true)
-                && (old["data"] != object["data"] || object["immutable"] != true)
-            {
-                causes.push(Cause::forbidden("data", "field is immutable when `immutable` is set"));
-            }
-        }
-        _ => {}
-    }
+    (kind.does.validate)(object, old, &mut causes);
     causes.into_list()
 }
 
-/// The keys of a ConfigMap or Secret, which become names of files, and its size.
-fn config_data(kind: &Kind, object: &Value, causes: &mut Causes) {
-    let mut bytes = 0;
+pub(crate) fn pod(object: &Value, old: Option<&Value>, causes: &mut Causes) {
+    pod_spec(&object["spec"], "spec", causes);
+    if let Some(old) = old {
+        pod_update(old, object, causes);
+    }
+}
+
+pub(crate) fn disruption_budget(object: &Value, _: Option<&Value>, causes: &mut Causes) {
+    let spec = &object["spec"];
+    if spec["minAvailable"].is_null() || spec["maxUnavailable"].is_null() {
+        return;
+    }
+    // As the Go struct is printed.
+    let shown = format!(
+        "{{\"MinAvailable\":{},\"Selector\":{},\"MaxUnavailable\":{},\
+         \"UnhealthyPodEvictionPolicy\":{}}}",
+        spec["minAvailable"], spec["selector"], spec["maxUnavailable"], spec["unhealthyPodEvictionPolicy"]
+    );
+    causes.push(Cause {
+        reason: "FieldValueInvalid",
+        message: format!("Invalid value: {shown}: minAvailable and maxUnavailable cannot be both set"),
+        field: "spec".to_owned(),
+    });
+}
+
+pub(crate) fn lease(object: &Value, _: Option<&Value>, causes: &mut Causes) {
+    let spec = &object["spec"];
+    if spec["leaseDurationSeconds"].as_i64().is_some_and(|seconds| seconds <= 0) {
+        let why = "must be greater than 0";
+        causes.push(Cause::invalid("spec.leaseDurationSeconds", &spec["leaseDurationSeconds"], why));
+    }
+    if spec["leaseTransitions"].as_i64().is_some_and(|count| count < 0) {
+        causes.push(Cause::invalid("spec.leaseTransitions", &spec["leaseTransitions"], NOT_NEGATIVE));
+    }
+}
+
+pub(crate) fn config_map(object: &Value, old: Option<&Value>, causes: &mut Causes) {
+    let texts = object["data"].as_object().into_iter().flatten();
+    let bytes: usize = texts.map(|(_, text)| text.as_str().unwrap_or("").len()).sum();
+    config_data(object, bytes + encoded_bytes(&object["binaryData"]), Cause::WHOLE, old, causes);
+}
+
+pub(crate) fn secret(object: &Value, old: Option<&Value>, causes: &mut Causes) {
+    config_data(object, encoded_bytes(&object["data"]), "data", old, causes);
+}
+
+/// The keys of a ConfigMap or Secret, which become names of files; its size, and that it stays as it is where it says
+/// so.
+fn config_data(object: &Value, bytes: usize, whole: &str, old: Option<&Value>, causes: &mut Causes) {
     for field in ["data", "binaryData"] {
-        for (key, value) in object[field].as_object().into_iter().flatten() {
+        for key in object[field].as_object().into_iter().flatten().map(|(key, _)| key) {
             if !names::is_config_key(key) {
                 causes.push(Cause::invalid(format!("{field}[{key}]"), &json!(key), names::CONFIG_KEY));
             }
-            let text = value.as_str().unwrap_or("");
-            let is_text = field == "data" && kind.kind == "ConfigMap";
-            bytes += if is_text { text.len() } else { decoded_len(text) };
         }
     }
     if bytes > MAX_CONFIG_BYTES {
-        let field = if kind.kind == "ConfigMap" { Cause::WHOLE } else { "data" };
-        causes.push(Cause::too_long(field, MAX_CONFIG_BYTES));
+        causes.push(Cause::too_long(whole, MAX_CONFIG_BYTES));
     }
+    if let Some(old) = old.filter(|old| old["immutable"] == true)
+        && (old["data"] != object["data"] || object["immutable"] != true)
+    {
+        causes.push(Cause::forbidden("data", "field is immutable when `immutable` is set"));
+    }
+}
+
+/// What the values of a map hold, which are in base64.
+fn encoded_bytes(map: &Value) -> usize {
+    let values = map.as_object().into_iter().flatten();
+    values.map(|(_, value)| decoded_len(value.as_str().unwrap_or(""))).sum()
 }
 
 /// How many bytes base64 stands for.
@@ -101,21 +107,18 @@ fn decoded_len(base64: &str) -> usize {
 fn metadata(kind: &Kind, object: &Value, causes: &mut Causes) {
     let name = meta(object, "name");
     let shown = json!(name);
-    let rbac = kind.group.starts_with("rbac");
+    let is_digit_first = name.starts_with(|c: char| c.is_ascii_digit());
+    let (is_well_formed, limit, rule) = match kind.does.name {
+        Name::Service => (is_label(name) && !is_digit_first, 63, SERVICE_NAME),
+        Name::Label => (is_label(name), 63, LABEL),
+        Name::Subdomain => (name.split('.').all(is_label), 253, SUBDOMAIN),
+        Name::Any => (true, 253, ""),
+    };
     if name.is_empty() {
         causes.push(Cause::required("metadata.name", "name or generateName is required"));
-    } else if kind.is("", "services") {
-        if !is_label(name) || name.starts_with(|c: char| c.is_ascii_digit()) {
-            causes.push(Cause::invalid("metadata.name", &shown, SERVICE_NAME));
-        }
-    } else if kind.is("", "namespaces") {
-        if !is_label(name) {
-            causes.push(Cause::invalid("metadata.name", &shown, LABEL));
-        }
-    } else if !rbac && !name.split('.').all(is_label) {
-        causes.push(Cause::invalid("metadata.name", &shown, SUBDOMAIN));
+    } else if !is_well_formed {
+        causes.push(Cause::invalid("metadata.name", &shown, rule));
     }
-    let limit = if kind.is("", "namespaces") || kind.is("", "services") { 63 } else { 253 };
     if name.len() > limit {
         causes.push(Cause::invalid(
             "metadata.name",
@@ -142,7 +145,7 @@ fn metadata(kind: &Kind, object: &Value, causes: &mut Causes) {
     }
 }
 
-fn workload(object: &Value, old: Option<&Value>, causes: &mut Causes) {
+pub(crate) fn workload(object: &Value, old: Option<&Value>, causes: &mut Causes) {
     let spec = &object["spec"];
     if spec["replicas"].as_i64().unwrap_or(0) < 0 {
         causes.push(Cause::invalid("spec.replicas", &spec["replicas"], NOT_NEGATIVE));
@@ -206,7 +209,7 @@ fn workload(object: &Value, old: Option<&Value>, causes: &mut Causes) {
     }
 }
 
-fn service(object: &Value, old: Option<&Value>, causes: &mut Causes) {
+pub(crate) fn service(object: &Value, old: Option<&Value>, causes: &mut Causes) {
     let spec = &object["spec"];
     let ports = spec["ports"].as_array().map_or(&[][..], Vec::as_slice);
     if ports.is_empty() && spec["type"] != "ExternalName" && spec["clusterIP"] != "None" {
@@ -287,7 +290,8 @@ fn port_name(name: &str) -> Vec<&'static str> {
     problems
 }
 
-fn ingress(spec: &Value, causes: &mut Causes) {
+pub(crate) fn ingress(object: &Value, _: Option<&Value>, causes: &mut Causes) {
+    let spec = &object["spec"];
     if spec["rules"].as_array().is_none_or(Vec::is_empty) && spec["defaultBackend"].is_null() {
         let why = "either `defaultBackend` or `rules` must be specified";
         causes.push(Cause::invalid("spec", &Value::Null, why));
@@ -329,7 +333,8 @@ fn ingress(spec: &Value, causes: &mut Causes) {
     }
 }
 
-fn autoscaler(spec: &Value, causes: &mut Causes) {
+pub(crate) fn autoscaler(object: &Value, _: Option<&Value>, causes: &mut Causes) {
+    let spec = &object["spec"];
     let (least, most) =
         (spec["minReplicas"].as_i64().unwrap_or(1), spec["maxReplicas"].as_i64().unwrap_or(0));
     if least < 1 {

@@ -5,9 +5,9 @@ use std::collections::BTreeSet;
 use serde_json::Value;
 
 use super::{NOT_NEGATIVE, PORT, port_name, port_reference};
+use crate::causes::{Cause, Causes};
 use crate::names::{LABEL, is_label};
 use crate::schema::VOLUME_SOURCES;
-use crate::status::{Cause, Causes};
 
 pub(super) fn pod_spec(spec: &Value, path: &str, causes: &mut Causes) {
     let containers = spec["containers"].as_array().map_or(&[][..], Vec::as_slice);

@@ -6,9 +6,10 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::{DeleteOptions, delete_object};
-use crate::kinds::{self, KINDS, Storage};
+use crate::kind::Storage;
+use crate::kinds::{self, KINDS};
+use crate::meta::meta;
 use crate::state::Api;
-use crate::store::meta;
 
 /// Empties a terminating namespace, waits until the last pod is gone, then removes it.
 pub(crate) fn finish_later(api: &Arc<Api>, name: String) {

@@ -34,7 +34,7 @@ pub(crate) const POD: Columns = Columns {
 };
 
 /// The condition of the row of a pod that has ended.
-pub(super) fn completed(pod: &Value) -> Option<Value> {
+pub(crate) fn completed(pod: &Value) -> Option<Value> {
     let phase = text(pod, &["status", "phase"]);
     let message = match phase {
         "Succeeded" => "The pod has completed successfully.",
@@ -190,4 +190,18 @@ fn ended(terminated: &Value, prefix: &str) -> String {
         ("", signal) => format!("{prefix}Signal:{signal}"),
         (reason, _) => format!("{prefix}{reason}"),
     }
+}
+
+/// A hundred years, in seconds.
+const LONGEST_GRACE: i64 = 100 * 365 * 24 * 60 * 60;
+
+/// A pod gets its grace unless it never ran or has ended.
+pub(crate) fn grace(pod: &Value, asked: Option<i64>) -> i64 {
+    let ended = matches!(pod["status"]["phase"].as_str(), Some("Succeeded" | "Failed"));
+    if ended || pod["spec"]["nodeName"].as_str().unwrap_or("").is_empty() {
+        return 0;
+    }
+    let grace = asked.or(pod["spec"]["terminationGracePeriodSeconds"].as_i64()).unwrap_or(30);
+    // Kubernetes takes a negative one for a second; a far one would be no time that can be written.
+    if grace < 0 { 1 } else { grace.min(LONGEST_GRACE) }
 }
