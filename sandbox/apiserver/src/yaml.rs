@@ -9,8 +9,20 @@ const MAX_DEPTH: usize = 128;
 /// Parts of a document, aliases expanded: more than the longest body can hold without them.
 const MAX_NODES: usize = 2_000_000;
 
-/// A document as JSON; else what is wrong with it.
+/// What reading [`MAX_DEPTH`] levels takes of a stack, and more: 20 kB a level where nothing is optimised.
+const STACK_BYTES: usize = 16 << 20;
+
+/// A document as JSON; else what is wrong with it. It is read on a thread of its own, since that of a server's task has
+/// a stack of two mebibytes.
 pub(crate) fn to_json(body: &[u8]) -> Result<Value, String> {
+    std::thread::scope(|scope| {
+        let reader = std::thread::Builder::new().stack_size(STACK_BYTES).spawn_scoped(scope, || read(body));
+        let reader = reader.map_err(|error| format!("no thread to read it: {error}"))?;
+        reader.join().unwrap_or_else(|_| Err("it can't be read".to_owned()))
+    })
+}
+
+fn read(body: &[u8]) -> Result<Value, String> {
     let options = serde_saphyr::options! {
         budget: serde_saphyr::budget! {
             max_depth: MAX_DEPTH,
