@@ -167,5 +167,7 @@ fn cx() -> Result<Cx> {
     let cli = xtask::cli::Cli::try_parse_from(["xtask", "status"])?;
     let leash = leash::Leash::start(&["cat".into()])?;
     let output = Output::new(cli.shared.output, false);
-    Cx::new(cli.shared, output, leash)
+    let root = xtask::workspace::root()?;
+    let target = xtask::workspace::target(&root)?;
+    Ok(Cx::new(root, target, cli.shared, output, leash))
 }

@@ -189,7 +189,8 @@ mod tests {
         let app = manifests.deployment.spec.and_then(|spec| spec.template.spec).expect("a pod");
         let node: Node = serde_json::from_value(json!({
             "metadata": {"name": "minikube"},
-            "status": {"allocatable": {"cpu": "2", "memory": "12Gi", "ephemeral-storage": "20Gi", "pods": "110"}},
+            "status": {"allocatable": {"cpu": "2", "memory": "12Gi", "ephemeral-storage": "20Gi",
+            "pods": "110"}},
         }))
         .expect("a node");
         let system: Pod = serde_json::from_value(json!({

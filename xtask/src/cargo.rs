@@ -93,7 +93,10 @@ fn executable(messages: &str, program: &str) -> Result<PathBuf> {
         .filter_map(|message| message.executable)
         .next_back()
         .ok_or_else(|| anyhow!("the build succeeded, but Cargo names no executable of {program}"))
-        .hint("a `build.rustc-wrapper` or an alias may keep Cargo's messages back; see `cargo config get build`")
+        .hint(
+            "a `build.rustc-wrapper` or an alias may keep Cargo's messages back; see `cargo config get \
+               build`",
+        )
 }
 
 #[cfg(test)]

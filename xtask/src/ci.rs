@@ -1,5 +1,5 @@
-//! What a CI system is told of a run, out of the summary that every run ends with: a JUnit file, annotations on the lines of a
-//! pull request, and the summary of a job.
+//! What a CI system is told of a run, out of the summary that every run ends with: a JUnit file, annotations on the
+//! lines of a pull request, and the summary of a job.
 
 use std::io::Write as _;
 use std::path::{Path, PathBuf};

@@ -4,7 +4,16 @@
 use std::path::PathBuf;
 
 use crate::options::{ClusterChoice, DEFAULT_NAMESPACE, DEFAULT_PORT, DEFAULT_PROFILE, Shared};
-use crate::proc::quoted;
+
+/// A word as a shell has to be given it.
+pub fn quoted(text: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-_./:=,@%+{}".contains(c);
+    if !text.is_empty() && text.chars().all(plain) {
+        text.to_owned()
+    } else {
+        format!("'{}'", text.replace('\'', r"'\''"))
+    }
+}
 
 /// Writes command lines for the cluster of one run.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

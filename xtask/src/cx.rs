@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result, anyhow, bail};
+use anyhow::{Context as _, Result, anyhow};
 use futures::future::BoxFuture;
 use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::SetOnce;
@@ -15,8 +15,8 @@ use crate::commands::Commands;
 use crate::failure::{Attach as _, Cancelled, Exit, attached};
 use crate::options::Shared;
 use crate::output::{Output, Span, State};
+use crate::record;
 use crate::summary::Summary;
-use crate::{proc, record};
 
 /// One run of one command.
 pub struct Cx {
@@ -75,14 +75,9 @@ impl Stop {
 }
 
 impl Cx {
-    /// For the workspace around the current folder.
-    ///
-    /// # Errors
-    /// Outside of a workspace, or when Cargo can't say where its target folder is; exit code 10.
-    pub fn new(shared: Shared, output: Output, leash: leash::Leash) -> Result<Cx> {
-        let root = workspace_root()?;
-        let target = target_folder(&root)?;
-        Ok(Cx {
+    /// For the workspace at `root`, which is built in `target`.
+    pub fn new(root: PathBuf, target: PathBuf, shared: Shared, output: Output, leash: leash::Leash) -> Cx {
+        Cx {
             root,
             target,
             commands: Commands::new(&shared),
@@ -95,11 +90,11 @@ impl Cx {
             liveness: SetOnce::new(),
             gone: Mutex::new(None),
             spans: Mutex::new(Vec::new()),
-        })
+        }
     }
 
-    /// A run within this one, that began at `began`: its steps and its end are its own, it reports to the same place, and
-    /// what stops this run stops it.
+    /// A run within this one, that began at `began`: its steps and its end are its own, it reports to the same place,
+    /// and what stops this run stops it.
     #[must_use]
     pub fn within(&self, began: Instant) -> Cx {
         Cx {
@@ -268,8 +263,8 @@ impl Cx {
 }
 
 /// Removes all but the newest runs; a folder that can't be removed is no reason to fail. Load runs are counted for
-/// themselves: what was measured is not pushed out by however many other runs. So are those of `test`, under which others
-/// run.
+/// themselves: what was measured is not pushed out by however many other runs. So are those of `test`, under which
+/// others run.
 fn forget_old_runs(runs: &Path) {
     let entries = std::fs::read_dir(runs).into_iter().flatten().flatten();
     let mut dirs: Vec<_> =
@@ -285,39 +280,6 @@ fn forget_old_runs(runs: &Path) {
             let _ = std::fs::remove_dir_all(dir);
         }
     }
-}
-
-/// The nearest folder above the current one that holds a Cargo workspace.
-fn workspace_root() -> Result<PathBuf> {
-    let here = std::env::current_dir().context("finding the current folder")?;
-    for dir in here.ancestors() {
-        let manifest = dir.join("Cargo.toml");
-        if std::fs::read_to_string(&manifest).is_ok_and(|text| text.contains("[workspace]")) {
-            return Ok(dir.to_owned());
-        }
-    }
-    let lost = || -> Result<PathBuf> { bail!("no Cargo workspace at or above {}", here.display()) };
-    lost().hint("run this inside a clone of the repository").exit(Exit::Preflight)
-}
-
-/// Where Cargo builds, by its own word: a variable, any of its configuration files, or its default may decide.
-fn target_folder(root: &Path) -> Result<PathBuf> {
-    #[derive(serde::Deserialize)]
-    struct Metadata {
-        target_directory: PathBuf,
-    }
-    let sh = proc::shell()?;
-    let cargo = proc::cargo();
-    let command = xshell::cmd!(sh, "{cargo} metadata --no-deps --offline --format-version=1");
-    let command = proc::Command::from(command).current_dir(root);
-    let ask = || -> Result<Metadata> {
-        serde_json::from_str(&proc::output(command)?).context("reading what `cargo metadata` printed")
-    };
-    let metadata = ask()
-        .context("asking Cargo for its target folder")
-        .hint("`cargo metadata --no-deps` in this folder says what is wrong")
-        .exit(Exit::Preflight)?;
-    Ok(metadata.target_directory)
 }
 
 #[cfg(test)]

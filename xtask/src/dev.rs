@@ -29,8 +29,8 @@ const QUIT: u8 = b'q';
 /// Brings everything up, then does for each save what it needs, one at a time, until it is told to stop.
 ///
 /// # Errors
-/// When nothing can be watched, when no cluster runs after the first attempt, or it has gone; what a save leads to is shown,
-/// and is none.
+/// When nothing can be watched, when no cluster runs after the first attempt, or it has gone; what a save leads to is
+/// shown, and is none.
 pub async fn run(cx: &Cx, deploy: Deploy) -> Result<Summary> {
     let choice = clusters::choose(cx).await?;
     cx.output.note(&format!("{}: {}", choice.kind.name(), choice.why));

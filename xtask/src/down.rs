@@ -8,13 +8,13 @@ use kube::{Api, ResourceExt as _};
 
 use crate::clusters::{self, Cluster, Kind};
 use crate::cx::Cx;
+use crate::declared;
 use crate::drift;
 use crate::failure::{Attach as _, Exit};
 use crate::manifests::{Manifests, Object};
 use crate::owned::FIELD_MANAGER;
 use crate::pipeline::{Branch, Done, Outcome, Running, step};
 use crate::plan::Planned;
-use crate::steps::apply;
 use crate::steps::cluster::MADE_BY;
 use crate::steps::prune::{self, gone};
 use crate::summary::Summary;
@@ -81,8 +81,8 @@ async fn remove(branch: &mut Branch<'_>, cluster: &Cluster, manifests: &Manifest
         let mut going = Vec::new();
         // Last applied, first removed: the Ingress before what it routes to.
         for object in manifests.objects.iter().rev() {
-            let resource = cx.unless_stopped(apply::resolve(&cluster.client, object)).await?;
-            let api = apply::api(&cluster.client, &cx.shared.namespace, &resource);
+            let resource = cx.unless_stopped(declared::resolve(&cluster.client, object)).await?;
+            let api = declared::api(&cluster.client, &cx.shared.namespace, &resource);
             let deleted = cx.unless_stopped(delete(step, &api, object)).await;
             let uid = deleted.with_context(|| format!("removing {}", object.title()))?;
             going.extend(uid.map(|uid| (api, object, uid)));

@@ -11,9 +11,10 @@ use kube::discovery::{ApiCapabilities, Discovery, Scope, verbs};
 use kube::{Api, Client, ResourceExt as _};
 use serde_json::Value;
 
-use crate::manifests::{self, Manifests, REPOSITORY};
+use crate::declared;
+use crate::manifests::{self, Manifests};
 use crate::owned::{FIELD_MANAGER, controller};
-use crate::steps::apply;
+use crate::repository::REPOSITORY;
 use crate::temporary;
 
 /// Lists under way at once.
@@ -67,8 +68,8 @@ async fn kinds(client: &Client) -> Result<Vec<Served>> {
     };
     let kinds = discovery.groups().flat_map(kube::discovery::ApiGroup::recommended_resources);
     let is_applied = |(kind, can): &Served| {
-        // Events are many, and never applied; APIServices are the cluster's own, and their list may take long while one of
-        // them starts.
+        // Events are many, and never applied; APIServices are the cluster's own, and their list may take long while one
+        // of them starts.
         !["Event", "APIService"].contains(&&*kind.kind)
             && [verbs::LIST, verbs::PATCH, verbs::DELETE].iter().all(|verb| can.supports_operation(verb))
     };
@@ -193,14 +194,14 @@ pub async fn look_in_time(client: &Client, namespace: &str, manifests: &Manifest
 /// # Errors
 /// When the API refuses.
 pub async fn look(client: &Client, namespace: &str, manifests: &Manifests) -> Result<Drift> {
-    let outside = apply::outside(client, namespace, manifests, |_| {}).await?;
+    let outside = declared::outside(client, namespace, manifests, |_| {}).await?;
     let image = deployed_image(client, namespace, manifests).await?;
     let mut drift = Drift::default();
     // What an experiment changes for a while is told by its mark.
     let mut is_marked = false;
     for object in manifests.rendered(namespace, image.as_deref().unwrap_or(REPOSITORY), &outside) {
-        let resource = apply::resolve(client, &object).await?;
-        let api = apply::api(client, namespace, &resource);
+        let resource = declared::resolve(client, &object).await?;
+        let api = declared::api(client, namespace, &resource);
         let title = object.title();
         let Some(live) = api.get_opt(&object.name).await.with_context(|| format!("looking for {title}"))?
         else {
@@ -208,8 +209,8 @@ pub async fn look(client: &Client, namespace: &str, manifests: &Manifests) -> Re
             continue;
         };
         is_marked |= live.annotations().contains_key(temporary::ANNOTATION);
-        let body = apply::body(&object, &resource);
-        let params = apply::params().dry_run();
+        let body = declared::body(&object, &resource);
+        let params = declared::params().dry_run();
         let wanted = api
             .patch(&object.name, &params, &Patch::Apply(&body))
             .await

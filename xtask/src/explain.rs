@@ -19,12 +19,14 @@ use crate::record::meta::Meta;
 use crate::record::timeline::Timeline;
 use crate::summary::Summary;
 
+mod failure;
 mod judge;
 pub mod mechanism;
 mod proxy;
 mod upstream;
 
-pub use judge::{Verdict, judge};
+pub use failure::Verdict;
+pub use judge::judge;
 use mechanism::Mechanism;
 
 /// Verdicts that are spelled out in a JSON summary.

@@ -165,6 +165,20 @@ pub fn paragraph(error: &anyhow::Error) -> String {
     text
 }
 
+/// The innermost cause, or the API server's own words.
+pub fn reason(error: &(dyn StdError + 'static)) -> String {
+    let mut cause = error;
+    loop {
+        if let Some(kube::Error::Api(status)) = cause.downcast_ref() {
+            return status.message.clone();
+        }
+        match cause.source() {
+            Some(source) => cause = source,
+            None => return cause.to_string(),
+        }
+    }
+}
+
 /// What lies under the layers.
 fn innermost<'e>(cause: &'e (dyn StdError + 'static)) -> Option<&'e kube::Error> {
     match cause.downcast_ref::<Layer>() {

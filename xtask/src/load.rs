@@ -82,9 +82,6 @@ pub async fn run(branch: &mut Branch<'_>, args: &LoadArgs) -> Result<Summary> {
             Some(what) => Some(Prepared::new(branch, changes, what, &manifests).await?),
             None => None,
         };
-        if gated && changes_app {
-            ready::route(branch, &cluster, &manifests).await?;
-        }
         let scene = Scene {
             cx,
             args,

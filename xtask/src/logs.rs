@@ -17,8 +17,7 @@ use serde_json::json;
 
 use crate::clusters;
 use crate::cx::Cx;
-use crate::failure::{Attach as _, Exit};
-use crate::gates::watch::reason;
+use crate::failure::{Attach as _, Exit, reason};
 use crate::options::{Format, duration};
 use crate::owned::Owner;
 use crate::summary::Summary;

@@ -17,6 +17,7 @@ use serde_path_to_error::Segment;
 
 use crate::commands::Advice;
 use crate::failure::{Attach as _, Exit};
+use crate::repository::REPOSITORY;
 
 mod app;
 mod files;
@@ -27,9 +28,6 @@ mod yaml;
 pub(crate) mod tests;
 
 pub use render::{Contents, Input, held};
-
-/// The image's name, without the tag, as the manifests write it.
-pub const REPOSITORY: &str = "simple-model-api";
 
 /// What the readiness gates ask the app for by its entry.
 pub const HEALTH: &str = "/health";
@@ -188,8 +186,8 @@ impl Manifests {
         &self.selector
     }
 
-    /// The objects as they go to the cluster: in `namespace`, running `reference`. `outside` is what the cluster holds of
-    /// [`Manifests::outside`].
+    /// The objects as they go to the cluster: in `namespace`, running `reference`. `outside` is what the cluster holds
+    /// of [`Manifests::outside`].
     pub fn rendered(&self, namespace: &str, reference: &str, outside: &Contents) -> Vec<Object> {
         render::render(&self.objects, namespace, reference, outside)
     }
@@ -204,7 +202,8 @@ impl Manifests {
         self.objects.iter().any(|object| object.is(group, kind) && object.name == name)
     }
 
-    /// Where the probes of the Deployment's containers are written: by container and `startup`, `readiness` or `liveness`.
+    /// Where the probes of the Deployment's containers are written: by container and `startup`, `readiness` or
+    /// `liveness`.
     pub fn probes(&self) -> BTreeMap<(String, &'static str), String> {
         let is_app =
             |object: &&Object| object.is("apps", "Deployment") && object.name == self.deployment_name();
@@ -233,7 +232,8 @@ impl Manifests {
 ///
 /// # Errors
 /// Naming file and line: what does not parse, an object without kind or name, one that is there twice or belongs to
-/// another namespace; a Deployment, Service or Ingress of the app that is missing, or of which there are two. Exit code 10.
+/// another namespace; a Deployment, Service or Ingress of the app that is missing, or of which there are two. Exit code
+/// 10.
 pub fn read(folder: &Path, namespace: &str) -> Result<Manifests> {
     read_all(folder, namespace).exit(Exit::Preflight)
 }
@@ -318,8 +318,8 @@ pub fn requoted(value: &Value, reason: &str) -> Option<String> {
     }
 }
 
-/// Whether the labels say that an object is one of the app's, of this namespace or of the one that holds it; nothing where
-/// they do not say.
+/// Whether the labels say that an object is one of the app's, of this namespace or of the one that holds it; nothing
+/// where they do not say.
 pub fn is_part_of_app(labels: &BTreeMap<String, String>) -> Option<bool> {
     labels.get(render::PART_OF).map(|app| app == REPOSITORY)
 }

@@ -6,8 +6,7 @@ use std::time::Duration;
 use clap::builder::BoolishValueParser;
 use clap::{Args, ValueEnum};
 
-use crate::image::registry::Place;
-use crate::manifests::REPOSITORY;
+use crate::repository::{Place, REPOSITORY};
 
 /// The minikube profile that `minikube` itself takes without a name; the sandbox follows it.
 pub const DEFAULT_PROFILE: &str = "minikube";
@@ -32,14 +31,17 @@ pub struct Shared {
     /// Base URL of the ingress of --context; without it the address that the Ingress has been given.
     #[arg(long, global = true, value_name = "URL", env = "XTASK_ENTRY")]
     pub entry: Option<String>,
-    /// A registry that the nodes of --context pull from: where the image is pushed. On loopback it is spoken to without TLS.
-    #[arg(long, global = true, value_name = "HOST[:PORT]/PATH", env = "XTASK_REGISTRY", value_parser = registry)]
+    /// A registry that the nodes of --context pull from: where the image is pushed. On loopback it is spoken to without
+    /// TLS.
+    #[arg(long, global = true, value_name = "HOST[:PORT]/PATH", env = "XTASK_REGISTRY")]
+    #[arg(value_parser = registry)]
     pub registry: Option<Place>,
     /// Name of the minikube profile, or of the sandbox.
     #[arg(long, global = true, default_value = DEFAULT_PROFILE, env = "XTASK_PROFILE", value_parser = name)]
     pub profile: String,
     /// Namespace; created if it is missing, except with --context, whose own namespace it is by default.
-    #[arg(long, global = true, default_value = DEFAULT_NAMESPACE, env = "XTASK_NAMESPACE", value_parser = name)]
+    #[arg(long, global = true, default_value = DEFAULT_NAMESPACE, env = "XTASK_NAMESPACE")]
+    #[arg(value_parser = name)]
     pub namespace: String,
     /// Loopback port of the sandbox's ingress; 0 picks a free one.
     #[arg(long, global = true, default_value_t = DEFAULT_PORT, env = "XTASK_PORT")]

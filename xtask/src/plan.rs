@@ -1,5 +1,5 @@
-//! What `--dry-run` shows. Each step says beside its run what it would do, and each command, beside its own, in which order:
-//! what is here is only how that is written.
+//! What `--dry-run` shows. Each step says beside its run what it would do, and each command, beside its own, in which
+//! order: what is here is only how that is written.
 
 use std::fmt::Write as _;
 

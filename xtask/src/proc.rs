@@ -12,6 +12,7 @@ use anyhow::{Context as _, Result, anyhow, bail};
 use rustix::process::{Pid, Signal, kill_process_group};
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
 
+use crate::commands::quoted;
 use crate::cx::Cx;
 use crate::failure::{Attach as _, Cancelled, Printed};
 use crate::output;
@@ -106,16 +107,6 @@ impl fmt::Display for Command {
             write!(f, " {}", quoted(&arg.to_string_lossy()))?;
         }
         Ok(())
-    }
-}
-
-/// A word as a shell has to be given it.
-pub fn quoted(text: &str) -> String {
-    let plain = |c: char| c.is_ascii_alphanumeric() || "-_./:=,@%+{}".contains(c);
-    if !text.is_empty() && text.chars().all(plain) {
-        text.to_owned()
-    } else {
-        format!("'{}'", text.replace('\'', r"'\''"))
     }
 }
 

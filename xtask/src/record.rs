@@ -30,8 +30,8 @@ pub const APP_LOGS: &str = "logs/app";
 /// The report.
 pub const REPORT: &str = "report.html";
 
-/// A moment so much later, or the last one there is. The times of records and objects are of others' making: a sum of them
-/// may be beyond the calendar.
+/// A moment so much later, or the last one there is. The times of records and objects are of others' making: a sum of
+/// them may be beyond the calendar.
 #[must_use]
 pub fn later(at: Timestamp, by: SignedDuration) -> Timestamp {
     at.saturating_add(by).unwrap_or(at)

@@ -13,7 +13,7 @@ use crate::plan::Planned;
 use crate::steps;
 use crate::steps::apply::Known;
 use crate::steps::restart::Restart;
-use crate::summary::{Summary, entry};
+use crate::summary::Summary;
 use crate::up::{say_where, verify, verify_plan};
 
 /// Runs the part of the pipeline that an edit of the app or of the manifests needs.
@@ -54,7 +54,7 @@ pub async fn run(branch: &mut Branch<'_>, deploy: Deploy) -> Result<Summary> {
         )
         .await?;
     say_where(cx, cluster, manifests);
-    let mut summary = entry(cluster, manifests);
+    let mut summary = cluster.summary(manifests);
     summary.insert("serves_after_seconds".into(), serves.into());
     summary.insert("alone_after_seconds".into(), alone.into());
     Ok(summary)

@@ -83,7 +83,10 @@ impl Page<'_> {
                         (self.charts())
                         (self.tables())
                         (self.failures())
-                        footer { "Shown again by " code { "cargo xtask explain " (self.name) } ", from the records beside this page." }
+                        footer {
+                            "Shown again by " code { "cargo xtask explain " (self.name) }
+                            ", from the records beside this page."
+                        }
                     }
                     script type="application/json" id="slices" { (PreEscaped(self.slices())) }
                     script nonce=(nonce) { (PreEscaped(include_str!("report/script.js"))) }
@@ -100,13 +103,19 @@ impl Page<'_> {
             header {
                 h1 { "Load run " (self.name) }
                 p.verdict.(mood) { (clip(&end.headline())) }
-                @if failed > 0 { p.facts { (failed) " of " (end.scheduled) " requests failed; " (unexplained) " unexplained" } }
+                @if failed > 0 {
+                    p.facts {
+                        (failed) " of " (end.scheduled) " requests failed; " (unexplained) " unexplained"
+                    }
+                }
                 p.facts { (meta.request) " to " (meta.host) " at " (meta.entry) ": " (meta.plan) }
                 p.facts {
                     "Began " (meta.began.strftime("%Y-%m-%d %H:%M:%S UTC")) ", namespace " (meta.namespace)
                     @if let Some(without) = &meta.without { "; without " strong { (without) } }
                 }
-                @for gap in end.gaps.iter().chain(&self.explained.missing) { p.facts.bad { "Missing: " (clip(gap)) } }
+                @for gap in end.gaps.iter().chain(&self.explained.missing) {
+                    p.facts.bad { "Missing: " (clip(gap)) }
+                }
             }
         }
     }
@@ -121,7 +130,7 @@ impl Page<'_> {
             ("Successes", buckets.ok.to_string()),
             ("Failures", buckets.failed().to_string()),
             ("Success rate", rate),
-            ("Successes per second", format!("{:.1}", buckets.ok as f64 / seconds.max(1e-9))),
+            ("Successes per second", format!("{:.1}", self.end.throughput())),
             ("p50", latency(|l| l.p50)),
             ("p99", latency(|l| l.p99)),
             ("Seconds", format!("{seconds:.1}")),
@@ -140,7 +149,11 @@ impl Page<'_> {
             section {
                 h2 { "Over time" }
                 (self.legend())
-                div.mark-names { @for mark in &self.meta.marks { p { (format!("{:.1} s: ", self.since(mark))) (mark.what) } } }
+                div.mark-names {
+                    @for mark in &self.meta.marks {
+                        p { (format!("{:.1} s: ", self.since(mark))) (mark.what) }
+                    }
+                }
                 div.chart {
                     (plot::latency(self.series, &time))
                     (plot::rate(self.series, &time))
@@ -156,7 +169,10 @@ impl Page<'_> {
                 output aria-live="off" {}
                 @if more > 0 { p.facts { "and " (more) " more pods" } }
                 @if self.series.more_failures > 0 {
-                    p.facts { (self.series.more_failures) " failures are not drawn one by one, only counted in the requests per second" }
+                    p.facts {
+                        (self.series.more_failures)
+                        " failures are not drawn one by one, only counted in the requests per second"
+                    }
                 }
             }
         }
@@ -184,8 +200,11 @@ impl Page<'_> {
                 span title=(life.name) { (life.name) @if life.is_ingress { " (ingress controller)" } }
                 div.track {
                     @for span in &life.phases {
-                        i class=(span.phase.name()) title=(format!("{} {:.1} to {:.1} s", span.phase.name(), span.from, span.to))
-                            style={ (plot::left(time, span.from)) ";" (plot::width(time, span.to - span.from)) } {}
+                        i class=(span.phase.name())
+                          title=(format!("{} {:.1} to {:.1} s", span.phase.name(), span.from, span.to))
+                          style={
+                              (plot::left(time, span.from)) ";" (plot::width(time, span.to - span.from))
+                          } {}
                     }
                     @for (at, what) in &life.exits {
                         b title=(format!("{at:.1} s: {what}")) style=(plot::left(time, *at)) {}
@@ -227,7 +246,10 @@ impl Page<'_> {
                         table {
                             tbody {
                                 @for judged in &self.end.thresholds {
-                                    tr { th scope="row" { (judged.mark()) " " (clip(&judged.threshold)) } td { (judged.measured()) } }
+                                    tr {
+                                        th scope="row" { (judged.mark()) " " (clip(&judged.threshold)) }
+                                        td { (judged.measured()) }
+                                    }
                                 }
                             }
                         }
@@ -236,14 +258,28 @@ impl Page<'_> {
                 div {
                     h2 { "Latency, in milliseconds" }
                     table {
-                        thead { tr { th {} th scope="col" { "from due" } th scope="col" { "from sent" } th scope="col" { "generator's lag" } } }
+                        thead {
+                            tr {
+                                th {}
+                                th scope="col" { "from due" }
+                                th scope="col" { "from sent" }
+                                th scope="col" { "generator's lag" }
+                            }
+                        }
                         tbody {
                             @for (name, pick) in rows {
-                                tr { th scope="row" { (name) } @for latency in [due.as_ref(), sent.as_ref(), Some(lag)] { td { (cell(latency, pick)) } } }
+                                tr {
+                                    th scope="row" { (name) }
+                                    @for latency in [due.as_ref(), sent.as_ref(), Some(lag)] {
+                                        td { (cell(latency, pick)) }
+                                    }
+                                }
                             }
                         }
                     }
-                    p.facts { "The generator was busy " (format!("{:.0}", own_cpu * 100.0)) " % of the time." }
+                    p.facts {
+                        "The generator was busy " (format!("{:.0}", own_cpu * 100.0)) " % of the time."
+                    }
                 }
                 div {
                     h2 { "How the requests ended" }
@@ -257,7 +293,13 @@ impl Page<'_> {
                 @if !self.series.errors.is_empty() {
                     div {
                         h2 { "Errors" }
-                        table { tbody { @for (code, count) in self.series.errors.iter().take(20) { tr { th scope="row" { (clip(code)) } td { (count) } } } } }
+                        table {
+                            tbody {
+                                @for (code, count) in self.series.errors.iter().take(20) {
+                                    tr { th scope="row" { (clip(code)) } td { (count) } }
+                                }
+                            }
+                        }
                     }
                 }
             }
@@ -294,8 +336,12 @@ fn causes(title: &str, verdicts: &[Verdict]) -> Markup {
             @if !groups.is_empty() {
                 section {
                     h2 { (title) }
-                    @for (index, group) in groups.iter().take(MOST_GROUPS).enumerate() { (failure(group, index < OPEN_GROUPS)) }
-                    @if groups.len() > MOST_GROUPS { p.facts { "and " (groups.len() - MOST_GROUPS) " more groups" } }
+                    @for (index, group) in groups.iter().take(MOST_GROUPS).enumerate() {
+                        (failure(group, index < OPEN_GROUPS))
+                    }
+                    @if groups.len() > MOST_GROUPS {
+                        p.facts { "and " (groups.len() - MOST_GROUPS) " more groups" }
+                    }
                 }
             }
     }
@@ -315,13 +361,18 @@ fn failure(group: &[&Verdict], is_open: bool) -> Markup {
                 (group.len()) " × " (first.mechanism.title())
             }
             dl {
-                dt { "mechanism" } dd { code { (first.mechanism.name()) } ", seen as " (explain::codes(group)) }
+                dt { "mechanism" }
+                dd { code { (first.mechanism.name()) } ", seen as " (explain::codes(group)) }
                 @if !pods.is_empty() { dt { "pods" } dd { (quoted(&pods)) } }
                 dt { "evidence" } dd { (quoted(&first.evidence)) }
                 @if !rejected.is_empty() { dt { "rejected" } dd { (quoted(&rejected)) } }
                 @if !first.missing.is_empty() { dt { "missing" } dd { (quoted(&first.missing)) } }
                 dt { "fix" } dd { (first.mechanism.fix()) }
-                dt { "requests" } dd { code { (ids.join(" ")) } @if group.len() > ids.len() { " and " (group.len() - ids.len()) " more" } }
+                dt { "requests" }
+                dd {
+                    code { (ids.join(" ")) }
+                    @if group.len() > ids.len() { " and " (group.len() - ids.len()) " more" }
+                }
             }
         }
     }

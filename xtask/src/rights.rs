@@ -1,4 +1,5 @@
-//! What the credentials of a run may do: the API server itself is asked (SelfSubjectAccessReview), before anything else.
+//! What the credentials of a run may do: the API server itself is asked (SelfSubjectAccessReview), before anything
+//! else.
 
 use futures::future::join_all;
 use k8s_openapi::api::authorization::v1::{
@@ -41,8 +42,8 @@ impl Right {
     }
 }
 
-/// Those that are missing, one line for each resource: `list, watch pods`. What the API server does not say counts as there:
-/// the request itself will tell.
+/// Those that are missing, one line for each resource: `list, watch pods`. What the API server does not say counts as
+/// there: the request itself will tell.
 pub async fn missing(client: &Client, namespace: &str, rights: &[Right]) -> Vec<String> {
     let asked = rights.iter().map(async |right| {
         let verbs = right.verbs.iter().map(async |verb| {

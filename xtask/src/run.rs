@@ -20,7 +20,7 @@ use crate::pipeline::Branch;
 use crate::summary::Summary;
 use crate::{
     clusters, compare, completions, dev, doctor, down, explain, kubeconfig, load, logs, plan, redeploy,
-    smoke, status, test, up, wait, weights,
+    smoke, status, test, up, wait, weights, workspace,
 };
 
 /// Runs the command and says how the process shall end.
@@ -44,8 +44,8 @@ pub fn main(cli: Cli) -> Exit {
     exit
 }
 
-/// Where everybody may write what this user makes, as in some containers, nobody else may write what is made from here on,
-/// by children too.
+/// Where everybody may write what this user makes, as in some containers, nobody else may write what is made from here
+/// on, by children too.
 fn restrict_umask() {
     let before = umask(Mode::WGRP | Mode::WOTH);
     if before.contains(Mode::WOTH) {
@@ -129,7 +129,9 @@ fn prepare(shared: Shared, output: Output, command: &Command) -> Result<Cx> {
     let exe = std::env::current_exe().context("finding this program's own file")?;
     let leash_argv: Vec<OsString> = vec![exe.into(), "leash".into()];
     let leash = leash::Leash::start(&leash_argv).context("starting the leash")?;
-    let mut cx = Cx::new(shared, output, leash)?;
+    let root = workspace::root()?;
+    let target = workspace::target(&root)?;
+    let mut cx = Cx::new(root, target, shared, output, leash);
     if let Some(name) = recorded(command).filter(|_| !cx.shared.dry_run) {
         cx.open_run_dir(name)?;
     }
@@ -209,7 +211,8 @@ async fn planned(cx: &Cx, command: &Command) -> Result<Summary> {
     Ok(plan::show(cx, &format!("plan on {} ({})", kind.name(), choice.why), &plan))
 }
 
-/// The first signal asks the run to stop; the second does not ask. Signals count from the call on, not from the first poll.
+/// The first signal asks the run to stop; the second does not ask. Signals count from the call on, not from the first
+/// poll.
 fn listen(cx: Arc<Cx>) -> impl Future<Output = ()> {
     let mut hang_up = if is_hang_up_ignored() { None } else { signal(SignalKind::hangup()).ok() };
     let others = (signal(SignalKind::interrupt()), signal(SignalKind::terminate()));

@@ -6,7 +6,7 @@ use crate::clusters;
 use crate::pipeline::Branch;
 use crate::plan::Planned;
 use crate::steps;
-use crate::summary::{Summary, entry};
+use crate::summary::Summary;
 use crate::temporary::{self, App};
 
 /// Asks the newest Ready pod for its health and for a prediction.
@@ -20,7 +20,7 @@ pub async fn run(branch: &mut Branch<'_>) -> Result<Summary> {
     let manifests = crate::manifests::read(&cx.root.join("kubernetes"), &cx.shared.namespace)?;
     let left = temporary::warn(cx, App::of(cx, &cluster, &manifests)).await;
     steps::smoke::run(branch, &cluster, &manifests).await?;
-    let mut summary = entry(&cluster, &manifests);
+    let mut summary = cluster.summary(&manifests);
     summary.extend(left);
     Ok(summary)
 }

@@ -14,7 +14,7 @@ use crate::failure::paragraph;
 use crate::gates::{self, Site, Verdict};
 use crate::manifests::Manifests;
 use crate::options::Format;
-use crate::summary::{Summary, entry};
+use crate::summary::Summary;
 use crate::temporary::{self, App};
 
 /// A gate that has not said anything by then is shown as what it is: silent.
@@ -50,7 +50,7 @@ pub async fn run(cx: &Cx) -> Result<Summary> {
             let look = async { Ok(futures::join!(look(cx, cluster, &manifests), compare)) };
             let (rows, compared) = cx.unless_stopped(look).await?;
             drift = compared.map_err(|error| paragraph(&error));
-            (rows, entry(cluster, &manifests))
+            (rows, cluster.summary(&manifests))
         }
     };
     if cx.shared.output == Format::Human {

@@ -1,5 +1,6 @@
-//! What a load run changes in the cluster for a while. It is marked on the app's Deployment for as long as it lasts, with
-//! what was there before: the run puts that back however it ends, and after a run that was killed `up` and `redeploy` do.
+//! What a load run changes in the cluster for a while. It is marked on the app's Deployment for as long as it lasts,
+//! with what was there before: the run puts that back however it ends, and after a run that was killed `up` and
+//! `redeploy` do.
 
 use std::fmt;
 use std::panic::{AssertUnwindSafe, resume_unwind};
@@ -20,7 +21,7 @@ use crate::clusters::Cluster;
 use crate::commands::Advice;
 use crate::cx::Cx;
 use crate::failure::{Attach as _, Exit, paragraph};
-use crate::gates::ingress_lease::NAMESPACE as INGRESS_NAMESPACE;
+use crate::ingress_nginx::NAMESPACE as INGRESS_NAMESPACE;
 use crate::manifests::Manifests;
 use crate::owned::FIELD_MANAGER;
 use crate::summary::Summary;

@@ -285,10 +285,13 @@ mod tests {
     #[test]
     fn libtests_words_are_understood() {
         let (tally, quoted) = tally(
-            "   Compiling xtask v0.1.0\nwarning: unused variable\n     Running unittests src/lib.rs\n\nrunning 4 tests\n\
-             test a::b ... ok\nNOT TESTED: no kubectl on PATH\ntest c ... FAILED\ntest d ... ignored, too slow\n\
+            "   Compiling xtask v0.1.0\nwarning: unused variable\n     Running unittests \
+             src/lib.rs\n\nrunning 4 tests\n\
+             test a::b ... ok\nNOT TESTED: no kubectl on PATH\ntest c ... FAILED\ntest d ... ignored, too \
+             slow\n\
              noise of a test\ntest e - should panic ... ok\n\nfailures:\n\n---- c stdout ----\nleft: 1\n\n\
-             test result: FAILED. 2 passed; 1 failed\nNOT TESTED: no kubectl on PATH\nerror: 1 target failed:\n",
+             test result: FAILED. 2 passed; 1 failed\nNOT TESTED: no kubectl on PATH\nerror: 1 target \
+             failed:\n",
         );
         assert_eq!(tally.failures(), "1 test failed, 2 passed: c");
         assert_eq!(tally.not_run(), "did not run: no kubectl on PATH; d is ignored");
@@ -309,7 +312,8 @@ mod tests {
     #[test]
     fn nextests_words_are_understood() {
         let (tally, _) = tally(
-            "        PASS [   0.004s] ( 1/3) xtask cargo::tests::a\n        FAIL [   0.010s] ( 2/3) xtask::it logs::b\n\
+            "        PASS [   0.004s] ( 1/3) xtask cargo::tests::a\n        FAIL [   0.010s] ( 2/3) \
+             xtask::it logs::b\n\
              ──── STDERR:             xtask::it logs::b\n        PASS [   0.004s] xtask c\n\
              ────────────\n     Summary [   0.1s] 3 tests run: 2 passed, 1 failed, 0 skipped\n\
              \u{20}       FAIL [   0.010s] ( 2/3) xtask::it logs::b\n",

@@ -6,18 +6,18 @@ use crate::clusters::{self, Choice, Cluster, Kind};
 use crate::cx::Cx;
 use crate::gates;
 use crate::gates::rollout::Rollout;
+use crate::image::{Compiled, ImageRef};
 use crate::manifests::Manifests;
 use crate::options::Deploy;
 use crate::pipeline::{Branch, Done, Handoff};
 use crate::plan::Planned;
 use crate::steps;
 use crate::steps::apply::Known;
-use crate::steps::image::{Compiled, ImageRef};
 use crate::steps::preflight::Checked;
 use crate::steps::restart::Restart;
 use crate::steps::smoke::Prediction;
 use crate::steps::weights::Weights;
-use crate::summary::{Summary, entry};
+use crate::summary::Summary;
 
 /// Runs the pipeline; run again, it goes on from what is there.
 ///
@@ -30,7 +30,7 @@ pub async fn run(branch: &mut Branch<'_>, deploy: Deploy) -> Result<Summary> {
     let Up { cluster, checked, image, prediction, .. } =
         bring_up(branch, &choice, deploy, &Known::default()).await?;
     say_where(cx, &cluster, &checked.manifests);
-    let mut summary = entry(&cluster, &checked.manifests);
+    let mut summary = cluster.summary(&checked.manifests);
     summary.insert("image".into(), image.reference.as_str().into());
     summary.insert("prediction".into(), prediction.class_name.as_str().into());
     Ok(summary)

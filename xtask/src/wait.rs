@@ -1,5 +1,5 @@
-//! `cargo xtask wait`: the rollout gate alone, on any workloads of any cluster. It changes nothing, and needs no right but
-//! to read.
+//! `cargo xtask wait`: the rollout gate alone, on any workloads of any cluster. It changes nothing, and needs no right
+//! but to read.
 
 use std::cell::RefCell;
 use std::time::Duration;
@@ -13,9 +13,11 @@ use serde_json::json;
 
 use crate::clusters::{self, Cluster};
 use crate::cx::Cx;
-use crate::failure::{Attach as _, Exit};
-use crate::gates::workload::{Kind, Until, Workload};
-use crate::gates::{self, Verdict, evidence, rollout, settled, watch};
+use crate::failure::{Attach as _, Exit, reason};
+use crate::gates::kind::Kind;
+use crate::gates::workload::{Until, Workload};
+use crate::gates::{self, Verdict, evidence, rollout, settled};
+use crate::nearest::nearest;
 use crate::pipeline::Branch;
 use crate::plan::Planned;
 use crate::rights::{self, Right};
@@ -53,8 +55,8 @@ struct Seen {
 /// Waits for all of them; the first that can't become ready ends it.
 ///
 /// # Errors
-/// Exit code 2 where the command line names what is not there, 10 where the credentials may not read it, 30 where one can't
-/// become ready, 31 when time is over.
+/// Exit code 2 where the command line names what is not there, 10 where the credentials may not read it, 30 where one
+/// can't become ready, 31 when time is over.
 pub async fn run(branch: &mut Branch<'_>, args: &WaitArgs) -> Result<Summary> {
     let cx = branch.cx;
     let names = words::read(&args.workloads)?;
@@ -122,7 +124,8 @@ async fn wait(branch: &mut Branch<'_>, client: &Client, seen: &RefCell<Seen>, un
 fn summary(cx: &Cx, cluster: &Cluster, seen: &[RefCell<Seen>], unseen: &[String]) -> Summary {
     let one = |seen: &RefCell<Seen>| {
         let Seen { workload, state, detail } = &*seen.borrow();
-        json!({"workload": workload.title(), "namespace": workload.namespace, "state": state, "detail": detail})
+        json!({"workload": workload.title(), "namespace": workload.namespace, "state": state,
+            "detail": detail})
     };
     let fields = [
         ("cluster", cluster.kind.name().into()),
@@ -159,7 +162,7 @@ fn client_error(error: &kube::Error) -> bool {
 
 fn refused(cx: &Cx, is_refusal: bool, error: &kube::Error, kind: Kind, name: &str) -> anyhow::Error {
     let (plural, group) = (kind.plural(), kind.group());
-    let error = anyhow!("{}", watch::reason(error)).context(format!("looking for {}/{name}", kind.word()));
+    let error = anyhow!("{}", reason(error)).context(format!("looking for {}/{name}", kind.word()));
     if !is_refusal {
         return error.exit(Exit::Step);
     }
@@ -175,10 +178,9 @@ async fn others(cx: &Cx, client: &Client, kind: Kind, name: &str) -> String {
     let api: Api<DynamicObject> = Api::namespaced_with(client.clone(), namespace, &kind.resource());
     let Ok(listed) = api.list(&ListParams::default().limit(MOST)).await else { return list };
     let names: Vec<String> = listed.items.iter().map(ResourceExt::name_any).collect();
-    let near = names.iter().map(|other| (strsim::damerau_levenshtein(other, name), other)).min();
-    match near {
-        Some((distance, near)) if distance <= 2 => format!("did you mean {}/{near}?", kind.word()),
-        _ => list,
+    match nearest(name, names.iter().map(String::as_str)) {
+        Some(near) => format!("did you mean {}/{near}?", kind.word()),
+        None => list,
     }
 }
 

@@ -30,9 +30,10 @@ pub async fn run(branch: &mut Branch<'_>, command: cli::Weights) -> Result<Summa
                         return Ok(Outcome::Already(manifest, how));
                     }
                 }
-                weights_step::fetch_set(cx, step, set, &dir)
-                    .await
-                    .hint("without a network, `cargo xtask weights generate` makes seeded weights of the same shape")?
+                weights_step::fetch_set(cx, step, set, &dir).await.hint(
+                    "without a network, `cargo xtask weights generate` makes seeded weights of the \
+                           same shape",
+                )?
             }
         };
         let how = weights_step::describe(&manifest);

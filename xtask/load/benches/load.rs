@@ -1,5 +1,5 @@
-//! The generator against a trivial server, side by side with `oha` where that is on PATH: requests a second of both, their
-//! ratio, and the memory that a million requests need.
+//! The generator against a trivial server, side by side with `oha` where that is on PATH: requests a second of both,
+//! their ratio, and the memory that a million requests need.
 //!
 //! `cargo bench -p xtask-load --bench load [-- REQUESTS]`
 

@@ -210,8 +210,8 @@ impl Connection {
 
 /// Does `work`, which waits for nothing but the connection, and the connection's own work.
 async fn drive<T>(driver: &mut Option<Driver>, work: impl Future<Output = T>) -> T {
-    // Whatever the work waits for is done by the driver, after which it is asked again: to be woken for it as well would be
-    // for nothing. tokio's own budget must not make it wait for anything else.
+    // Whatever the work waits for is done by the driver, after which it is asked again: to be woken for it as well
+    // would be for nothing. tokio's own budget must not make it wait for anything else.
     let mut work = pin!(tokio::task::unconstrained(work));
     poll_fn(|cx| {
         let mut asked = Context::from_waker(Waker::noop());

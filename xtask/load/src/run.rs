@@ -1,6 +1,6 @@
 //! The generator: as many senders as requests may be under way at a time. Each takes the next request of the schedule,
-//! waits until it is due, sends it and waits for its end. A request that is due while all are busy is sent late, and its
-//! latency is counted from when it was due.
+//! waits until it is due, sends it and waits for its end. A request that is due while all are busy is sent late, and
+//! its latency is counted from when it was due.
 
 use std::pin::{Pin, pin};
 use std::sync::Arc;
@@ -106,7 +106,8 @@ pub async fn run(
         next: AtomicU64::new(0),
         not_due: AtomicU64::new(0),
     });
-    // One core is left to the server, which is on this machine too: threads that wait for each other's core get less done.
+    // One core is left to the server, which is on this machine too: threads that wait for each other's core get less
+    // done.
     let threads = cores.saturating_sub(1).clamp(1, run.plan.concurrency.max(1));
     let threads: Vec<_> = (0..threads)
         .map(|thread| {
@@ -222,7 +223,8 @@ async fn send_all(run: Arc<Run>, client: Arc<Client>) {
     }
 }
 
-/// Waits until `at`, which is never earlier than the time before; the timer is set anew only when it went off too early.
+/// Waits until `at`, which is never earlier than the time before; the timer is set anew only when it went off too
+/// early.
 async fn until(mut timer: Pin<&mut Sleep>, at: Instant) {
     loop {
         timer.as_mut().await;

@@ -234,8 +234,8 @@ impl Book {
         lock(&self.tally)
     }
 
-    /// Closes the books: each of the `scheduled` requests is in one bucket. What kept records from being written to disk,
-    /// such as a full one, takes nothing from the figures, and is given back.
+    /// Closes the books: each of the `scheduled` requests is in one bucket. What kept records from being written to
+    /// disk, such as a full one, takes nothing from the figures, and is given back.
     ///
     /// # Errors
     /// When the sum is wrong, which would be a fault of this tool.

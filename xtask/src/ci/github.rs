@@ -104,12 +104,15 @@ mod tests {
     fn failed() -> Summary {
         let summary = json!({
             "command": "up", "ok": false, "exit_code": 20,
-            "error": "applying deployment/x: kubernetes/30-deployment.yaml:38: spec.replica: unknown field\nsecond",
+            "error": "applying deployment/x: kubernetes/30-deployment.yaml:38: spec.replica: unknown \
+                      field\nsecond",
             "hint": "did you mean replicas?",
             "evidence": [["events", ["Warning | `Failed`", "```"]]],
             "steps": [
-                {"name": "image", "kind": "step", "state": "done", "seconds": 3.25, "detail": "built a|b <img>"},
-                {"name": "apply", "kind": "step", "state": "failed", "seconds": 0.5, "detail": "unknown field"},
+                {"name": "image", "kind": "step", "state": "done", "seconds": 3.25,
+                 "detail": "built a|b <img>"},
+                {"name": "apply", "kind": "step", "state": "failed", "seconds": 0.5,
+                 "detail": "unknown field"},
                 {"name": "metrics", "kind": "gate", "state": "wait", "seconds": 1.0},
             ],
             "thresholds": [{"threshold": "p99<800ms", "value": 912.345, "unit": " ms", "met": false}],
@@ -122,8 +125,9 @@ mod tests {
         assert_eq!(
             annotation(&failed()).as_deref(),
             Some(
-                "::error file=kubernetes/30-deployment.yaml,line=38,title=cargo xtask up::applying deployment/x: \
-                 kubernetes/30-deployment.yaml:38: spec.replica: unknown field%0Asecond%0Ahint: did you mean replicas?"
+                "::error file=kubernetes/30-deployment.yaml,line=38,title=cargo xtask up::applying \
+                 deployment/x: kubernetes/30-deployment.yaml:38: spec.replica: unknown \
+                 field%0Asecond%0Ahint: did you mean replicas?"
             )
         );
         assert_eq!(place("no place: at 10:30"), None);

@@ -2,8 +2,10 @@
 
 use std::fmt::Write as _;
 
+use serde::Deserialize as _;
 use serde_json::Value;
 
+use crate::record::meta::Judged;
 use crate::summary::Summary;
 
 /// What passed or did not.
@@ -35,7 +37,9 @@ impl Case {
     pub(super) fn all(summary: &Summary) -> Vec<Case> {
         let list = |name: &str| summary.get(name).and_then(Value::as_array).into_iter().flatten();
         let mut cases: Vec<Case> = list("steps").map(Case::of_step).collect();
-        cases.extend(list("thresholds").map(Case::of_threshold));
+        cases.extend(
+            list("thresholds").filter_map(|judged| Judged::deserialize(judged).ok()).map(Case::of_threshold),
+        );
         let end = match summary.get("error") {
             None => End::Passed(String::new()),
             Some(error) => End::Failed(word(error)),
@@ -55,14 +59,10 @@ impl Case {
         Case { kind: word(&step["kind"]), name: word(&step["name"]), seconds: step["seconds"].as_f64(), end }
     }
 
-    fn of_threshold(judged: &Value) -> Case {
-        let value = judged["value"].as_f64().map_or_else(
-            || "–".to_owned(),
-            |value| format!("{}{}", (value * 100.0).round() / 100.0, word(&judged["unit"])),
-        );
-        let measured = format!("measured {value}");
-        let end = if judged["met"] == true { End::Passed(measured) } else { End::Failed(measured) };
-        Case { kind: "threshold".to_owned(), name: word(&judged["threshold"]), seconds: None, end }
+    fn of_threshold(judged: Judged) -> Case {
+        let measured = format!("measured {}", judged.measured());
+        let end = if judged.met { End::Passed(measured) } else { End::Failed(measured) };
+        Case { kind: "threshold".to_owned(), name: judged.threshold, seconds: None, end }
     }
 }
 

@@ -1,5 +1,5 @@
-//! Any cluster that a kubeconfig names. The user's file is read, never written; what is used of it is one context, by its
-//! name. Nothing is started, stopped or installed.
+//! Any cluster that a kubeconfig names. The user's file is read, never written; what is used of it is one context, by
+//! its name. Nothing is started, stopped or installed.
 
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
@@ -16,16 +16,15 @@ use sha2::{Digest as _, Sha256};
 use self::delivery::Delivery;
 use self::entry::Entry;
 use super::{Cluster, Kind, Plan, Problem, client_of};
+use crate::commands::quoted;
 use crate::cx::Cx;
-use crate::failure::{Attach as _, Exit, Hint, attached, paragraph};
-use crate::gates::watch::reason;
-use crate::gates::{ingress_controller, ingress_lease};
-use crate::image::Digests;
-use crate::image::registry::Place;
+use crate::failure::{Attach as _, Exit, Hint, attached, paragraph, reason};
+use crate::image::{Digests, ImageRef, Recipe};
+use crate::ingress_nginx;
+use crate::nearest::nearest;
 use crate::options::Shared;
 use crate::pipeline::{Outcome, Running};
-use crate::proc::quoted;
-use crate::steps::image::{ImageRef, Recipe};
+use crate::repository::Place;
 
 mod delivery;
 mod entry;
@@ -124,8 +123,8 @@ impl Context {
                 (entry.url, Some(entry.how))
             }
         };
-        let nginx = Api::<Deployment>::namespaced(client.clone(), ingress_lease::NAMESPACE);
-        let nginx = nginx.get_opt(ingress_controller::DEPLOYMENT).await.ok().flatten().is_some();
+        let nginx = Api::<Deployment>::namespaced(client.clone(), ingress_nginx::NAMESPACE);
+        let nginx = nginx.get_opt(ingress_nginx::DEPLOYMENT).await.ok().flatten().is_some();
         let metrics = needs::has_metrics(&client).await == Some(true);
         Ok(Cluster {
             kind: Kind::Context(self.clone()),
@@ -299,17 +298,16 @@ fn pick(mut config: Kubeconfig, name: &str) -> Result<Kubeconfig> {
 
 fn unknown(config: &Kubeconfig, name: &str) -> anyhow::Error {
     let names: Vec<&str> = config.contexts.iter().map(|named| named.name.as_str()).collect();
-    let near = names.iter().map(|other| (strsim::damerau_levenshtein(other, name), other)).min();
-    let hint = match near {
-        Some((distance, near)) if distance <= 2 => format!("did you mean {near}?"),
-        _ if names.is_empty() => "the kubeconfig has none".to_owned(),
-        _ => format!("there are: {}", names.join(", ")),
+    let hint = match nearest(name, names.iter().copied()) {
+        Some(near) => format!("did you mean {near}?"),
+        None if names.is_empty() => "the kubeconfig has none".to_owned(),
+        None => format!("there are: {}", names.join(", ")),
     };
     anyhow!("the kubeconfig has no context `{name}`").hint(hint).exit(Exit::Usage)
 }
 
-/// The namespace that a context names, which is where a command without `--namespace` works, as kubectl does. A context that
-/// can't be read has none: the command itself will say why.
+/// The namespace that a context names, which is where a command without `--namespace` works, as kubectl does. A context
+/// that can't be read has none: the command itself will say why.
 pub fn namespace(shared: &Shared) -> Option<String> {
     let name = shared.context.as_ref()?;
     let config = pick(read(shared.kubeconfig.as_deref()).ok()?, name).ok()?;

@@ -12,9 +12,9 @@ use xshell::cmd;
 use self::profile::{Found, Profile};
 use super::{Cluster, Kind, Plan, Problem, Size};
 use crate::cx::Cx;
+use crate::image::HOST_IS_NODE;
 use crate::pipeline::{Outcome, Running};
 use crate::proc::{self, Command};
-use crate::steps::image::HOST_IS_NODE;
 
 mod addons;
 mod image;
@@ -162,7 +162,8 @@ impl Minikube {
         }
         if !HOST_IS_NODE {
             let what = format!(
-                "the minikube profile `{name}` runs {runtime}, into which an image goes as an archive of a binary \
+                "the minikube profile `{name}` runs {runtime}, into which an image goes as an archive of a \
+                 binary \
                  that is compiled here, and a binary of this system does not run there"
             );
             return problem(

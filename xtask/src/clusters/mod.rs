@@ -12,10 +12,11 @@ use tower::retry::Retry;
 
 use crate::cx::Cx;
 use crate::failure::{Attach as _, Exit};
-use crate::image::Digests;
+use crate::image::{Digests, HOST_IS_NODE, ImageRef, Linkage, Recipe};
+use crate::manifests::Manifests;
 use crate::options::ClusterChoice;
 use crate::pipeline::{Outcome, Running};
-use crate::steps::image::{HOST_IS_NODE, ImageRef, Linkage, Recipe};
+use crate::summary::Summary;
 
 pub mod context;
 pub mod minikube;
@@ -47,11 +48,24 @@ pub struct Cluster {
     pub entry: String,
     /// Where that is only a tunnel of this run's, why.
     pub tunnel: Option<String>,
-    /// Whether its ingress controller is ingress-nginx, where its addons and manifests put it: that one has gates of its
-    /// own, and of any other the route tells.
+    /// Whether its ingress controller is ingress-nginx, where its addons and manifests put it: that one has gates of
+    /// its own, and of any other the route tells.
     pub nginx: bool,
     /// Whether it has the metrics API, or is to be given it.
     pub metrics: bool,
+}
+
+impl Cluster {
+    /// Where the app is reached through its ingress, for the last JSON object of a run.
+    pub fn summary(&self, manifests: &Manifests) -> Summary {
+        let fields = [
+            ("cluster", self.kind.name()),
+            ("context", &self.context),
+            ("entry", &self.entry),
+            ("host", manifests.host()),
+        ];
+        fields.into_iter().map(|(name, value)| (name.to_owned(), value.into())).collect()
+    }
 }
 
 /// The kind that was chosen, and why, for the first line of a run.

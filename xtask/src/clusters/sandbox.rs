@@ -13,11 +13,10 @@ use tokio::sync::OnceCell;
 use super::{Cluster, Kind, Plan, Problem, is_listening};
 use crate::cx::Cx;
 use crate::failure::{Attach as _, Cancelled, Printed};
-use crate::image::{Digests, contents};
+use crate::image::{self, Digests, ImageRef, Linkage, Recipe, contents};
 use crate::pipeline::{Outcome, Running};
 use crate::proc;
 use crate::proc::excerpt::Excerpt;
-use crate::steps::image::{self, ImageRef, Linkage, Recipe};
 use program::{Info, Program, State};
 
 /// How long the daemon may take until its API answers.
@@ -129,8 +128,8 @@ impl Sandbox {
     }
 
     pub(super) async fn ensure_running(&self, cx: &Cx, step: &Running<'_>) -> Result<Outcome<Cluster>> {
-        // One that runs is asked by its own program; whether that is of the sources as they are now, is asked beside what
-        // comes next.
+        // One that runs is asked by its own program; whether that is of the sources as they are now, is asked beside
+        // what comes next.
         if let Some(program) = Program::of_running(&self.home)
             && let State::Running(info) = self.settled(cx, step, &program).await?
         {
@@ -196,8 +195,8 @@ impl Sandbox {
         }
     }
 
-    /// Waits for a daemon that starts, ends, or is about to write again what was damaged in its folder. Returns what its
-    /// folder says then.
+    /// Waits for a daemon that starts, ends, or is about to write again what was damaged in its folder. Returns what
+    /// its folder says then.
     async fn settled(&self, cx: &Cx, step: &Running<'_>, program: &Program) -> Result<State> {
         let deadline = tokio::time::Instant::now() + START_DEADLINE;
         loop {

@@ -148,7 +148,8 @@ fn ratio(buckets: f64) -> f64 {
 mod tests {
     use super::*;
 
-    /// A run of requests whose latencies drift and scatter as those of a real server: log-normal, each leaning on the last.
+    /// A run of requests whose latencies drift and scatter as those of a real server: log-normal, each leaning on the
+    /// last.
     fn run(seed: u64, requests: usize, factor: f64) -> Latencies {
         let mut random = ChaCha8Rng::seed_from_u64(seed);
         let mut uniform = || (f64::from(random.next_u32()) + 0.5) / f64::from(u32::MAX);

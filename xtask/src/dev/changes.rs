@@ -10,9 +10,9 @@ use xshell::cmd;
 
 use super::watch::Watch;
 use crate::cx::Cx;
+use crate::image;
 use crate::manifests;
 use crate::proc;
-use crate::steps::image;
 
 /// A save is over when nothing has happened for so long: an editor truncates, writes and renames within it.
 const QUIET: Duration = Duration::from_millis(15);

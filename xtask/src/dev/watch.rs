@@ -1,5 +1,5 @@
-//! That something happens in folders. Linux tells; elsewhere they are looked at now and then. What has changed is not asked
-//! of the system: editors have too many ways to save, and only the content says.
+//! That something happens in folders. Linux tells; elsewhere they are looked at now and then. What has changed is not
+//! asked of the system: editors have too many ways to save, and only the content says.
 
 pub(super) use system::Watch;
 
@@ -41,8 +41,8 @@ mod system {
             Ok(Watch { inotify, happened, watched: HashSet::new() })
         }
 
-        /// Watches a folder from now on; whether it was not watched yet, so that something may have been missed. One that
-        /// was replaced, as by a checkout, is another.
+        /// Watches a folder from now on; whether it was not watched yet, so that something may have been missed. One
+        /// that was replaced, as by a checkout, is another.
         pub(in crate::dev) fn add(&mut self, folder: &Path) -> Result<bool> {
             let changes = WatchFlags::MODIFY
                 | WatchFlags::CLOSE_WRITE

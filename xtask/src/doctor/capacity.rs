@@ -55,10 +55,15 @@ pub(super) async fn look(
     };
     let fix = match &choice.kind {
         Kind::Minikube(_) => format!(
-            "`minikube delete --profile {0}`, then `minikube start --profile {0} --container-runtime=docker` with a larger --memory and --cpus",
+            "`minikube delete --profile {0}`, then `minikube start --profile {0} \
+             --container-runtime=docker` with a larger --memory and --cpus",
             cx.shared.profile
         ),
-        Kind::Sandbox(_) | Kind::Context(_) => "lower `resources.requests` in kubernetes/30-deployment.yaml, or the autoscaler's bounds in kubernetes/40-hpa.yaml".to_owned(),
+        Kind::Sandbox(_) | Kind::Context(_) => {
+            "lower `resources.requests` in kubernetes/30-deployment.yaml, or the \
+                                                autoscaler's bounds in kubernetes/40-hpa.yaml"
+                .to_owned()
+        }
     };
     let need = capacity::requests(&pod);
     Ok(["memory", "cpu"]
@@ -102,7 +107,8 @@ fn judge(
         Finding::warning(resource, what, fix)
     } else if fit < max {
         let what = format!(
-            "room for {fit} of the {max} pods of {each} that the autoscaler may ask for: {place}; the rest would stay Pending"
+            "room for {fit} of the {max} pods of {each} that the autoscaler may ask for: {place}; the rest \
+             would stay Pending"
         );
         Finding::warning(resource, what, fix)
     } else {

@@ -6,7 +6,7 @@ use kube::Api;
 use super::Finding;
 use crate::clusters::{Choice, Cluster, Kind};
 use crate::cx::Cx;
-use crate::gates::{ingress_controller, ingress_lease};
+use crate::ingress_nginx;
 
 /// Minor version of the controller (1.x), and the oldest and newest minor version of Kubernetes (1.x) that its project
 /// tests it with: the table "Supported Versions" in the README of kubernetes/ingress-nginx at controller-v1.15.1, the
@@ -29,8 +29,8 @@ pub(super) async fn look(cx: &Cx, choice: &Choice, running: Option<&Cluster>) ->
 
 /// The tag of the controller's image, where it is there.
 async fn controller_version(cluster: &Cluster) -> Option<String> {
-    let api: Api<Deployment> = Api::namespaced(cluster.client.clone(), ingress_lease::NAMESPACE);
-    let spec = api.get_opt(ingress_controller::DEPLOYMENT).await.ok()??.spec?.template.spec?;
+    let api: Api<Deployment> = Api::namespaced(cluster.client.clone(), ingress_nginx::NAMESPACE);
+    let spec = api.get_opt(ingress_nginx::DEPLOYMENT).await.ok()??.spec?.template.spec?;
     let image = spec.containers.into_iter().next()?.image?;
     let (name, _digest) = image.split_once('@').unwrap_or((&image, ""));
     name.rsplit_once(':').map(|(_, tag)| tag.to_owned())
@@ -50,7 +50,8 @@ fn judge(kubernetes: &str, controller: Option<&str>) -> Option<Finding> {
         Finding::ok("ingress", format!("{tested}; this is {kubernetes}"))
     } else {
         let fix = format!(
-            "nothing to do while the ingress gates open; otherwise make another profile with `minikube start --profile NAME --kubernetes-version=v1.{newest}.0`, and use it with --profile NAME"
+            "nothing to do while the ingress gates open; otherwise make another profile with `minikube \
+             start --profile NAME --kubernetes-version=v1.{newest}.0`, and use it with --profile NAME"
         );
         Finding::warning("ingress", format!("{tested}, never with {kubernetes}"), fix)
     })

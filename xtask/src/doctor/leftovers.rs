@@ -94,7 +94,8 @@ pub(super) fn contexts(cx: &Cx, choice: &Choice, runs: bool) -> Vec<Finding> {
         let ambient = Path::new(&home).join(".kube/config");
         findings.extend(dead_end(&ambient, profile).map(|what| {
             let fix = format!(
-                "this tool never uses it; for your own kubectl: `minikube --profile {profile} update-context`, or `kubectl config delete-context {profile}`"
+                "this tool never uses it; for your own kubectl: `minikube --profile {profile} \
+                 update-context`, or `kubectl config delete-context {profile}`"
             );
             Finding::warning("context", what, fix)
         }));
@@ -127,7 +128,8 @@ mod tests {
     fn kubeconfig(dir: &Path, port: u16) -> std::path::PathBuf {
         let file = dir.join("config");
         let text = format!(
-            "apiVersion: v1\nkind: Config\nclusters: [{{name: c, cluster: {{server: 'https://127.0.0.1:{port}'}}}}]\n\
+            "apiVersion: v1\nkind: Config\nclusters: [{{name: c, cluster: {{server: \
+             'https://127.0.0.1:{port}'}}}}]\n\
              contexts: [{{name: mini, context: {{cluster: c, user: u}}}}]\nusers: [{{name: u, user: {{}}}}]\n"
         );
         std::fs::write(&file, text).expect("writing");

@@ -51,7 +51,8 @@ fn judge(name: &str, driver: Option<&str>) -> Option<Finding> {
     Some(Finding::warning(
         "builder",
         format!(
-            "`docker buildx` is set to the builder `{name}`{driver}; images are built with the node's own instead"
+            "`docker buildx` is set to the builder `{name}`{driver}; images are built with the node's own \
+             instead"
         ),
         "nothing to do; `docker buildx use default` for your own builds",
     ))
@@ -88,14 +89,16 @@ mod tests {
         assert_eq!(findings.len(), 1);
         assert_eq!(
             findings[0].what,
-            "DOCKER_HOST=tcp://somewhere:2375 is ignored: the daemon of the chosen cluster is used, and no other"
+            "DOCKER_HOST=tcp://somewhere:2375 is ignored: the daemon of the chosen cluster is used, and no \
+             other"
         );
         assert!(environment(|_| Some(String::new())).is_empty(), "empty is unset");
     }
 
     #[test]
     fn only_a_builder_with_a_store_of_its_own_is_worth_a_word() {
-        let inspect = "Name:          lab\nDriver:        docker-container\nLast Activity: 2026-01-01\n\nNodes:\nName: lab0\n";
+        let inspect = "Name:          lab\nDriver:        docker-container\nLast Activity: \
+                       2026-01-01\n\nNodes:\nName: lab0\n";
         let (name, driver) = of_inspect(inspect).expect("both");
         assert_eq!((name.as_str(), driver.as_deref()), ("lab", Some("docker-container")));
         assert!(judge(&name, driver.as_deref()).is_some());

@@ -20,7 +20,8 @@ async fn what_has_left_the_folder_is_named_and_removed_and_nothing_else_is() {
     let map = |name: &str| json!({"metadata": {"name": name}, "data": {"a": "b"}});
     let labelled =
         |name: &str, app: &str| json!({"metadata": {"name": name, "labels": {"xtask/part-of": app}}});
-    let class = "apiVersion: networking.k8s.io/v1\nkind: IngressClass\nmetadata: {name: mine}\nspec: {controller: example.com/x}\n";
+    let class = "apiVersion: networking.k8s.io/v1\nkind: IngressClass\nmetadata: {name: mine}\nspec: \
+                 {controller: example.com/x}\n";
     scene
         .folder
         .patch("json")
@@ -34,7 +35,8 @@ async fn what_has_left_the_folder_is_named_and_removed_and_nothing_else_is() {
     scene.others("argocd", "ConfigMap", labelled("shared", "simple-model-api")).await;
     let owner =
         json!([{"apiVersion": "apps/v1", "kind": "Deployment", "name": "x", "uid": "1", "controller": true}]);
-    let made = json!({"metadata": {"name": "made", "labels": {"xtask/part-of": "simple-model-api"}, "ownerReferences": owner}});
+    let made = json!({"metadata": {"name": "made", "labels": {"xtask/part-of": "simple-model-api"},
+        "ownerReferences": owner}});
     scene.others("controller", "ConfigMap", made).await;
     assert_eq!(titles(&scene).await, ["configmap/from-before-the-label"]);
 
@@ -86,12 +88,14 @@ async fn only_what_an_apply_would_change_is_drift() {
 
     // What the autoscaler, controllers and `kubectl rollout restart` write.
     let template = json!({"metadata": {"annotations": {"kubectl.kubernetes.io/restartedAt": "now"}}});
-    let beside = json!({"metadata": {"name": APP, "annotations": {"deployment.kubernetes.io/revision": "2"}}, "spec": {"replicas": 5, "template": template}});
+    let beside = json!({"metadata": {"name": APP, "annotations": {"deployment.kubernetes.io/revision": "2"}},
+        "spec": {"replicas": 5, "template": template}});
     scene.others("kubectl-rollout", "Deployment", beside).await;
     assert_eq!(look().await, Drift::default());
 
     let container = json!({"name": "simple-model-api", "imagePullPolicy": "Always"});
-    let edit = json!({"metadata": {"name": APP}, "spec": {"template": {"spec": {"containers": [container], "terminationGracePeriodSeconds": 1}}}});
+    let edit = json!({"metadata": {"name": APP}, "spec": {"template": {"spec": {"containers": [container],
+        "terminationGracePeriodSeconds": 1}}}});
     scene.others("kubectl-edit", "Deployment", edit).await;
     scene.delete("Service", "simple-model-api-service").await;
     let drift = look().await;

@@ -105,58 +105,72 @@ impl Mechanism {
     pub fn fix(self) -> &'static str {
         match self {
             Mechanism::NeverReachedProxy => {
-                "wait for the gates `ingress-controller` and `route` (`load` does); run 2 controller replicas \
+                "wait for the gates `ingress-controller` and `route` (`load` does); run 2 controller \
+                 replicas \
                  with maxUnavailable 0"
             }
             Mechanism::ProxyEnded => {
-                "give the ingress controller a second replica, and terminationGracePeriodSeconds above the slowest request"
+                "give the ingress controller a second replica, and terminationGracePeriodSeconds above the \
+                 slowest request"
             }
             Mechanism::RouteNotSynced => {
                 "wait for the gate `route` before sending; check host and path in kubernetes/70-ingress.yaml"
             }
             Mechanism::RefusedByProxy => {
-                "kubernetes/70-ingress.yaml: nginx.ingress.kubernetes.io/proxy-body-size, for 413; otherwise fix the request"
+                "kubernetes/70-ingress.yaml: nginx.ingress.kubernetes.io/proxy-body-size, for 413; \
+                 otherwise fix the request"
             }
             Mechanism::NoEndpoint => {
-                "kubernetes/30-deployment.yaml: rollingUpdate.maxUnavailable 0, readinessProbe.failureThreshold above a busy \
+                "kubernetes/30-deployment.yaml: rollingUpdate.maxUnavailable 0, \
+                 readinessProbe.failureThreshold above a busy \
                  moment; kubernetes/40-hpa.yaml: minReplicas 2 or more; wait for the gate `rollout`"
             }
             Mechanism::ControllerNotSynced => {
-                "run 2 ingress controller replicas with maxUnavailable 0, so that one serves while the other syncs; after a \
+                "run 2 ingress controller replicas with maxUnavailable 0, so that one serves while the \
+                 other syncs; after a \
                  restart wait for the gate `route` before sending (`load` does)"
             }
             Mechanism::NotListeningYet | Mechanism::NotReadyYet => {
-                "kubernetes/30-deployment.yaml: startupProbe on /health with failureThreshold x periodSeconds above the \
+                "kubernetes/30-deployment.yaml: startupProbe on /health with failureThreshold x \
+                 periodSeconds above the \
                  slowest start (90 s), and a readinessProbe on /health"
             }
             Mechanism::ShutdownRace => {
-                "kubernetes/30-deployment.yaml: lifecycle.preStop.sleep.seconds longer than the removal of an endpoint \
+                "kubernetes/30-deployment.yaml: lifecycle.preStop.sleep.seconds longer than the removal of \
+                 an endpoint \
                  takes to reach the proxy (5), then drain on SIGTERM"
             }
             Mechanism::GraceTooShort => {
-                "kubernetes/30-deployment.yaml: terminationGracePeriodSeconds at least preStop + the slowest request + a \
+                "kubernetes/30-deployment.yaml: terminationGracePeriodSeconds at least preStop + the \
+                 slowest request + a \
                  margin (45)"
             }
             Mechanism::ForcedDeletion => {
-                "delete pods with their grace period (no --force, no --grace-period=0); a node that dies needs a client that retries"
+                "delete pods with their grace period (no --force, no --grace-period=0); a node that dies \
+                 needs a client that retries"
             }
             Mechanism::OutOfMemory => {
-                "kubernetes/30-deployment.yaml: resources.limits.memory above the peak, or less work at a time"
+                "kubernetes/30-deployment.yaml: resources.limits.memory above the peak, or less work at a \
+                 time"
             }
             Mechanism::LivenessRestart => {
-                "kubernetes/30-deployment.yaml: livenessProbe.failureThreshold x periodSeconds and timeoutSeconds above the \
+                "kubernetes/30-deployment.yaml: livenessProbe.failureThreshold x periodSeconds and \
+                 timeoutSeconds above the \
                  longest busy moment"
             }
             Mechanism::Crash => "fix the crash: the last lines of that pod are in `logs POD --previous`",
             Mechanism::KeepAliveRace => {
-                "the app's keep-alive must outlast the proxy's (upstream-keepalive-timeout, 60 s): 75 s or more"
+                "the app's keep-alive must outlast the proxy's (upstream-keepalive-timeout, 60 s): 75 s or \
+                 more"
             }
             Mechanism::UpstreamTimeout => {
-                "kubernetes/70-ingress.yaml: nginx.ingress.kubernetes.io/proxy-read-timeout above the app's own deadline; \
+                "kubernetes/70-ingress.yaml: nginx.ingress.kubernetes.io/proxy-read-timeout above the app's \
+                 own deadline; \
                  kubernetes/40-hpa.yaml: more replicas"
             }
             Mechanism::ClientTimeout => {
-                "more replicas (kubernetes/40-hpa.yaml) or less load; --request-timeout if the answer may take longer"
+                "more replicas (kubernetes/40-hpa.yaml) or less load; --request-timeout if the answer may \
+                 take longer"
             }
             Mechanism::BackPressure => {
                 "kubernetes/40-hpa.yaml: more replicas, or clients that wait for Retry-After and send again"
@@ -164,13 +178,15 @@ impl Mechanism {
             Mechanism::ApplicationError => "fix the app; its own message is quoted",
             Mechanism::RequestRefused => "fix the request; the app's message is quoted",
             Mechanism::SendersBusy => {
-                "a lower --rate, or more replicas (kubernetes/40-hpa.yaml); a higher --concurrency only where the server has \
+                "a lower --rate, or more replicas (kubernetes/40-hpa.yaml); a higher --concurrency only \
+                 where the server has \
                  room for more at a time"
             }
             Mechanism::RunEnded => "a longer --duration, or fewer --requests",
             Mechanism::RunStopped => "let the run finish",
             Mechanism::GeneratorLimit => {
-                "raise the limit of open files (`ulimit -n`), or lower --concurrency; it says nothing about the server"
+                "raise the limit of open files (`ulimit -n`), or lower --concurrency; it says nothing about \
+                 the server"
             }
             Mechanism::Unexplained => "collect what is named as missing, and run again",
         }

@@ -3,9 +3,9 @@
 use jiff::{SignedDuration, Timestamp};
 use xtask_load::run::GIVEN_UP;
 
-use super::judge::{Failure, Test, Verdict, clock, test};
+use super::failure::{Failure, Test, Verdict, clock, test};
 use super::mechanism::Mechanism;
-use crate::gates::ingress_lease::NAMESPACE as INGRESS_NAMESPACE;
+use crate::ingress_nginx::NAMESPACE as INGRESS_NAMESPACE;
 use crate::record::access::Access;
 use crate::record::timeline::PodStory;
 use crate::record::{earlier, later};

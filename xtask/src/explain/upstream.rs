@@ -2,7 +2,7 @@
 
 use jiff::{SignedDuration, Timestamp};
 
-use super::judge::{CUT_OFF, Failure, Test, Verdict, clock, test};
+use super::failure::{CUT_OFF, Failure, Test, Verdict, clock, test};
 use super::mechanism::Mechanism;
 use crate::record::access::{Access, Attempt};
 use crate::record::case::Message;
@@ -175,7 +175,8 @@ fn death(failure: &Failure<'_>, access: &Access, attempt: &Attempt) -> Death {
     let tries = access.attempts.len();
     if tries < TRIES {
         return Death::Dropped(format!(
-            "{tries} tr{} of {TRIES}: the request was written, then the connection ended; a refused one would have been \
+            "{tries} tr{} of {TRIES}: the request was written, then the connection ended; a refused one \
+             would have been \
              tried again",
             if tries == 1 { "y" } else { "ies" }
         ));

@@ -12,10 +12,10 @@ use k8s_openapi::api::autoscaling::v2::{
 use kube::{Api, Client};
 
 use super::clock::Clock;
-use super::condition::{self, Condition};
 use super::watch::{self, Feed, Objects};
 use super::{Gate, Standing, Verdict, evidence};
 use crate::commands::Advice;
+use crate::kubernetes::{self, Condition};
 use crate::pipeline::{Branch, Done};
 
 /// The gate.
@@ -94,7 +94,7 @@ fn feeds(client: &Client, namespace: &str, hpa: &str) -> Vec<Feed<Snapshot>> {
 }
 
 fn active(hpa: &HorizontalPodAutoscaler) -> Option<Condition<'_>> {
-    condition::find(hpa.status.as_ref()?.conditions.as_ref(), "ScalingActive")
+    kubernetes::find(hpa.status.as_ref()?.conditions.as_ref(), "ScalingActive")
 }
 
 fn misses_request(active: &Condition<'_>) -> bool {

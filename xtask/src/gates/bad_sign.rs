@@ -6,10 +6,10 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Event, Pod};
 
 use super::clock::Clock;
-use super::condition::one_line;
 use super::pod::{self, Grace, Sign};
 use super::watch::Objects;
 use crate::commands::Advice;
+use crate::kubernetes::one_line;
 
 /// A bad sign of a whole workload.
 pub(super) struct Bad {
@@ -77,8 +77,8 @@ impl Fleet<'_> {
         signs.map(|sign| sign.key).collect()
     }
 
-    /// The worst sign. One pod's dooms the workload only if no pod that is Ready proves it wrong, and all of them agree; a
-    /// pod without a node holds it up alone.
+    /// The worst sign. One pod's dooms the workload only if no pod that is Ready proves it wrong, and all of them
+    /// agree; a pod without a node holds it up alone.
     pub(super) fn worst(&self, clock: &Clock) -> Option<Bad> {
         let mut worst: Option<(&Pod, Sign, bool)> = None;
         let mut all = !self.pods.is_empty();

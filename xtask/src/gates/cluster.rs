@@ -12,7 +12,9 @@ use kube::{Api, Client};
 
 use super::clock::Clock;
 use super::watch::{self, Feed, Objects};
-use super::{Gate, Standing, Verdict, condition, evidence};
+use super::{Gate, Standing, Verdict, evidence};
+use crate::failure::reason;
+use crate::kubernetes;
 use crate::pipeline::{Branch, Done};
 
 /// The gate.
@@ -125,7 +127,7 @@ async fn readyz(client: &Client) -> Readyz {
     match tokio::time::timeout(Duration::from_secs(5), ask).await {
         Ok(Ok((status, _))) if status == http::StatusCode::OK => Readyz::Ok,
         Ok(Ok((status, text))) => Readyz::Not(failing_checks(status.as_u16(), &text)),
-        Ok(Err(error)) => Readyz::Not(watch::reason(error.as_ref())),
+        Ok(Err(error)) => Readyz::Not(reason(error.as_ref())),
         Err(_) => Readyz::Not("no answer within 5 s".to_owned()),
     }
 }
@@ -178,7 +180,7 @@ pub fn judge(s: &Snapshot, clock: &Clock) -> Verdict {
 /// Why a node takes no pods yet.
 fn not_ready(name: &str, node: &Node, lease: Option<&Lease>, clock: &Clock) -> Option<String> {
     let conditions = node.status.as_ref().and_then(|status| status.conditions.as_ref());
-    match condition::find(conditions, "Ready") {
+    match kubernetes::find(conditions, "Ready") {
         None => return Some(format!("node {name} has not reported Ready yet")),
         Some(ready) if !ready.is_true() => {
             return Some(format!("node {name} is not Ready ({})", ready.why()));

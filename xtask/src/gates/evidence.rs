@@ -9,12 +9,12 @@ use k8s_openapi::api::core::v1::{Event, Node, Pod, PodCondition};
 use kube::api::{DynamicObject, ListParams, LogParams};
 use kube::{Api, Client};
 
-use super::condition::{AsCondition, Condition, one_line};
-use super::workload::Kind;
-use super::{pod, watch};
+use super::kind::Kind;
+use super::pod;
 use crate::commands::Commands;
 use crate::cx::Cx;
-use crate::failure::Evidence;
+use crate::failure::{Evidence, reason};
+use crate::kubernetes::{AsCondition, Condition, event_time, is_ready, one_line};
 
 /// Time for each question: the API server may be what fails, and the bundle as a whole has 5 s.
 const PATIENCE: Duration = Duration::from_millis(1500);
@@ -72,7 +72,7 @@ fn further(commands: &Commands, about: About<'_>) -> Vec<String> {
 async fn ask<T>(question: impl Future<Output = kube::Result<T>>) -> Result<T, String> {
     match tokio::time::timeout(PATIENCE, question).await {
         Ok(Ok(answer)) => Ok(answer),
-        Ok(Err(error)) => Err(format!("could not be read: {}", watch::reason(&error))),
+        Ok(Err(error)) => Err(format!("could not be read: {}", reason(&error))),
         Err(_) => Err(format!("could not be read: no answer within {:.1} s", PATIENCE.as_secs_f64())),
     }
 }
@@ -116,7 +116,7 @@ async fn pods(client: &Client, about: About<'_>) -> Vec<Section> {
         Ok(list) => list.items,
         Err(why) => return vec![(format!("pods -l {selector}"), vec![why])],
     };
-    pods.retain(|pod| !pod::is_ready(pod) && !pod::has_succeeded(pod));
+    pods.retain(|pod| !is_ready(pod) && !pod::has_succeeded(pod));
     pods.sort_by_key(|pod| std::cmp::Reverse(pod.metadata.creation_timestamp.clone()));
     pods.truncate(PODS);
     join_all(pods.iter().map(|pod| of_pod(&api, pod))).await.into_iter().flatten().collect()
@@ -185,13 +185,13 @@ async fn warnings(client: &Client, about: About<'_>) -> Section {
 
 fn warning_lines(mut events: Vec<Event>, now: Timestamp) -> Vec<String> {
     events.retain(|event| event.type_.as_deref() == Some("Warning"));
-    events.sort_by_key(pod::event_time);
+    events.sort_by_key(event_time);
     let last = events.split_off(events.len().saturating_sub(WARNINGS));
     if last.is_empty() {
         return vec!["none".to_owned()];
     }
     let line = |event: &Event| {
-        let age = pod::event_time(event).map_or(0, |at| now.duration_since(at).as_secs().max(0));
+        let age = event_time(event).map_or(0, |at| now.duration_since(at).as_secs().max(0));
         let kind = event.involved_object.kind.as_deref().unwrap_or("?").to_ascii_lowercase();
         let times =
             event.count.filter(|count| *count > 1).map(|count| format!(" (x{count})")).unwrap_or_default();

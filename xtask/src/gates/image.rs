@@ -7,9 +7,8 @@ use anyhow::Result;
 use super::{Gate, Verdict, poll, wait as wait_at};
 use crate::clusters::Cluster;
 use crate::failure::Evidence;
-use crate::image::Digests;
+use crate::image::{Digests, ImageRef};
 use crate::pipeline::{Branch, Done};
-use crate::steps::image::ImageRef;
 
 /// The gate; which image was just built, only the build knows.
 pub const GATE: Gate = Gate {

@@ -1,7 +1,8 @@
-//! The second gate behind the ingress add-on: the controller is rolled out, and its admission webhook takes our Ingress.
+//! The second gate behind the ingress add-on: the controller is rolled out, and its admission webhook takes our
+//! Ingress.
 //!
-//! The webhook's `failurePolicy` is `Fail`: until it serves, applying any Ingress fails. A server-side dry run of the very
-//! Ingress asks it, and changes nothing.
+//! The webhook's `failurePolicy` is `Fail`: until it serves, applying any Ingress fails. A server-side dry run of the
+//! very Ingress asks it, and changes nothing.
 
 use std::time::Duration;
 
@@ -11,11 +12,12 @@ use k8s_openapi::api::networking::v1::Ingress;
 use kube::api::{Patch, PatchParams};
 use kube::{Api, Client};
 
-use super::condition::one_line;
-use super::ingress_lease::{CONTROLLER_PODS, NAMESPACE};
+use super::kind::Kind;
 use super::rollout::{RolledOut, Rollout};
-use super::workload::Kind;
-use super::{Gate, Site, Standing, Verdict, evidence, settled, watch};
+use super::{Gate, Site, Standing, Verdict, evidence, settled};
+use crate::failure::reason;
+use crate::ingress_nginx::{CONTROLLER_PODS, DEPLOYMENT, NAMESPACE};
+use crate::kubernetes::one_line;
 use crate::pipeline::{Branch, Done};
 
 /// The gate.
@@ -34,8 +36,6 @@ pub const GATE: Gate = Gate {
         },
     }),
 };
-/// The add-on's Deployment.
-pub const DEPLOYMENT: &str = "ingress-nginx-controller";
 const POLL_EVERY: Duration = Duration::from_millis(250);
 /// A webhook that hangs is given 10 s by the API server.
 const PATIENCE: Duration = Duration::from_secs(15);
@@ -142,7 +142,7 @@ async fn dry_run(client: &Client, ingress: &Ingress, namespace: &str) -> Answer 
     match tokio::time::timeout(PATIENCE, api.patch(name, &params, &Patch::Apply(&ours))).await {
         Ok(Ok(_)) => Answer::Accepted,
         Ok(Err(kube::Error::Api(status))) => Answer::Refused(status),
-        Ok(Err(error)) => Answer::None(watch::reason(&error)),
+        Ok(Err(error)) => Answer::None(reason(&error)),
         Err(_) => Answer::None(format!("no answer within {} s", PATIENCE.as_secs())),
     }
 }
@@ -166,7 +166,8 @@ pub(super) fn judge(controller: &RolledOut, answer: Answer) -> Verdict {
     }
 }
 
-/// Whether the Ingress itself was found wanting, by the webhook or by the API; a webhook that can't be reached is a 500.
+/// Whether the Ingress itself was found wanting, by the webhook or by the API; a webhook that can't be reached is a
+/// 500.
 fn is_denial(status: &kube::core::Status) -> bool {
     status.message.contains("denied the request") || matches!(status.code, 400 | 422)
 }

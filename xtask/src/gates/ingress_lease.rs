@@ -13,9 +13,11 @@ use kube::runtime::watcher;
 use kube::{Api, Client};
 
 use super::clock::Clock;
+use super::kind::Kind;
 use super::watch::{self, Feed, Objects};
-use super::workload::Kind;
 use super::{Gate, Standing, Verdict, evidence, pod};
+use crate::ingress_nginx::{CONTROLLER_PODS, DEPLOYMENT, LEASE, NAMESPACE};
+use crate::kubernetes::is_ready;
 use crate::pipeline::{Branch, Done};
 
 /// The gate.
@@ -29,12 +31,6 @@ pub const GATE: Gate = Gate {
         wait: |branch, site| Box::pin(async move { wait(branch, &site.cluster.client).await.map(drop) }),
     }),
 };
-/// Where the add-on lives.
-pub const NAMESPACE: &str = "ingress-nginx";
-/// Its lease.
-pub const LEASE: &str = "ingress-nginx-leader";
-/// What tells the controller's pods from those of the add-on's jobs.
-pub const CONTROLLER_PODS: &str = "app.kubernetes.io/component=controller";
 /// ingress-nginx's own duration, for a lease that does not say.
 const DEFAULT_DURATION: Duration = Duration::from_secs(30);
 /// Further ahead than this, a renewal was written by a clock that is not the API server's.
@@ -74,7 +70,7 @@ pub async fn wait(branch: &mut Branch<'_>, client: &Client) -> Result<Done<Strin
     super::wait(branch, &GATE, further, verdicts(client), async || {
         let about = evidence::About {
             namespace: NAMESPACE,
-            workload: Some((Kind::Deployment, "ingress-nginx-controller")),
+            workload: Some((Kind::Deployment, DEPLOYMENT)),
             selector: Some(CONTROLLER_PODS),
             ..evidence::About::default()
         };
@@ -134,7 +130,7 @@ pub fn judge(s: &Snapshot, clock: &Clock) -> Verdict<String> {
     if pod.metadata.deletion_timestamp.is_some() {
         return Verdict::Closed(format!("the lease is held by {holder}, which is being deleted{}", pods(s)));
     }
-    if !pod::is_ready(pod) {
+    if !is_ready(pod) {
         return Verdict::Closed(format!(
             "the lease is held by {holder}, which is not Ready: {}",
             pod::state(pod, &[], clock)
@@ -152,7 +148,8 @@ pub fn judge(s: &Snapshot, clock: &Clock) -> Verdict<String> {
     if ahead > CLOCKS_AGREE {
         let ahead = ahead.as_secs();
         return Verdict::Closed(format!(
-            "held by {holder}, renewed by a clock {ahead} s ahead of the API server's; waiting to see it renewed"
+            "held by {holder}, renewed by a clock {ahead} s ahead of the API server's; waiting to see it \
+             renewed"
         ));
     }
     if clock.passed(renewed, lasts) {
@@ -168,7 +165,7 @@ fn pods(s: &Snapshot) -> String {
     let live = s.pods.values().find(|pod| pod.metadata.deletion_timestamp.is_none());
     match live {
         None => "; there is no controller pod".to_owned(),
-        Some(pod) if pod::is_ready(pod) => format!("; {} is Ready and will take it", pod::name(pod)),
+        Some(pod) if is_ready(pod) => format!("; {} is Ready and will take it", pod::name(pod)),
         Some(pod) => format!("; {} is not Ready", pod::name(pod)),
     }
 }

@@ -6,9 +6,10 @@ use anyhow::Result;
 use k8s_openapi::kube_aggregator::pkg::apis::apiregistration::v1::APIService;
 use kube::{Api, Client};
 
+use super::kind::Kind;
 use super::watch::{self, Feed, Objects};
-use super::workload::Kind;
-use super::{Gate, Standing, Verdict, condition, evidence};
+use super::{Gate, Standing, Verdict, evidence};
+use crate::kubernetes::{self, METRICS_API};
 use crate::pipeline::{Branch, Done};
 
 /// The gate.
@@ -22,8 +23,6 @@ pub const GATE: Gate = Gate {
         wait: |branch, site| Box::pin(async move { wait(branch, &site.cluster.client).await.map(drop) }),
     }),
 };
-/// What the metrics API is registered as.
-pub const API_SERVICE: &str = "v1beta1.metrics.k8s.io";
 
 /// What was seen of the metrics API.
 #[derive(Default)]
@@ -37,7 +36,7 @@ pub struct Snapshot {
 /// As [`super::wait`].
 pub async fn wait(branch: &mut Branch<'_>, client: &Client) -> Result<Done<()>> {
     let cx = branch.cx;
-    let further = cx.commands.kubectl(&format!("describe apiservice {API_SERVICE}"));
+    let further = cx.commands.kubectl(&format!("describe apiservice {METRICS_API}"));
     let verdicts = watch::verdicts(client, Snapshot::default(), feeds(client), |s, _| judge(s));
     super::wait(branch, &GATE, further, verdicts, async || {
         let about = evidence::About {
@@ -60,18 +59,18 @@ pub async fn look(client: &Client) -> Result<Verdict> {
 }
 
 fn feeds(client: &Client) -> Vec<Feed<Snapshot>> {
-    vec![Feed::watch_one(Api::all(client.clone()), API_SERVICE, |s: &mut Snapshot| &mut s.services)]
+    vec![Feed::watch_one(Api::all(client.clone()), METRICS_API, |s: &mut Snapshot| &mut s.services)]
 }
 
 /// Judges what was seen.
 pub fn judge(s: &Snapshot) -> Verdict {
-    let Some(service) = s.services.get(API_SERVICE) else {
+    let Some(service) = s.services.get(METRICS_API) else {
         return Verdict::Closed(format!(
-            "APIService {API_SERVICE} is not registered: the metrics server is not there yet"
+            "APIService {METRICS_API} is not registered: the metrics server is not there yet"
         ));
     };
     let conditions = service.status.as_ref().and_then(|status| status.conditions.as_ref());
-    match condition::find(conditions, "Available") {
+    match kubernetes::find(conditions, "Available") {
         Some(available) if available.is_true() => Verdict::Open((), "metrics API available".to_owned()),
         Some(available) => Verdict::Closed(format!("the metrics API is not available ({})", available.why())),
         None => Verdict::Closed("the API server has not tried the metrics API yet".to_owned()),

@@ -20,11 +20,11 @@ pub mod autoscaler;
 mod bad_sign;
 pub mod clock;
 pub mod cluster;
-pub mod condition;
 pub mod evidence;
 pub mod image;
 pub mod ingress_controller;
 pub mod ingress_lease;
+pub mod kind;
 pub mod metrics;
 pub mod pod;
 pub mod rollout;
@@ -118,8 +118,8 @@ pub fn all() -> [&'static Gate; 9] {
     ]
 }
 
-/// The gates that a cluster with these manifests can be asked for at any time; those of ingress-nginx and of the metrics
-/// API where it has them.
+/// The gates that a cluster with these manifests can be asked for at any time; those of ingress-nginx and of the
+/// metrics API where it has them.
 pub fn standing(
     manifests: &Manifests,
     nginx: bool,

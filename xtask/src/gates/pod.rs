@@ -7,10 +7,10 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{
     Container, ContainerState, ContainerStateTerminated, ContainerStatus, Event, HTTPGetAction, Pod, Probe,
 };
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, Time};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use super::clock::Clock;
-use super::condition::{self, Condition, one_line};
+use crate::kubernetes::{event_time, one_line, pod_condition};
 
 mod signs;
 
@@ -31,12 +31,6 @@ pub fn name(pod: &Pod) -> &str {
 #[must_use]
 pub fn short(pod: &Pod) -> &str {
     name(pod).rsplit('-').next().unwrap_or_default()
-}
-
-/// Whether the pod says that it is Ready.
-#[must_use]
-pub fn is_ready(pod: &Pod) -> bool {
-    pod_condition(pod, "Ready").is_some_and(|ready| ready.is_true())
 }
 
 /// Whether the pod has run to its end, or was evicted; its controller replaces such a pod.
@@ -75,10 +69,6 @@ pub fn last_ending(pod: &Pod) -> Option<String> {
 fn failed_end(status: &ContainerStatus) -> Option<&ContainerStateTerminated> {
     let ended = status.state.as_ref()?.terminated.as_ref()?;
     (ended.exit_code != 0).then_some(ended)
-}
-
-fn pod_condition<'p>(pod: &'p Pod, name: &str) -> Option<Condition<'p>> {
-    condition::find(pod.status.as_ref()?.conditions.as_ref(), name)
 }
 
 /// The containers with their statuses, init containers first, as they run.
@@ -224,17 +214,6 @@ fn latest<'e>(
         })
         .max_by_key(|event| event_time(event))?;
     Some((event.reason.as_deref()?, event.message.as_deref().unwrap_or_default()))
-}
-
-/// When an event last happened.
-#[must_use]
-pub fn event_time(event: &Event) -> Option<Timestamp> {
-    let series =
-        event.series.as_ref().and_then(|series| series.last_observed_time.as_ref()).map(|MicroTime(at)| *at);
-    series
-        .max(event.last_timestamp.as_ref().map(|Time(at)| *at))
-        .or(event.event_time.as_ref().map(|MicroTime(at)| *at))
-        .or(event.metadata.creation_timestamp.as_ref().map(|Time(at)| *at))
 }
 
 /// The events about a pod and about the volume claims that it waits for.

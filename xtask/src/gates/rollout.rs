@@ -2,8 +2,8 @@
 //! on their way out beside them; that they are gone is another gate, [`super::settled`].
 //!
 //! "Newest" is what the Deployment controller calls so: the ReplicaSet whose template is the Deployment's. What is
-//! compared of the image: the digests of the build with `containerStatuses[].imageID` of the containers that the template
-//! gives that image.
+//! compared of the image: the digests of the build with `containerStatuses[].imageID` of the containers that the
+//! template gives that image.
 
 use std::time::Duration;
 
@@ -17,14 +17,13 @@ use kube::{Api, Client, ResourceExt};
 
 use super::bad_sign::{Fleet, Probes, Signs};
 use super::clock::Clock;
+use super::kind::Kind;
 use super::watch::{self, Feed, Objects};
-use super::workload::Kind;
 use super::{Gate, Standing, Verdict, evidence, pod};
 use crate::commands::Advice;
-use crate::image::Digests;
+use crate::image::{Digests, ImageRef};
 use crate::manifests::Manifests;
 use crate::pipeline::{Branch, Done};
-use crate::steps::image::ImageRef;
 
 pub(super) mod judge;
 pub(super) mod view;

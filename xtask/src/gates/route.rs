@@ -12,8 +12,9 @@ use k8s_openapi::api::networking::v1::Ingress;
 use kube::api::ListParams;
 use kube::{Api, Client};
 
-use super::condition::one_line;
-use super::{Gate, Site, Standing, Verdict, evidence, watch};
+use super::{Gate, Site, Standing, Verdict, evidence};
+use crate::failure::reason;
+use crate::kubernetes::one_line;
 use crate::manifests::{HEALTH, Hidden, Manifests};
 use crate::pipeline::{Branch, Done};
 
@@ -147,7 +148,7 @@ impl Probe {
             Ok::<_, reqwest::Error>(Answer::Http { status, is_json, body })
         };
         answer.await.unwrap_or_else(|error| {
-            let why = watch::reason(&error);
+            let why = reason(&error);
             if error.is_timeout() {
                 Answer::Timeout
             } else if error.is_connect() {
@@ -287,7 +288,7 @@ async fn around(client: &Client, namespace: &str, host: &str) -> String {
     };
     match tokio::time::timeout(Duration::from_millis(500), ask).await {
         Ok(Ok(line)) => line,
-        Ok(Err(error)) => format!("the API does not say more: {}", watch::reason(&error)),
+        Ok(Err(error)) => format!("the API does not say more: {}", reason(&error)),
         Err(_) => "the API does not say more: no answer".to_owned(),
     }
 }

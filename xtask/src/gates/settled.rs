@@ -1,5 +1,5 @@
-//! The gate behind a rollout: the newest pods are alone. Until the last old pod has ended, it may still answer a request
-//! or take the memory that a load test measures.
+//! The gate behind a rollout: the newest pods are alone. Until the last old pod has ended, it may still answer a
+//! request or take the memory that a load test measures.
 
 use std::time::Duration;
 

@@ -4,7 +4,6 @@
 //! forgotten the version (410), lists anew. Meanwhile the gate stays closed and says so.
 
 use std::collections::BTreeMap;
-use std::error::Error as StdError;
 use std::fmt::Debug;
 use std::time::Duration;
 
@@ -19,6 +18,7 @@ use tokio::time::Instant;
 
 use super::Verdict;
 use super::clock::{self, Clock};
+use crate::failure::reason;
 
 /// Objects of one kind in one namespace, by name.
 pub type Objects<K> = BTreeMap<String, K>;
@@ -137,13 +137,14 @@ impl<S: 'static> Feed<S> {
     }
 }
 
-/// What happens to every pod that starts, and what the pod says of itself, is told by most events, and no gate reads those.
+/// What happens to every pod that starts, and what the pod says of itself, is told by most events, and no gate reads
+/// those.
 const UNREAD: &str = "reason!=Scheduled,reason!=Pulling,reason!=Pulled,reason!=Created,reason!=Started,reason!=FailedScheduling";
 /// Of a long name of a workload, so much is surely in the names of its pods.
 const NAME_IN_PODS: usize = 40;
 
-/// The events of one namespace about a workload, what it owns, and volume claims. Events can't be selected by labels, or
-/// by the beginning of a name.
+/// The events of one namespace about a workload, what it owns, and volume claims. Events can't be selected by labels,
+/// or by the beginning of a name.
 pub fn events<S: 'static>(
     client: &Client,
     namespace: &str,
@@ -426,18 +427,4 @@ fn is_forbidden(error: &watcher::Error) -> bool {
     use watcher::Error::{InitialListFailed, WatchStartFailed};
     let (InitialListFailed(error) | WatchStartFailed(error)) = error else { return false };
     matches!(error, kube::Error::Api(status) if status.code == 403)
-}
-
-/// The innermost cause, or the API server's own words.
-pub fn reason(error: &(dyn StdError + 'static)) -> String {
-    let mut cause = error;
-    loop {
-        if let Some(kube::Error::Api(status)) = cause.downcast_ref() {
-            return status.message.clone();
-        }
-        match cause.source() {
-            Some(source) => cause = source,
-            None => return cause.to_string(),
-        }
-    }
 }

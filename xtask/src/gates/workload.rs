@@ -11,77 +11,24 @@ use k8s_openapi::api::apps::v1::{DaemonSet, Deployment, StatefulSet};
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::{Event, Pod};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
-use kube::core::{ApiResource, Selector};
+use kube::core::Selector;
 use kube::runtime::watcher;
 use kube::{Api, Client, Resource};
 use serde::de::DeserializeOwned;
 
 use super::bad_sign::{self, Bad, Fleet, Probes, Signs};
 use super::clock::Clock;
+use super::kind::Kind;
 use super::rollout::{self, Rollout};
 use super::watch::{self, Feed, Objects};
 use super::{Verdict, pod, settled};
 use crate::commands::Advice;
+use crate::kubernetes::event_time;
 use crate::owned::controller;
 
 pub(super) mod daemon_set;
 pub(super) mod job;
 pub(super) mod stateful_set;
-
-/// The kinds of workload that can be judged.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
-    /// Pods that are alike.
-    Deployment,
-    /// Pods with a number and a volume of their own.
-    StatefulSet,
-    /// A pod on each node.
-    DaemonSet,
-    /// Pods that end.
-    Job,
-}
-
-impl Kind {
-    /// All of them.
-    pub const ALL: [Kind; 4] = [Kind::Deployment, Kind::StatefulSet, Kind::DaemonSet, Kind::Job];
-
-    /// Its name in commands and messages.
-    #[must_use]
-    pub fn word(self) -> &'static str {
-        match self {
-            Kind::Deployment => "deployment",
-            Kind::StatefulSet => "statefulset",
-            Kind::DaemonSet => "daemonset",
-            Kind::Job => "job",
-        }
-    }
-
-    /// Its API group.
-    #[must_use]
-    pub fn group(self) -> &'static str {
-        match self {
-            Kind::Deployment | Kind::StatefulSet | Kind::DaemonSet => "apps",
-            Kind::Job => "batch",
-        }
-    }
-
-    /// How the API calls it.
-    #[must_use]
-    pub fn resource(self) -> ApiResource {
-        match self {
-            Kind::Deployment => ApiResource::erase::<Deployment>(&()),
-            Kind::StatefulSet => ApiResource::erase::<StatefulSet>(&()),
-            Kind::DaemonSet => ApiResource::erase::<DaemonSet>(&()),
-            Kind::Job => ApiResource::erase::<Job>(&()),
-        }
-    }
-
-    /// Its resource, as in paths.
-    #[must_use]
-    pub fn plural(self) -> String {
-        format!("{}s", self.word())
-    }
-}
 
 /// Until when a workload is waited for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -273,7 +220,7 @@ impl<K: Kinded> Snapshot<K> {
             let reason = event.reason.as_deref();
             event.involved_object.uid == *uid && matches!(reason, Some("FailedCreate" | "SuccessfulCreate"))
         };
-        let last = self.events.values().filter(of_creation).max_by_key(|event| pod::event_time(event))?;
+        let last = self.events.values().filter(of_creation).max_by_key(|event| event_time(event))?;
         (last.reason.as_deref() == Some("FailedCreate")).then_some(last)
     }
 

@@ -5,7 +5,7 @@ use std::path::Path;
 use oci_spec::image::Arch;
 
 use super::archive::{Contents, Entry};
-use crate::manifests::REPOSITORY;
+use crate::repository::REPOSITORY;
 
 /// The image of a static binary, as it was compiled here, and a model.
 pub fn contents(reference: &str, binary: &Path, model_dir: &Path) -> Contents {

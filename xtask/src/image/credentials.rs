@@ -9,8 +9,9 @@ use serde::Deserialize;
 use serde_json::json;
 use xshell::cmd;
 
+use crate::commands::quoted;
 use crate::cx::Cx;
-use crate::proc::{self, quoted};
+use crate::proc;
 
 /// A user of a registry.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -1,8 +1,7 @@
-//! A registry, by the protocol of the OCI distribution specification: the layers that it has are not sent again, and what
-//! was pushed is known by its digest. A client of our own: it is five requests, and the crates for it bring another HTTP
-//! client along.
+//! A registry, by the protocol of the OCI distribution specification: the layers that it has are not sent again, and
+//! what was pushed is known by its digest. A client of our own: it is five requests, and the crates for it bring
+//! another HTTP client along.
 
-use std::fmt;
 use std::io::SeekFrom;
 use std::path::Path;
 use std::time::Duration;
@@ -17,72 +16,12 @@ use tokio_util::io::ReaderStream;
 
 use super::archive::{Blob, Packed};
 use super::credentials::Login;
-use crate::failure::{Attach as _, Exit};
+use crate::failure::{Attach as _, Exit, reason};
+use crate::repository::Place;
 
 /// How long a registry may take to connect, and how long it may be silent.
 const PATIENCE: (Duration, Duration) = (Duration::from_secs(10), Duration::from_secs(120));
 const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
-
-/// A repository of a registry: `HOST[:PORT]/PATH`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Place {
-    /// Host and port.
-    pub host: String,
-    /// The path behind it.
-    pub repository: String,
-}
-
-impl fmt::Display for Place {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}", self.host, self.repository)
-    }
-}
-
-impl Place {
-    /// Reads `HOST[:PORT]/PATH`, below which the image `name` lies; the path may end with that name, or be left out.
-    ///
-    /// # Errors
-    /// What is wrong with it, for the command line.
-    pub fn read(text: &str, name: &str) -> Result<Place, String> {
-        let (host, path) = text.split_once('/').unwrap_or((text, ""));
-        let path = path.trim_end_matches('/');
-        let is_host = !host.is_empty() && (host.contains(['.', ':']) || host == "localhost");
-        if !is_host || text.contains("://") {
-            return Err(format!("`{text}` names no registry: write HOST[:PORT]/PATH, without a scheme"));
-        }
-        let is_part = |part: &str| {
-            !part.is_empty()
-                && part.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b"._-".contains(&b))
-        };
-        if !path.is_empty() && !path.split('/').all(is_part) {
-            return Err(format!(
-                "`{path}` is no repository: lower-case letters, digits, `.`, `_`, `-` between slashes"
-            ));
-        }
-        let is_whole = path == name || path.ends_with(&format!("/{name}"));
-        let repository = match path {
-            "" => name.to_owned(),
-            path if is_whole => path.to_owned(),
-            path => format!("{path}/{name}"),
-        };
-        Ok(Place { host: host.to_owned(), repository })
-    }
-
-    /// Whether it is on this machine; such a registry has no certificate.
-    fn is_loopback(&self) -> bool {
-        let host = self.host.rsplit_once(':').map_or(self.host.as_str(), |(host, _)| host);
-        let host = host.trim_matches(['[', ']']);
-        host == "localhost" || host.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
-    }
-
-    fn base(&self) -> Result<Url> {
-        let scheme = if self.is_loopback() { "http" } else { "https" };
-        // What Docker's hub is called, and where its registry is.
-        let host = if self.host == "docker.io" { "registry-1.docker.io" } else { &self.host };
-        Url::parse(&format!("{scheme}://{host}/v2/{}/", self.repository))
-            .with_context(|| format!("reading `{self}` as the address of a registry"))
-    }
-}
 
 /// What a push has sent.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -91,6 +30,15 @@ pub struct Pushed {
     pub sent: u64,
     /// Bytes that the image has in all.
     pub whole: u64,
+}
+
+/// Where the registry answers for a repository.
+fn base(place: &Place) -> Result<Url> {
+    let scheme = if place.is_loopback() { "http" } else { "https" };
+    // What Docker's hub is called, and where its registry is.
+    let host = if place.host == "docker.io" { "registry-1.docker.io" } else { &place.host };
+    Url::parse(&format!("{scheme}://{host}/v2/{}/", place.repository))
+        .with_context(|| format!("reading `{place}` as the address of a registry"))
 }
 
 /// A registry that is spoken to.
@@ -115,7 +63,7 @@ impl Registry {
             http = http.no_proxy();
         }
         let http = http.build().context("making an HTTP client")?;
-        let base = place.base()?;
+        let base = base(place)?;
         Ok(Registry { place: place.clone(), http, base, login, authorization: Mutex::new(None) })
     }
 
@@ -290,14 +238,12 @@ impl Registry {
     }
 
     fn unreachable(&self, error: &reqwest::Error) -> anyhow::Error {
-        let mut cause: &dyn std::error::Error = error;
-        while let Some(source) = cause.source() {
-            cause = source;
-        }
+        let cause = reason(error);
         let hint = if self.place.is_loopback() {
             "start it, or name another with --registry"
         } else {
-            "it must be reached over TLS, with a certificate that this system trusts; a registry on loopback needs none"
+            "it must be reached over TLS, with a certificate that this system trusts; a registry on \
+             loopback needs none"
         };
         anyhow!("the registry {} can't be reached: {cause}", self.place.host).hint(hint)
     }

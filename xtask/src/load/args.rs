@@ -30,7 +30,8 @@ pub struct LoadArgs {
     /// Requests in flight at a time: 10, or at most 256 with --rate.
     #[arg(long, short = 'c', value_parser = clap::value_parser!(u64).range(1..=65536))]
     pub concurrency: Option<u64>,
-    /// Requests per second, on schedule whatever the server does (open loop); without it each sender waits for its answer.
+    /// Requests per second, on schedule whatever the server does (open loop); without it each sender waits for its
+    /// answer.
     #[arg(long, value_parser = rate)]
     pub rate: Option<f64>,
     /// How long to send; with --rate the time at the full rate, 10 s unless --requests is given.
@@ -48,7 +49,8 @@ pub struct LoadArgs {
     /// Timeout of a request.
     #[arg(long, value_parser = duration, default_value = "30s")]
     pub request_timeout: Duration,
-    /// Fail the run unless this holds at the end, such as 'p99<800ms', 'failed<=0', 'unexplained==0'; may be repeated. A run without one success always fails.
+    /// Fail the run unless this holds at the end, such as 'p99<800ms', 'failed<=0', 'unexplained==0'; may be repeated.
+    /// A run without one success always fails.
     #[arg(long, default_value = "failed<=0")]
     pub threshold: Vec<Threshold>,
     /// Compare with this run at the end, and fail if this one is worse; thresholds may name it: 'p99<=baseline*1.1'.
@@ -57,7 +59,8 @@ pub struct LoadArgs {
     /// Disturb the cluster after a fifth of the load.
     #[arg(long, value_enum)]
     pub during: Option<Disturbance>,
-    /// Remove one protection, load through a rollout and see what fails, then put it back; on the sandbox, or in a namespace of its own.
+    /// Remove one protection, load through a rollout and see what fails, then put it back; on the sandbox, or in a
+    /// namespace of its own.
     #[arg(long, value_enum)]
     pub without: Option<Protection>,
     /// Open the report in a browser at the end.

@@ -1,5 +1,5 @@
-//! What a load came to: its books, its thresholds, and why what failed did; in the box, the report, the JSON summary and
-//! the exit code.
+//! What a load came to: its books, its thresholds, and why what failed did; in the box, the report, the JSON summary
+//! and the exit code.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -19,7 +19,7 @@ use crate::options::Format;
 use crate::record::case::Case;
 use crate::record::meta::{End, Meta, Verdict};
 use crate::report::text;
-use crate::summary::{Summary, entry};
+use crate::summary::Summary;
 
 /// Senders that were free and let a request wait longer than this are no instrument.
 const MOST_LAG_MS: f64 = 100.0;
@@ -46,13 +46,13 @@ impl Scene<'_> {
     /// # Errors
     /// When a threshold is not met, the run is invalid, or it was stopped.
     pub(super) fn conclude(&self, dir: &Path, mut meta: Meta, measured: Measured<'_>) -> Result<Summary> {
-        let Measured { book, finished, .. } = measured;
+        let book = measured.book;
         let mut end = end(measured);
         end.files = crate::record::sizes(dir);
         meta.end = Some(end.clone());
         let failures = book.tally().failures.clone();
         let mut explained = explain::explain(Case::of(meta, dir, &failures));
-        let figures = figures(book, finished, Some(explained.unexplained() as u64));
+        let figures = Figures { unexplained: Some(explained.unexplained() as u64), ..Figures::of(&end) };
         let baseline = self.baseline.map(|sample| Figures::of(sample.end()));
         let judge = |threshold: &Threshold| threshold.judge(&figures, baseline.as_ref());
         end.thresholds = self.args.threshold.iter().map(judge).collect();
@@ -98,7 +98,7 @@ impl Scene<'_> {
             Ok(page) => show(cx, page, args.report),
             Err(error) => cx.output.note(&format!("warning: there is no report: {error:#}")),
         }
-        let mut summary = entry(cluster, manifests);
+        let mut summary = cluster.summary(manifests);
         summary.extend(explained.json());
         summary.extend(self.left.clone());
         let fields = [
@@ -107,7 +107,7 @@ impl Scene<'_> {
             ("latency_ms", percentiles(end.latency_ms)),
             ("sent_latency_ms", percentiles(end.sent_latency_ms)),
             ("success_rate", json!(end.success_rate())),
-            ("throughput", json!(end.buckets.ok as f64 / end.seconds.max(1e-9))),
+            ("throughput", json!(end.throughput())),
             ("errors", json!(errors)),
             ("seconds", json!(end.seconds)),
             (
@@ -129,12 +129,16 @@ impl Scene<'_> {
             Verdict::Passed => Ok(summary),
             Verdict::Failed(why) => Err(anyhow!("not met: {why}"))
                 .attach(summary)
-                .hint("`cargo xtask explain` shows again why each request failed, from the records of this run")
+                .hint(
+                    "`cargo xtask explain` shows again why each request failed, from the records of this \
+                       run",
+                )
                 .exit(Exit::Threshold),
             Verdict::Invalid(why) => Err(anyhow!("this run is invalid: {why}"))
                 .attach(summary)
                 .hint(
-                    "lower --rate or --concurrency, raise the limit of open files (`ulimit -n`), or run the generator on \
+                    "lower --rate or --concurrency, raise the limit of open files (`ulimit -n`), or run the \
+                     generator on \
                      a machine with cores to spare",
                 )
                 .exit(Exit::InvalidRun),
@@ -163,22 +167,23 @@ fn end(Measured { book, finished, open_files, gaps }: Measured<'_>) -> End {
     end.invalid = match tally.own_limit {
         0 => behind(&end),
         requests => Some(format!(
-            "the generator ran out of open files or ports: {requests} requests could not be sent (limit of open files: \
+            "the generator ran out of open files or ports: {requests} requests could not be sent (limit of \
+             open files: \
              {open_files})"
         )),
     };
     end
 }
 
-/// What thresholds see.
-pub(super) fn figures(book: &Book, finished: &Finished, unexplained: Option<u64>) -> Figures {
+/// What thresholds see before the failures are explained.
+pub(super) fn figures(book: &Book, finished: &Finished) -> Figures {
     let tally = book.tally();
     Figures {
         buckets: tally.buckets,
         due: tally.from_due(),
         sent: tally.from_sent(),
         throughput: tally.buckets.ok as f64 / finished.took.as_secs_f64().max(1e-9),
-        unexplained,
+        unexplained: None,
     }
 }
 
@@ -188,7 +193,8 @@ fn behind(end: &End) -> Option<String> {
     let median = end.sent_latency_ms.map_or(0.0, |latency| latency.p50);
     if lag > MOST_LAG_MS && lag > median * MOST_LAG_SHARE {
         return Some(format!(
-            "the generator sent requests up to {lag:.0} ms (p99) later than it should have; its own delay is in the \
+            "the generator sent requests up to {lag:.0} ms (p99) later than it should have; its own delay \
+             is in the \
              figures"
         ));
     }

@@ -12,17 +12,15 @@ use kube::{Api, ResourceExt as _};
 use crate::capacity;
 use crate::failure::{Attach as _, Exit};
 use crate::gates;
-use crate::gates::ingress_lease::NAMESPACE as INGRESS_NAMESPACE;
 use crate::gates::rollout::Rollout;
+use crate::ingress_nginx::{DEPLOYMENT as INGRESS_CONTROLLER, NAMESPACE as INGRESS_NAMESPACE};
+use crate::kubernetes::is_ready;
 use crate::manifests::Manifests;
 use crate::owned::Owner;
 use crate::pipeline::{Branch, Outcome, step};
 use crate::record::meta::Mark;
 use crate::steps::restart::annotate;
 use crate::temporary::{App, Changes, Undo};
-
-/// The ingress controller's Deployment.
-const INGRESS_CONTROLLER: &str = "ingress-nginx-controller";
 
 /// A disturbance.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -127,7 +125,7 @@ impl<'p> Prepared<'p> {
         let App { client, namespace, deployment, .. } = self.app;
         let pods: Api<Pod> = Api::namespaced(client.clone(), namespace);
         let own = Owner::of(client, namespace, deployment).await?.pods().await?;
-        let is_well = |pod: &&Pod| gates::pod::is_ready(pod) && pod.metadata.deletion_timestamp.is_none();
+        let is_well = |pod: &&Pod| is_ready(pod) && pod.metadata.deletion_timestamp.is_none();
         let pod =
             own.iter().find(is_well).ok_or_else(|| anyhow!("no pod of deployment/{deployment} is Ready"))?;
         let name = pod.name_any();

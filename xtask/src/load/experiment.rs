@@ -14,10 +14,11 @@ use crate::clusters::{Cluster, Kind};
 use crate::cx::Cx;
 use crate::failure::{Attach as _, Exit};
 use crate::gates;
-use crate::gates::ingress_lease::{CONTROLLER_PODS, NAMESPACE as INGRESS_NAMESPACE};
 use crate::gates::rollout::Rollout;
-use crate::manifests::{Manifests, REPOSITORY};
+use crate::ingress_nginx::{CONTROLLER_PODS, NAMESPACE as INGRESS_NAMESPACE};
+use crate::manifests::Manifests;
 use crate::pipeline::{Branch, Outcome, step};
+use crate::repository::REPOSITORY;
 use crate::temporary::{Changes, Undo};
 
 /// ingress-nginx takes up changes 0.3 times a second (`--sync-rate-limit`).

@@ -33,7 +33,8 @@ const RESERVED: [&str; 9] = [
 #[derive(Args, Clone, Debug, Default)]
 pub struct RequestArgs {
     /// GET this path instead of posting the sample picture to /predict.
-    #[arg(long, value_name = "PATH", value_parser = path, conflicts_with_all = ["path", "method", "file", "body"])]
+    #[arg(long, value_name = "PATH", value_parser = path)]
+    #[arg(conflicts_with_all = ["path", "method", "file", "body"])]
     pub get: Option<String>,
     /// Path of the request; /predict without it.
     #[arg(long, value_parser = path)]

@@ -89,7 +89,7 @@ impl Load<'_> {
             if !disturbed {
                 step.warn("the load ended before its disturbance: raise --requests or --duration");
             }
-            let figures = figures(book, &finished, None);
+            let figures = figures(book, &finished);
             let known = self.args.threshold.iter().filter(|threshold| !threshold.needs_causes());
             let is_good = buckets.ok > 0
                 && known.into_iter().all(|threshold| threshold.judge(&figures, self.baseline).met);

@@ -74,7 +74,7 @@ impl Figures {
             buckets: end.buckets,
             due: end.latency_ms,
             sent: end.sent_latency_ms,
-            throughput: end.buckets.ok as f64 / end.seconds.max(1e-9),
+            throughput: end.throughput(),
             unexplained: None,
         }
     }
@@ -151,7 +151,8 @@ impl fmt::Display for Threshold {
 }
 
 /// The names of what can be compared, for messages.
-const METRICS: &str = "min, mean, p50, p90, p95, p99, p99.9, max (from the time it was due; `sent.p99` from when it was sent), \
+const METRICS: &str = "min, mean, p50, p90, p95, p99, p99.9, max (from the time it was due; `sent.p99` from \
+                       when it was sent), \
      ok, failed, http_error, socket_error, timeout, dropped, unsent, unexplained, success_rate, throughput";
 
 impl FromStr for Threshold {

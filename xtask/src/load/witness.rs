@@ -1,5 +1,5 @@
-//! The witness: from before the first request until after the last it keeps what the cluster does, so that a failure can
-//! be explained when the pod it met is long gone. Everything goes to the run's folder as it comes:
+//! The witness: from before the first request until after the last it keeps what the cluster does, so that a failure
+//! can be explained when the pod it met is long gone. Everything goes to the run's folder as it comes:
 //!
 //! - `logs/ingress/POD.log`: the access log, each line behind the node's timestamp
 //! - `logs/app/POD.log`: the app's log, likewise
@@ -28,8 +28,8 @@ use serde_json::Value;
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 
-use crate::gates::ingress_lease::{CONTROLLER_PODS, NAMESPACE as INGRESS_NAMESPACE};
-use crate::gates::watch::reason;
+use crate::failure::reason;
+use crate::ingress_nginx::{CONTROLLER_PODS, NAMESPACE as INGRESS_NAMESPACE};
 use crate::owned::Owner;
 use crate::record::{APP_LOGS, INGRESS_LOGS, Seen, TIMELINE, access};
 
@@ -66,8 +66,8 @@ struct Shared {
 }
 
 impl Witness {
-    /// Watches the namespace of the app, whose pods are those of `owner`, and the ingress controller; back when everything
-    /// was listed once.
+    /// Watches the namespace of the app, whose pods are those of `owner`, and the ingress controller; back when
+    /// everything was listed once.
     ///
     /// # Errors
     /// When the folder can't be written, or the API does not answer.
@@ -99,7 +99,8 @@ impl Witness {
             synced.push(listed);
         };
         let app = || Api::<Pod>::namespaced(client.clone(), namespace);
-        // The Service sends requests to whatever has the labels: all of that is noted, and the app's own logs are followed.
+        // The Service sends requests to whatever has the labels: all of that is noted, and the app's own logs are
+        // followed.
         add(watch(&shared, app(), all().labels(&selector), |shared, pod, is_first| {
             follow(shared, APP_LOGS, pod, is_first);
         }));
@@ -412,7 +413,8 @@ mod tests {
     }
 
     async fn state(client: &Client, pod: &str, state: Value) {
-        let container = json!({"name": "web", "image": "web", "imageID": "", "ready": true, "restartCount": 0, "state": state});
+        let container = json!({"name": "web", "image": "web", "imageID": "", "ready": true,
+            "restartCount": 0, "state": state});
         let status = json!({"status": {"phase": "Running", "containerStatuses": [container]}});
         let api: Api<Pod> = Api::namespaced(client.clone(), "default");
         api.patch_status(pod, &PatchParams::default(), &Patch::Merge(status)).await.expect("its status");
@@ -439,12 +441,14 @@ mod tests {
             ("web-well", "2026-01-02T03:04:06Z a line of the app\n"),
             ("stranger", "2026-01-02T03:04:06Z a secret\n"),
         ]);
-        let labels = json!({"metadata": {"labels": {"app": "web"}}, "spec": {"containers": [{"name": "web", "image": "web"}]}});
+        let labels = json!({"metadata": {"labels": {"app": "web"}}, "spec": {"containers": [{"name": "web",
+            "image": "web"}]}});
         let spec = json!({"selector": {"matchLabels": {"app": "web"}}, "template": labels});
         let deployment: k8s_openapi::api::apps::v1::Deployment =
             create(&client, json!({"metadata": {"name": "web"}, "spec": spec})).await;
         let owners = [owner("Deployment", &deployment.metadata)];
-        let set = json!({"metadata": {"name": "web-1", "labels": {"app": "web"}, "ownerReferences": owners}, "spec": spec});
+        let set = json!({"metadata": {"name": "web-1", "labels": {"app": "web"}, "ownerReferences": owners},
+            "spec": spec});
         let set: ReplicaSet = create(&client, set).await;
         // Only their labels are those of the app's pods.
         pod(&client, "stranger", None).await;

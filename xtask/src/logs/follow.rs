@@ -12,7 +12,7 @@ use kube::runtime::{WatchStreamExt as _, watcher};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 use super::{Logs, Run, begun, running};
-use crate::gates::watch::reason;
+use crate::failure::reason;
 
 /// A stream that breaks while its container runs is taken up again after this.
 const RESUME_AFTER: Duration = Duration::from_millis(500);

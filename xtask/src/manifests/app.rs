@@ -13,8 +13,9 @@ use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use kube::core::Selector;
 use serde::de::DeserializeOwned;
 
-use super::{HEALTH, Hidden, Object, REPOSITORY, TargetPort, listed};
+use super::{HEALTH, Hidden, Object, TargetPort, listed};
 use crate::failure::Attach as _;
+use crate::repository::REPOSITORY;
 
 /// A second Ingress that ingress-nginx sends a share of the first one's requests by.
 const CANARY: &str = "nginx.ingress.kubernetes.io/canary";
@@ -215,8 +216,15 @@ fn routes<'r>(
     let services = selecting(&deployment.value, services);
     if services.is_empty() {
         let place = deployment.object.place_of("/spec/template/metadata/labels");
-        return Err(anyhow!("{place}: no Service in {} selects the pods of {}", folder.display(), deployment.object.title()))
-            .hint("a Service's `spec.selector` must hold labels of the Deployment's `spec.template.metadata.labels` alone");
+        return Err(anyhow!(
+            "{place}: no Service in {} selects the pods of {}",
+            folder.display(),
+            deployment.object.title()
+        ))
+        .hint(
+            "a Service's `spec.selector` must hold labels of the Deployment's \
+                   `spec.template.metadata.labels` alone",
+        );
     }
     let mut routes = Vec::new();
     for ingress in ingresses.iter().filter(|ingress| annotation(&ingress.value, CANARY) != Some("true")) {
@@ -340,8 +348,10 @@ fn one_entry<'a, 'r>(routes: &'a [Route<'r>]) -> Result<&'a Route<'r>> {
             let object = route.ingress.object;
             format!("{} for {} ({})", object.title(), route.host(), object.place())
         });
-        return Err(anyhow!("more than one Ingress leads to the app: {}", each.join(", ")))
-            .hint("put their rules into one Ingress, of which the first rule is the app's entry; a canary is marked by its annotation");
+        return Err(anyhow!("more than one Ingress leads to the app: {}", each.join(", "))).hint(
+            "put their rules into one Ingress, of which the first rule is the app's entry; a canary \
+                   is marked by its annotation",
+        );
     }
     Ok(first)
 }
@@ -350,7 +360,10 @@ fn selector(deployment: &Typed<'_, Deployment>) -> Result<String> {
     let Typed { object, value } = deployment;
     let bad = |pointer: &str, why: &str| {
         anyhow!("{}: {}: {} {why}", object.place_of(pointer), object.title(), pointer[1..].replace('/', "."))
-            .hint("a selector has `matchLabels`, or `matchExpressions` of key, operator (In, NotIn, Exists, DoesNotExist) and values")
+            .hint(
+                "a selector has `matchLabels`, or `matchExpressions` of key, operator (In, NotIn, Exists, \
+                   DoesNotExist) and values",
+            )
     };
     let selector = value.spec.as_ref().map(|spec| spec.selector.clone()).unwrap_or_default();
     for (index, requirement) in selector.match_expressions.iter().flatten().enumerate() {

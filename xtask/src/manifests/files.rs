@@ -122,8 +122,10 @@ impl Read {
                 let place = format!("{}:{}:{}", file.display(), error.line(), error.column());
                 let why = error.to_string();
                 let why = why.split(" at line ").next().unwrap_or(&why).to_owned();
-                anyhow!("{place}: this is not valid JSON: {why}")
-                    .hint("a file that begins with `{` is read as JSON, as kubectl does; in YAML, begin it with `---`")
+                anyhow!("{place}: this is not valid JSON: {why}").hint(
+                    "a file that begins with `{` is read as JSON, as kubectl does; in YAML, begin it \
+                           with `---`",
+                )
             })?;
             plain_numbers(&mut value);
             let ends = values.byte_offset();
@@ -174,8 +176,8 @@ impl Read {
     }
 }
 
-/// The documents of a stream and the lines that they begin on, split where kubectl splits: at each line that begins with
-/// `---`, whatever it is inside of.
+/// The documents of a stream and the lines that they begin on, split where kubectl splits: at each line that begins
+/// with `---`, whatever it is inside of.
 fn documents<'t>(file: &Path, text: &'t str) -> Result<Vec<(usize, &'t str)>> {
     let mut documents = Vec::new();
     let (mut begins, mut first_line, mut at) = (0, 1, 0);
@@ -283,7 +285,8 @@ mod tests {
 
     #[test]
     fn a_list_is_its_items() {
-        let list = "apiVersion: v1\nkind: List\nitems:\n  - apiVersion: v1\n    kind: ConfigMap\n    metadata:\n      name: a\n";
+        let list = "apiVersion: v1\nkind: List\nitems:\n  - apiVersion: v1\n    kind: ConfigMap\n    \
+                    metadata:\n      name: a\n";
         assert_eq!(places(list), ["k/x.yaml:4 configmap/a"]);
         let maps =
             "apiVersion: v1\nkind: ConfigMapList\nitems:\n- {metadata: {name: a}}\n- {metadata: {name: b}}\n";

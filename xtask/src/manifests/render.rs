@@ -197,7 +197,8 @@ pub fn held(value: &Value) -> Value {
     fields.to_vec().into()
 }
 
-/// The ConfigMaps and Secrets that the pods of a workload read whose controller replaces them when its template changes.
+/// The ConfigMaps and Secrets that the pods of a workload read whose controller replaces them when its template
+/// changes.
 pub(super) fn read_by(object: &Object) -> BTreeSet<Input> {
     if ROLLED_OUT.contains(&object.kind.as_str()) { inputs(&object.value) } else { BTreeSet::new() }
 }

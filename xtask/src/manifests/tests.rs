@@ -77,21 +77,25 @@ fn ingress(name: &str, host: &str, service: &str) -> String {
         "{{path: /, pathType: Prefix, backend: {{service: {{name: {service}, port: {{number: 8000}}}}}}}}"
     );
     format!(
-        "apiVersion: networking.k8s.io/v1\nkind: Ingress\nmetadata:\n  name: {name}\nspec:\n  rules:\n    - host: {host}\n      http: {{paths: [{path}]}}\n"
+        "apiVersion: networking.k8s.io/v1\nkind: Ingress\nmetadata:\n  name: {name}\nspec:\n  rules:\n    - \
+         host: {host}\n      http: {{paths: [{path}]}}\n"
     )
 }
 
 fn deployment(name: &str, image: &str) -> String {
     format!(
-        "apiVersion: apps/v1\nkind: Deployment\nmetadata: {{name: {name}}}\nspec:\n  replicas: 0\n  selector: {{matchLabels: {{app: {name}}}}}\n  \
-         template:\n    metadata: {{labels: {{app: {name}}}}}\n    spec: {{containers: [{{name: c, image: '{image}'}}]}}\n"
+        "apiVersion: apps/v1\nkind: Deployment\nmetadata: {{name: {name}}}\nspec:\n  replicas: 0\n  \
+         selector: {{matchLabels: {{app: {name}}}}}\n  \
+         template:\n    metadata: {{labels: {{app: {name}}}}}\n    spec: {{containers: [{{name: c, image: \
+         '{image}'}}]}}\n"
     )
 }
 
 fn autoscaler(name: &str, target: &str) -> String {
     format!(
         "apiVersion: autoscaling/v2\nkind: HorizontalPodAutoscaler\nmetadata: {{name: {name}}}\n\
-         spec: {{maxReplicas: 2, scaleTargetRef: {{apiVersion: apps/v1, kind: Deployment, name: {target}}}}}\n"
+         spec: {{maxReplicas: 2, scaleTargetRef: {{apiVersion: apps/v1, kind: Deployment, name: \
+         {target}}}}}\n"
     )
 }
 
@@ -140,7 +144,13 @@ fn several_that_could_be_the_app_are_an_error_that_names_them() {
     let folder = Folder::shipped();
     folder.write("75-more.yaml", &ingress("more", "more.local", "simple-model-api-service"));
     let refusal = folder.refusal();
-    assert!(refusal.starts_with("more than one Ingress leads to the app: ingress/simple-model-api-ingress for simple-model-api.local (kubernetes/70-ingress.yaml:2)"), "{refusal}");
+    assert!(
+        refusal.starts_with(
+            "more than one Ingress leads to the app: ingress/simple-model-api-ingress \
+                                 for simple-model-api.local (kubernetes/70-ingress.yaml:2)"
+        ),
+        "{refusal}"
+    );
     assert!(refusal.ends_with("ingress/more for more.local (kubernetes/75-more.yaml:1)"), "{refusal}");
     let canary = ingress("more", "more.local", "simple-model-api-service")
         .replace("  name: more", "  name: more\n  annotations: {nginx.ingress.kubernetes.io/canary: 'true'}");
@@ -178,7 +188,8 @@ fn what_is_missing_of_the_app_is_named_with_the_nearest_place() {
     folder.replace(DEPLOYMENT, "image: simple-model-api:v2\n", "image: other\n");
     assert_eq!(
         folder.refusal(),
-        "no container of a Deployment has the image `simple-model-api`; there is deployment/simple-model-api-deployment (kubernetes/30-deployment.yaml:1)"
+        "no container of a Deployment has the image `simple-model-api`; there is \
+         deployment/simple-model-api-deployment (kubernetes/30-deployment.yaml:1)"
     );
     let folder = Folder::shipped();
     folder.replace(
@@ -195,7 +206,13 @@ fn what_is_missing_of_the_app_is_named_with_the_nearest_place() {
     let folder = Folder::shipped();
     folder.replace("70-ingress.yaml", "name: simple-model-api-service", "name: simple-model-service");
     let refusal = folder.refusal();
-    assert!(refusal.contains("leads to service/simple-model-api-service (kubernetes/20-service.yaml:1); there is ingress/simple-model-api-ingress"), "{refusal}");
+    assert!(
+        refusal.contains(
+            "leads to service/simple-model-api-service (kubernetes/20-service.yaml:1); \
+                              there is ingress/simple-model-api-ingress"
+        ),
+        "{refusal}"
+    );
 }
 
 #[test]
@@ -207,7 +224,8 @@ fn a_selector_of_expressions_selects_and_one_that_cant_be_computed_is_refused() 
         folder
     };
     let expressions = with(
-        "matchExpressions: [{key: app.kubernetes.io/name, operator: In, values: [simple-model-api]}, {key: tier, operator: DoesNotExist}]",
+        "matchExpressions: [{key: app.kubernetes.io/name, operator: In, values: [simple-model-api]}, {key: \
+         tier, operator: DoesNotExist}]",
     );
     assert_eq!(expressions.read().pod_selector(), "app.kubernetes.io/name in (simple-model-api),!tier");
     for (selector, why) in [
@@ -233,7 +251,8 @@ fn a_wrong_type_is_named_with_its_field_and_line() {
     folder.replace("20-service.yaml", "port: 8000", "port: \"8000\"");
     assert_eq!(
         folder.refusal(),
-        "kubernetes/20-service.yaml:13: service/simple-model-api-service: spec.ports[0].port: invalid type: string \"8000\", expected a whole number"
+        "kubernetes/20-service.yaml:13: service/simple-model-api-service: spec.ports[0].port: invalid type: \
+         string \"8000\", expected a whole number"
     );
 }
 
@@ -246,10 +265,17 @@ fn another_namespace_is_refused_and_the_chosen_one_is_not() {
     folder.write("15-ns.yaml", &map("kube-system"));
     assert_eq!(
         folder.refusal(),
-        "kubernetes/15-ns.yaml:5: configmap/elsewhere belongs to namespace kube-system, but the chosen one is default"
+        "kubernetes/15-ns.yaml:5: configmap/elsewhere belongs to namespace kube-system, but the chosen one \
+         is default"
     );
     folder.write("15-ns.yaml", &map("default")).read();
-    folder.write("15-ns.yaml", "apiVersion: scheduling.k8s.io/v1\nkind: PriorityClass\nmetadata: {name: high, namespace: kube-system}\nvalue: 1\n").read();
+    folder
+        .write(
+            "15-ns.yaml",
+            "apiVersion: scheduling.k8s.io/v1\nkind: PriorityClass\nmetadata: {name: \
+                                high, namespace: kube-system}\nvalue: 1\n",
+        )
+        .read();
 }
 
 #[test]
@@ -261,16 +287,20 @@ fn an_object_that_is_there_twice_is_refused() {
     );
     assert_eq!(
         folder.refusal(),
-        "kubernetes/11-again.yaml:1: configmap/simple-model-api-config is also at kubernetes/10-configmap.yaml:4"
+        "kubernetes/11-again.yaml:1: configmap/simple-model-api-config is also at \
+         kubernetes/10-configmap.yaml:4"
     );
 }
 
 #[test]
 fn every_container_with_the_apps_image_gets_the_tag() {
     let folder = Folder::shipped();
-    let init = "      initContainers:\n        - {name: wait, image: simple-model-api}\n        - {name: side, image: simple-model-api, restartPolicy: Always}\n        - {name: other, image: busybox}\n";
+    let init = "      initContainers:\n        - {name: wait, image: simple-model-api}\n        - {name: \
+                side, image: simple-model-api, restartPolicy: Always}\n        - {name: other, image: \
+                busybox}\n";
     folder.replace(DEPLOYMENT, CONTAINERS, &format!("{init}{CONTAINERS}"));
-    let pod = "{containers: [{name: c, image: simple-model-api}], initContainers: [{name: i, image: simple-model-api}]}";
+    let pod = "{containers: [{name: c, image: simple-model-api}], initContainers: [{name: i, image: \
+               simple-model-api}]}";
     let workloads = [
         ("batch/v1", "Job", format!("{{template: {{spec: {pod}}}}}")),
         ("batch/v1", "CronJob", format!("{{jobTemplate: {{spec: {{template: {{spec: {pod}}}}}}}}}")),
@@ -295,9 +325,8 @@ fn every_container_with_the_apps_image_gets_the_tag() {
     folder.write("90-tagged.yaml", &deployment("tagged", "simple-model-api:v1"));
     assert_eq!(
         folder.read().warnings,
-        [
-            "kubernetes/90-tagged.yaml:9: the image `simple-model-api:v1` is not the one that is built here; `image: simple-model-api` is"
-        ]
+        ["kubernetes/90-tagged.yaml:9: the image `simple-model-api:v1` is not the one that is built \
+             here; `image: simple-model-api` is"]
     );
 }
 
@@ -364,7 +393,11 @@ fn whatever_the_pods_read_changes_the_hash_and_nothing_else_does() {
 #[test]
 fn a_secrets_words_are_applied_as_data() {
     let folder = Folder::shipped();
-    folder.write("12-secret.yaml", "apiVersion: v1\nkind: Secret\nmetadata: {name: hush}\ndata: {A: b25l, B: dHdv}\nstringData: {A: 'new $HOME'}\n");
+    folder.write(
+        "12-secret.yaml",
+        "apiVersion: v1\nkind: Secret\nmetadata: {name: hush}\ndata: {A: b25l, \
+                                    B: dHdv}\nstringData: {A: 'new $HOME'}\n",
+    );
     let secret = folder.rendered("Secret", "hush");
     assert_eq!(secret["data"], serde_json::json!({"A": "bmV3ICRIT01F", "B": "dHdv"}));
     assert_eq!(secret.get("stringData"), None);
@@ -382,9 +415,8 @@ fn replicas_beside_an_autoscaler_are_left_to_it() {
     folder.write("31-other.yaml", &deployment("other", "redis"));
     assert_eq!(
         folder.read().warnings,
-        [
-            "kubernetes/30-deployment.yaml:19: deployment/simple-model-api-deployment has an autoscaler, which owns `replicas`: the number here is ignored"
-        ]
+        ["kubernetes/30-deployment.yaml:19: deployment/simple-model-api-deployment has an autoscaler, \
+             which owns `replicas`: the number here is ignored"]
     );
     assert_eq!(folder.rendered("Deployment", "simple-model-api-deployment")["spec"].get("replicas"), None);
     assert_eq!(folder.rendered("Deployment", "other")["spec"]["replicas"], 0);

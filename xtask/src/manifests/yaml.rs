@@ -1,6 +1,6 @@
 //! One YAML document as kubectl reads it: `serde_yaml` reads, and two things stand beside it. Plain scalars mean what
-//! YAML 1.1 makes of them (`0444` is a mode, `no` is false), so those that mean something else are rewritten before they
-//! are read; and the line of each field is kept.
+//! YAML 1.1 makes of them (`0444` is a mode, `no` is false), so those that mean something else are rewritten before
+//! they are read; and the line of each field is kept.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -56,8 +56,8 @@ pub(super) struct Bad {
     pub(super) why: String,
 }
 
-/// Reads the first document of `text`, which begins on `first_line` of its file; all after it is passed over, as kubectl
-/// does.
+/// Reads the first document of `text`, which begins on `first_line` of its file; all after it is passed over, as
+/// kubectl does.
 ///
 /// # Errors
 /// Where `text` is no YAML, or holds what JSON can't.
@@ -297,8 +297,8 @@ pub(super) fn plain_numbers(value: &mut Value) {
 }
 
 /// A value as kubectl's reader makes it: of a key that is there twice the last one counts, and a merge key (`<<`) sets
-/// what it has at its place among the others. `serde_yaml`'s own `apply_merge` would refuse the first, and lets explicit
-/// keys win wherever they stand.
+/// what it has at its place among the others. `serde_yaml`'s own `apply_merge` would refuse the first, and lets
+/// explicit keys win wherever they stand.
 struct Node(Value);
 
 impl<'de> Deserialize<'de> for Node {
@@ -506,8 +506,10 @@ mod tests {
     fn a_deep_document_is_an_error_and_no_crash() {
         let deep = format!("{}1{}", "[".repeat(100_000), "]".repeat(100_000));
         assert!(read(&deep, 1).is_err());
-        let bomb = "a: &a [1,1,1,1,1,1,1,1,1]\nb: &b [*a,*a,*a,*a,*a,*a,*a,*a,*a]\nc: &c [*b,*b,*b,*b,*b,*b,*b,*b,*b]\n\
-                    d: &d [*c,*c,*c,*c,*c,*c,*c,*c,*c]\ne: &e [*d,*d,*d,*d,*d,*d,*d,*d,*d]\nf: [*e,*e,*e,*e,*e,*e,*e,*e,*e]\n";
+        let bomb = "a: &a [1,1,1,1,1,1,1,1,1]\nb: &b [*a,*a,*a,*a,*a,*a,*a,*a,*a]\nc: &c \
+                    [*b,*b,*b,*b,*b,*b,*b,*b,*b]\n\
+                    d: &d [*c,*c,*c,*c,*c,*c,*c,*c,*c]\ne: &e [*d,*d,*d,*d,*d,*d,*d,*d,*d]\nf: \
+                    [*e,*e,*e,*e,*e,*e,*e,*e,*e]\n";
         assert!(read(bomb, 1).is_err());
     }
 }

@@ -223,7 +223,8 @@ impl Output {
         }
     }
 
-    /// From now on a step that ends well has no line of its own, unless `-v` asks for all: what runs is one of many rounds.
+    /// From now on a step that ends well has no line of its own, unless `-v` asks for all: what runs is one of many
+    /// rounds.
     pub fn brief(&self) {
         self.human.lock().brief();
     }

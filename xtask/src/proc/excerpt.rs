@@ -1,5 +1,5 @@
-//! What a failure quotes of a child's output: all of it if it is short, else how it begins and how it ends. What explains
-//! a failure is at the beginning as often as at the end.
+//! What a failure quotes of a child's output: all of it if it is short, else how it begins and how it ends. What
+//! explains a failure is at the beginning as often as at the end.
 
 use std::collections::VecDeque;
 

@@ -47,8 +47,8 @@ pub fn stamped(line: &str) -> (Option<Timestamp>, &str) {
 
 /// Reads a line; nothing where it is of another kind, such as the controller's own messages.
 ///
-/// By position, from the left: nginx writes a quote in a value as `\x22`, so the first six quotes are its own, and the id,
-/// which is the client's and may hold anything else, is whatever is left at the end.
+/// By position, from the left: nginx writes a quote in a value as `\x22`, so the first six quotes are its own, and the
+/// id, which is the client's and may hold anything else, is whatever is left at the end.
 pub fn parse(controller: &str, stamped_line: &str) -> Option<Access> {
     let (at, line) = stamped(stamped_line);
     // `... "request" status bytes "referer" "agent" length time [upstream] [alternative] lists id`
@@ -109,13 +109,16 @@ fn list(text: &str) -> Option<(Vec<&str>, &str)> {
 mod tests {
     use super::*;
 
-    const LINE: &str = "2026-01-02T03:04:05.678901Z 127.0.0.1 - - [02/Jan/2026:03:04:05 +0000] \"POST /predict \
-         HTTP/1.1\" 502 137 \"-\" \"xtask-load/0.1 [x] y\" 90210 1.507 [default-simple-model-api-service-http] [] ";
+    const LINE: &str = "2026-01-02T03:04:05.678901Z 127.0.0.1 - - [02/Jan/2026:03:04:05 +0000] \"POST \
+                        /predict \
+         HTTP/1.1\" 502 137 \"-\" \"xtask-load/0.1 [x] y\" 90210 1.507 \
+         [default-simple-model-api-service-http] [] ";
 
     #[test]
     fn every_attempt_is_read() {
         let line = format!(
-            "{LINE}127.0.0.2:8000, 127.0.0.3:8000, 127.0.0.4:8000 0, 1500, 7 0.000, 1.500, 0.007 502, 504, - abc"
+            "{LINE}127.0.0.2:8000, 127.0.0.3:8000, 127.0.0.4:8000 0, 1500, 7 0.000, 1.500, 0.007 502, 504, \
+             - abc"
         );
         let access = parse("c1", &line).expect("an access line");
         assert_eq!((access.status, access.seconds, access.id.as_str()), (502, 1.507, "abc"));
@@ -163,7 +166,8 @@ mod tests {
                 fields[place] = field;
                 let [user, request, referer, agent] = fields;
                 let line = format!(
-                    "127.0.0.1 - {user} [02/Jan/2026:03:04:05 +0000] \"{request}\" 200 5 \"{referer}\" \"{agent}\" 90 0.002 \
+                    "127.0.0.1 - {user} [02/Jan/2026:03:04:05 +0000] \"{request}\" 200 5 \"{referer}\" \
+                     \"{agent}\" 90 0.002 \
                      [default-app-http] [] 10.0.0.2:8000 5 0.010 200 abc"
                 );
                 let access = parse("c1", &line).expect("an access line");

@@ -150,6 +150,11 @@ impl End {
         (self.scheduled > 0).then(|| self.buckets.ok as f64 * 100.0 / self.scheduled as f64)
     }
 
+    /// Successes a second.
+    pub fn throughput(&self) -> f64 {
+        self.buckets.ok as f64 / self.seconds.max(1e-9)
+    }
+
     /// What the run comes to.
     pub fn verdict(&self) -> Verdict {
         let missed: Vec<String> =

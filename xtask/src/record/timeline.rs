@@ -7,7 +7,7 @@ use k8s_openapi::api::core::v1::{ContainerStateTerminated, Event, Pod};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 
 use super::{Seen, earlier, later};
-use crate::gates;
+use crate::kubernetes::{event_time, is_ready};
 
 /// Everything that the witness saw, by pod and by address.
 #[derive(Clone, Debug, Default)]
@@ -216,7 +216,7 @@ impl Timeline {
                 }
             }
         }
-        let state = PodAt { at: seen.at, ready: gates::pod::is_ready(&pod) && !seen.gone, running_since };
+        let state = PodAt { at: seen.at, ready: is_ready(&pod) && !seen.gone, running_since };
         story.states.push(state);
         story.last = pod;
     }
@@ -258,7 +258,7 @@ impl Timeline {
     fn event(&mut self, seen: &Seen) {
         let Ok(event) = serde_json::from_value::<Event>(seen.object.clone()) else { return };
         self.events.push(EventSeen {
-            at: gates::pod::event_time(&event).unwrap_or(seen.at),
+            at: event_time(&event).unwrap_or(seen.at),
             about: event.involved_object.name.clone().unwrap_or_default(),
             reason: event.reason.clone().unwrap_or_default(),
             message: event.message.clone().unwrap_or_default(),

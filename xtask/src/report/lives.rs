@@ -2,7 +2,7 @@
 
 use jiff::Timestamp;
 
-use crate::gates::ingress_lease::NAMESPACE as INGRESS_NAMESPACE;
+use crate::ingress_nginx::NAMESPACE as INGRESS_NAMESPACE;
 use crate::record::timeline::{PodStory, Timeline};
 
 /// Pods that are drawn.

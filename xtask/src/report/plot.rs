@@ -151,11 +151,13 @@ fn panel(title: &str, axis: &Axis, time: &Axis, drawn: &Markup, class: &str) -> 
         h3 { (title) }
         div.panel.(class) {
             div.values aria-hidden="true" {
-                @for tick in &axis.ticks { span style={ "top:" (format!("{:.1}", y(*tick))) "%" } { (number(*tick)) } }
+                @for tick in &axis.ticks { span style={ "top:" (format!("{:.1}",
+                    y(*tick))) "%" } { (number(*tick)) } }
             }
             svg role="img" aria-label=(title) viewBox="0 0 1000 100" preserveAspectRatio="none" {
                 @for tick in &axis.ticks { path.grid d={ "M0 " (format!("{:.1}", y(*tick))) "H1000" } {} }
-                @for tick in &time.ticks { path.grid d={ "M" (format!("{:.1}", time.share(*tick) * WIDTH)) " 0V100" } {} }
+                @for tick in &time.ticks { path.grid d={ "M" (format!("{:.1}",
+                    time.share(*tick) * WIDTH)) " 0V100" } {} }
                 (drawn)
             }
         }

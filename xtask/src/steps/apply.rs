@@ -2,11 +2,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use anyhow::{Context as _, Result, anyhow};
+use anyhow::{Context as _, Result};
 use http_body_util::BodyExt as _;
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{FieldsV1, ManagedFieldsEntry};
-use kube::api::{ApiResource, DynamicObject, GroupVersionKind, Patch, PatchParams, ValidationDirective};
+use kube::api::{ApiResource, DynamicObject, Patch};
 use kube::client::Body;
 use kube::core::{Request, Status};
 use kube::{Api, Client, ResourceExt as _};
@@ -14,14 +14,13 @@ use parking_lot::Mutex;
 use serde_json::Value;
 
 use crate::clusters::Cluster;
-use crate::commands::Advice;
 use crate::cx::Cx;
-use crate::failure::Attach as _;
-use crate::manifests::{Contents, Input, Manifests, Object, held};
+use crate::declared::{api, body, outside, params, resolve};
+use crate::image::ImageRef;
+use crate::manifests::{Input, Manifests, Object, held};
 use crate::owned::FIELD_MANAGER;
 use crate::pipeline::{Branch, Done, Handoff, Outcome, Running, step};
 use crate::plan::Planned;
-use crate::steps::image::ImageRef;
 use crate::temporary::App;
 
 mod fields;
@@ -90,8 +89,8 @@ fn key(object: &Object) -> String {
     format!("{} {}", object.api_version, object.title())
 }
 
-/// Applies all objects but those that are `known`; the image is set to the one that was built. Ingresses are the last, and
-/// wait for `ingress`, where it is not open yet: its webhook refuses them until then, while the pods can start.
+/// Applies all objects but those that are `known`; the image is set to the one that was built. Ingresses are the last,
+/// and wait for `ingress`, where it is not open yet: its webhook refuses them until then, while the pods can start.
 ///
 /// # Errors
 /// An unknown kind, before anything is applied; the API server's refusal, naming file and line.
@@ -188,64 +187,6 @@ fn stale(sent: &[Sent]) -> Vec<Stale> {
     stale
 }
 
-/// What the cluster holds of the ConfigMaps and Secrets that the pods read and `kubernetes/` has not. What may not be
-/// read is warned about.
-///
-/// # Errors
-/// When the API does not answer.
-pub async fn outside(
-    client: &Client,
-    namespace: &str,
-    manifests: &Manifests,
-    warn: impl Fn(String),
-) -> Result<Contents> {
-    let mut contents = Contents::new();
-    for (kind, name) in manifests.outside() {
-        let resource = ApiResource::from_gvk(&GroupVersionKind::gvk("", "v1", kind));
-        let api: Api<DynamicObject> = Api::namespaced_with(client.clone(), namespace, &resource);
-        let title = format!("{}/{name}", kind.to_lowercase());
-        match api.get_opt(&name).await {
-            Ok(found) => contents.extend(found.map(|found| ((kind, name), held(&found.data)))),
-            Err(kube::Error::Api(status)) if status.code == 403 => {
-                warn(format!("{title} may not be read, so that a change of it reaches no running pod"));
-            }
-            Err(error) => return Err(error).with_context(|| format!("reading {title}, which the pods read")),
-        }
-    }
-    Ok(contents)
-}
-
-/// How the API serves an object's kind.
-pub async fn resolve(client: &Client, object: &Object) -> Result<(ApiResource, bool)> {
-    let gvk = match object.api_version.split_once('/') {
-        Some((group, version)) => GroupVersionKind::gvk(group, version, &object.kind),
-        None => GroupVersionKind::gvk("", &object.api_version, &object.kind),
-    };
-    match kube::discovery::pinned_kind(client, &gvk).await {
-        Ok((resource, capabilities)) => {
-            Ok((resource, capabilities.scope == kube::discovery::Scope::Namespaced))
-        }
-        Err(kube::Error::Api(status)) if status.code != 404 => {
-            Err(kube::Error::Api(status)).with_context(|| format!("asking the API for {}", object.kind))
-        }
-        Err(kube::Error::Api(_) | kube::Error::Discovery(_)) => Err(unknown(object)),
-        Err(error) => Err(error).with_context(|| format!("asking the API for {}", object.kind)),
-    }
-}
-
-fn unknown(object: &Object) -> anyhow::Error {
-    anyhow!(
-        "{}: the cluster knows no kind `{}` in apiVersion `{}`; nothing was applied",
-        object.place(),
-        object.kind,
-        object.api_version
-    )
-    .hint(Advice::Kubectl(
-        "api-resources".to_owned(),
-        "lists the known kinds; check the spelling of both, or install what defines this one",
-    ))
-}
-
 /// An object as it was sent, and as it was in the cluster before and after.
 struct Sent {
     object: Object,
@@ -266,19 +207,6 @@ impl Sent {
     /// Whether a part of it was there before, and the same.
     fn is_same(&self, part: impl Fn(&DynamicObject) -> Value) -> bool {
         self.before.as_ref().is_some_and(|before| part(before) == part(&self.after))
-    }
-}
-
-/// An API for the object's kind, in the namespace where the kind has one.
-pub fn api(
-    client: &Client,
-    namespace: &str,
-    (resource, namespaced): &(ApiResource, bool),
-) -> Api<DynamicObject> {
-    if *namespaced {
-        Api::namespaced_with(client.clone(), namespace, resource)
-    } else {
-        Api::all_with(client.clone(), resource)
     }
 }
 
@@ -346,25 +274,8 @@ async fn apply(
     Ok(Sent { object, before, after })
 }
 
-/// How everything is applied.
-pub fn params() -> PatchParams {
-    PatchParams {
-        field_validation: Some(ValidationDirective::Strict),
-        ..PatchParams::apply(FIELD_MANAGER).force()
-    }
-}
-
-/// What is sent of an object: what no namespace holds names none.
-pub fn body(object: &Object, (_, namespaced): &(ApiResource, bool)) -> Value {
-    let mut value = object.value.clone();
-    if !namespaced && let Some(metadata) = value["metadata"].as_object_mut() {
-        metadata.remove("namespace");
-    }
-    value
-}
-
-/// What a manifest wants of an object: the values at its own fields, and which fields were ever its own. What controllers
-/// and autoscalers write beside them is not our change.
+/// What a manifest wants of an object: the values at its own fields, and which fields were ever its own. What
+/// controllers and autoscalers write beside them is not our change.
 fn wanted(manifest: &Value, object: &DynamicObject) -> (Option<Value>, Vec<FieldsV1>) {
     let is_own = |entry: &&ManagedFieldsEntry| {
         entry.manager.as_deref() == Some(FIELD_MANAGER) && entry.operation.as_deref() == Some("Apply")

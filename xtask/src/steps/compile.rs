@@ -4,9 +4,9 @@ use anyhow::Result;
 
 use crate::clusters::Kind;
 use crate::failure::{is_echo, paragraph};
+use crate::image::{self, Compiled};
 use crate::pipeline::{Branch, Done, Outcome, step};
 use crate::plan::Planned;
-use crate::steps::image::{self, Compiled};
 
 /// Its name.
 const NAME: &str = "compile";

@@ -1,4 +1,5 @@
-//! A cluster whose program is built here is of the sources as they are now. To ask Cargo takes a while, in which nobody waits.
+//! A cluster whose program is built here is of the sources as they are now. To ask Cargo takes a while, in which nobody
+//! waits.
 
 use anyhow::Result;
 

@@ -16,9 +16,9 @@ pub fn plan(commands: Vec<String>) -> Planned {
     Planned::step(NAME, commands).gate(&gates::ingress_lease::GATE).gate(&gates::ingress_controller::GATE)
 }
 
-/// Switches the ingress controller on, and hands over `open` when both of its gates have passed. The gates are watched from
-/// the start: minikube's command goes on, for a minute or more, to verify what they judge better, and ends by writing the
-/// profile.
+/// Switches the ingress controller on, and hands over `open` when both of its gates have passed. The gates are watched
+/// from the start: minikube's command goes on, for a minute or more, to verify what they judge better, and ends by
+/// writing the profile.
 ///
 /// # Errors
 /// When it can't be switched on, or a gate fails.

@@ -7,11 +7,11 @@ use kube::{Api, Client};
 use crate::clusters::Cluster;
 use crate::gates;
 use crate::gates::rollout::{RolledOut, Rollout};
+use crate::image::ImageRef;
 use crate::manifests::Manifests;
 use crate::pipeline::{Branch, Done, Outcome, step};
 use crate::plan::Planned;
 use crate::steps::apply::{Applied, Stale};
-use crate::steps::image::ImageRef;
 
 /// As kubectl writes it: with the same manager, the next server-side apply leaves the restart alone.
 const RESTART_MANAGER: &str = "kubectl-rollout";

@@ -301,7 +301,10 @@ mod tests {
             let predictions: Vec<_> = confidences
                 .iter()
                 .enumerate()
-                .map(|(i, c)| serde_json::json!({"rank": i + 1, "class_index": i, "class_name": format!("c{i}"), "confidence": c}))
+                .map(|(i, c)| {
+                    serde_json::json!({"rank": i + 1, "class_index": i,
+                    "class_name": format!("c{i}"), "confidence": c})
+                })
                 .collect();
             serde_json::json!({"success": true, "predictions": predictions}).to_string()
         };

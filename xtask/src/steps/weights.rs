@@ -94,7 +94,10 @@ pub async fn verify(dir: &Path) -> Result<Manifest> {
         .await
         .context("verifying weights")?;
     checked
-        .hint("`cargo xtask weights fetch --force` replaces them, `cargo xtask weights generate` too, without a network")
+        .hint(
+            "`cargo xtask weights fetch --force` replaces them, `cargo xtask weights generate` too, \
+               without a network",
+        )
         .exit(Exit::Preflight)
 }
 

@@ -20,7 +20,8 @@ async fn cluster() -> Client {
     });
     let autoscaler = json!({
         "metadata": {"name": "web"},
-        "spec": {"maxReplicas": 10, "scaleTargetRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": "web"}},
+        "spec": {"maxReplicas": 10, "scaleTargetRef": {"apiVersion": "apps/v1", "kind": "Deployment",
+        "name": "web"}},
     });
     let read = |value| serde_json::from_value(value).expect("an object");
     let api: Api<Deployment> = Api::namespaced(client.clone(), "default");

@@ -3,7 +3,7 @@
 use anyhow::{Result, anyhow};
 
 use crate::failure::{Attach as _, Exit};
-use crate::gates::workload::Kind;
+use crate::gates::kind::Kind;
 
 /// What kubectl knows and nothing is rolled out of.
 const OTHERS: [&str; 22] = [
@@ -56,7 +56,8 @@ pub(super) fn read(words: &[String]) -> Result<Vec<(Kind, String)>> {
             for name in rest {
                 if name.contains('/') {
                     let text = format!(
-                        "there is no need to specify a resource type as a separate argument when passing arguments in resource/name form (e.g. '{name}')"
+                        "there is no need to specify a resource type as a separate argument when passing \
+                         arguments in resource/name form (e.g. '{name}')"
                     );
                     return Err(usage(&text, &format!("{first}/NAME")));
                 }

@@ -1,5 +1,5 @@
-//! The fuzzer's check of access-log lines on a bounded number of inputs; `scripts/fuzz-sandbox` goes on for as long as you
-//! like.
+//! The fuzzer's check of access-log lines on a bounded number of inputs; `scripts/fuzz-sandbox` goes on for as long as
+//! you like.
 
 use proptest::prelude::*;
 

@@ -171,7 +171,8 @@ fn failing_cargo(world: &World) -> std::path::PathBuf {
          [ \"$CARGO_TERM_COLOR\" = always ] || exit 3\n\
          [ \"$CARGO_TERM_PROGRESS_WHEN\" = always ] || exit 4\n\
          printf '    Building [==>  ] 3/9: serde, tokio  \\r\\033[K' >&2\n\
-         for i in $(seq 1000); do echo \"  line $i\" >&2; done\necho 'error: could not compile' >&2\nexit 101\n"
+         for i in $(seq 1000); do echo \"  line $i\" >&2; done\necho 'error: could not compile' >&2\nexit \
+         101\n"
     );
     std::fs::write(&cargo, script).expect("writing the script");
     std::fs::set_permissions(&cargo, std::fs::Permissions::from_mode(0o755)).expect("making it a program");

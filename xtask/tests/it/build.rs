@@ -30,7 +30,8 @@ fn what_the_tool_the_sandbox_and_the_app_share_is_compiled_once() {
             features(&[package]).into_iter().filter(|(name, has)| !has.is_subset(&together[name])).collect();
         assert!(
             differ.is_empty(),
-            "a build of {package} alone gives these crates fewer features; add them in {manifest}/Cargo.toml: {differ:#?}"
+            "a build of {package} alone gives these crates fewer features; add them in \
+             {manifest}/Cargo.toml: {differ:#?}"
         );
     }
 }

@@ -32,7 +32,8 @@ enum Accident {
     StderrCloses,
     /// What is written to stderr has no room.
     StderrFull,
-    /// There is room for so many bytes more on the disk of the tool, the sandbox and its pods, until the command has ended.
+    /// There is room for so many bytes more on the disk of the tool, the sandbox and its pods, until the command has
+    /// ended.
     DiskFull(u64),
     /// No file of the tool's can grow beyond this many blocks of 512 bytes.
     FilesCannotGrow(u64),

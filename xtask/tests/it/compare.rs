@@ -34,15 +34,19 @@ fn run(runs: &Path, name: &str, requests: u64, factor: f64, failed: u64) -> Path
         writeln!(file, "{}", json!(record)).expect("writing");
     }
     let ms = |share: f64| (60.0 + 40.0 * share) * factor;
-    let latency = json!({"min": ms(0.0), "mean": ms(0.5), "p50": ms(0.5), "p90": ms(0.9), "p95": ms(0.95), "p99": ms(0.99),
+    let latency = json!({"min": ms(0.0), "mean": ms(0.5), "p50": ms(0.5), "p90": ms(0.9), "p95": ms(0.95),
+        "p99": ms(0.99),
         "p99.9": ms(0.999), "max": ms(1.0)});
     let meta = json!({
-        "began": "2026-01-02T03:04:05Z", "entry": "http://127.0.0.1:8080", "host": "app.local", "namespace": "default",
+        "began": "2026-01-02T03:04:05Z", "entry": "http://127.0.0.1:8080", "host": "app.local",
+        "namespace": "default",
         "request": "POST /predict", "plan": format!("{requests} requests, 10 at a time"),
         "end": {
             "scheduled": requests,
-            "buckets": {"ok": requests - failures, "http_error": failures, "socket_error": 0, "timeout": 0, "dropped": 0, "unsent": 0},
-            "latency_ms": latency, "sent_latency_ms": latency, "lag_ms": latency, "seconds": 10.0, "own_cpu": 0.1, "gaps": [],
+            "buckets": {"ok": requests - failures, "http_error": failures, "socket_error": 0,
+            "timeout": 0, "dropped": 0, "unsent": 0},
+            "latency_ms": latency, "sent_latency_ms": latency, "lag_ms": latency, "seconds": 10.0,
+            "own_cpu": 0.1, "gaps": [],
         },
     });
     std::fs::write(dir.join("load.json"), meta.to_string()).expect("writing");

@@ -103,7 +103,8 @@ fn cases() -> Vec<Case> {
     };
     let deployment = |fields: &str| {
         file(&format!(
-            "apiVersion: apps/v1\nkind: Deployment\nmetadata: {{name: a}}\nspec:\n  selector: {{matchLabels: {{app: a}}}}\n  template:\n    \
+            "apiVersion: apps/v1\nkind: Deployment\nmetadata: {{name: a}}\nspec:\n  selector: \
+             {{matchLabels: {{app: a}}}}\n  template:\n    \
              metadata: {{labels: {{app: a}}}}\n    spec:\n      containers: [{{name: a, image: a}}]\n{fields}"
         ))
     };
@@ -111,25 +112,44 @@ fn cases() -> Vec<Case> {
     vec![
         ("quoted words", map("data: {a: 'yes', b: \"0444\", c: |-\n    no\n  }\n").clone(), false),
         ("literal", map("data:\n  a: |\n    no\n    --- x\n  b: >-\n    folded\n    words\n"), true),
-        ("octal mode", deployment("      volumes: [{name: c, configMap: {name: a, defaultMode: 0444}}]\n"), true),
-        ("new octal mode", deployment("      volumes: [{name: c, configMap: {name: a, defaultMode: 0o444}}]\n"), true),
-        ("booleans", deployment("      automountServiceAccountToken: no\n      enableServiceLinks: off\n      hostNetwork: n\n      hostPID: False\n"), true),
+        (
+            "octal mode",
+            deployment("      volumes: [{name: c, configMap: {name: a, defaultMode: 0444}}]\n"),
+            true,
+        ),
+        ("new octal mode", deployment("      volumes: [{name: c, configMap: {name: a, defaultMode: \
+                                       0o444}}]\n"), true),
+        (
+            "booleans",
+            deployment(
+                "      automountServiceAccountToken: no\n      enableServiceLinks: off\n\
+                 \x20     hostNetwork: n\n      hostPID: False\n",
+            ),
+            true,
+        ),
         ("a whole float", deployment("      terminationGracePeriodSeconds: 3.0\n"), true),
         ("an exponent", deployment("      terminationGracePeriodSeconds: 1e2\n"), true),
         ("underscores", deployment("      terminationGracePeriodSeconds: 1_0\n"), true),
         ("hexadecimal", deployment("      terminationGracePeriodSeconds: 0x10\n"), true),
         ("binary", deployment("      terminationGracePeriodSeconds: 0b11\n"), true),
-        ("words that look like numbers", map("data: {a: 0x, b: 1.2.3, c: 12:30:45, d: 2024-01-01, e: _1, f: 1e400, g: oN}\n"), true),
+        ("words that look like numbers", map("data: {a: 0x, b: 1.2.3, c: 12:30:45, d: 2024-01-01, e: _1, f: \
+                                              1e400, g: oN}\n"), true),
         ("odd field names", map("data: {yes: a, 0x10: b, 1.5: c, on: d, 010: e}\n"), true),
         ("a null field name", map("data: {~: a}\n"), false),
         ("infinity", map("data: {a: .inf}\n"), false),
         ("tags", map("data: {a: !!str 123, b: !theirs word, c: !!str yes}\n"), true),
         ("a field twice", map("data: {a: '1', a: '2'}\n"), true),
-        ("merged labels", file("apiVersion: v1\nkind: ConfigMap\nmetadata:\n  name: a\n  labels: &l {a: x, b: x}\n  annotations:\n    <<: *l\n    b: own\n"), true),
-        ("merged behind its own", file("apiVersion: v1\nkind: ConfigMap\nmetadata:\n  name: a\n  labels: &l {a: x, b: x}\n  annotations:\n    b: own\n    <<: *l\n"), true),
+        ("merged labels", file("apiVersion: v1\nkind: ConfigMap\nmetadata:\n  name: a\n  labels: &l {a: x, \
+                                b: x}\n  annotations:\n    <<: *l\n    b: own\n"), true),
+        ("merged behind its own", file("apiVersion: v1\nkind: ConfigMap\nmetadata:\n  name: a\n  labels: &l \
+                                        {a: x, b: x}\n  annotations:\n    b: own\n    <<: *l\n"), true),
         ("a merge of no mapping", map("data: {<<: 3}\n"), false),
         ("an unknown anchor", map("data: *x\n"), false),
-        ("anchors end with their document", file(&format!("{MAP}data: &x {{a: b}}\n---\n{MAP}data: *x\n")), false),
+        (
+            "anchors end with their document",
+            file(&format!("{MAP}data: &x {{a: b}}\n---\n{MAP}data: *x\n")),
+            false,
+        ),
         ("byte order mark", vec![("a.yaml", [b"\xef\xbb\xbf", MAP.as_bytes()].concat())], true),
         ("UTF-16, little", utf_16([0xff, 0xfe], u16::to_le_bytes, MAP), true),
         ("UTF-16, big", utf_16([0xfe, 0xff], u16::to_be_bytes, MAP), true),
@@ -150,8 +170,16 @@ fn cases() -> Vec<Case> {
         ("a brace first", file("{apiVersion: v1, kind: ConfigMap, metadata: {name: a}}\n"), false),
         ("JSON with a comma too many", file(r#"{"apiVersion":"v1","kind":"ConfigMap","metadata":{"name":"a"},}"#), false),
         ("JSON with a field twice", file(r#"{"apiVersion":"v1","kind":"ConfigMap","metadata":{"name":"a"},"data":{"A":"1","A":"2"}}"#), true),
-        ("a list", file(&format!("apiVersion: v1\nkind: List\nitems:\n- {json}\n- {}\n", json.replace("\"a\"", "\"b\""))), true),
-        ("a typed list", file("apiVersion: v1\nkind: ConfigMapList\nitems:\n- {metadata: {name: a}}\n- {metadata: {name: b}}\n"), true),
+        (
+            "a list",
+            file(&format!(
+                "apiVersion: v1\nkind: List\nitems:\n- {json}\n- {}\n",
+                json.replace("\"a\"", "\"b\"")
+            )),
+            true,
+        ),
+        ("a typed list", file("apiVersion: v1\nkind: ConfigMapList\nitems:\n- {metadata: {name: a}}\n- \
+                               {metadata: {name: b}}\n"), true),
         ("an empty list", file("apiVersion: v1\nkind: List\nitems: []\n"), true),
         ("an empty list", file("apiVersion: v1\nkind: List\nmetadata: {name: a}\nitems:\n"), false),
         ("a word", file("hello\n"), false),

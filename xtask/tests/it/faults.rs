@@ -91,7 +91,8 @@ fn an_api_server_that_stumbles_is_got_through() {
     for verb in ["list", "watch"] {
         fault(
             &world,
-            &json!({"fault": "api", "resources": ["pods"], "verbs": [verb], "effect": {"answer": 503}, "times": 3}),
+            &json!({"fault": "api", "resources": ["pods"], "verbs": [verb], "effect": {"answer": 503},
+                "times": 3}),
         );
     }
     world.run_ok(&["redeploy"]);
@@ -99,7 +100,8 @@ fn an_api_server_that_stumbles_is_got_through() {
     // A watch whose version is forgotten, and answers that take a third of a second.
     fault(
         &world,
-        &json!({"fault": "api", "resources": ["deployments"], "verbs": ["watch"], "effect": {"answer": 410}, "times": 1}),
+        &json!({"fault": "api", "resources": ["deployments"], "verbs": ["watch"], "effect": {"answer": 410},
+            "times": 1}),
     );
     fault(
         &world,
@@ -174,7 +176,8 @@ fn route_and_smoke_do_not_wait_for_metrics() {
     let slow = Duration::from_secs(4);
     fault(
         &world,
-        &json!({"fault": "api", "resources": ["apiservices"], "verbs": ["list"], "effect": {"delay_ms": slow.as_millis()}}),
+        &json!({"fault": "api", "resources": ["apiservices"], "verbs": ["list"],
+            "effect": {"delay_ms": slow.as_millis()}}),
     );
     let ran = world.run_ok(&["up", "--output", "json"]);
     let metrics = seconds(&ran, "metrics", "already");
@@ -235,7 +238,8 @@ fn a_lease_that_is_not_renewed_keeps_its_gate_closed() {
     let world = up();
     fault(
         &world,
-        &json!({"fault": "api", "resources": ["leases"], "verbs": ["create", "update"], "namespace": "ingress-nginx", "effect": {"answer": 503}}),
+        &json!({"fault": "api", "resources": ["leases"], "verbs": ["create", "update"],
+            "namespace": "ingress-nginx", "effect": {"answer": 503}}),
     );
     // It holds until its duration is over.
     eventually("the lease runs out", Duration::from_secs(20), || {

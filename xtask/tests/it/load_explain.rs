@@ -49,7 +49,8 @@ fn record(id: &str, outcome: Outcome, status: Option<u16>, error: Option<&str>) 
 /// An access line; `lists` are the four upstream columns.
 fn access(id: &str, when: f64, status: u16, lists: &str) -> String {
     format!(
-        "{} 127.0.0.1 - - [02/Jan/2026:03:04:15 +0000] \"POST /predict HTTP/1.1\" {status} 150 \"-\" \"xtask-load/0.1.0\" \
+        "{} 127.0.0.1 - - [02/Jan/2026:03:04:15 +0000] \"POST /predict HTTP/1.1\" {status} 150 \"-\" \
+         \"xtask-load/0.1.0\" \
          90000 0.050 [default-app-http] [] {lists} {id}",
         at(when)
     )
@@ -57,7 +58,8 @@ fn access(id: &str, when: f64, status: u16, lists: &str) -> String {
 
 /// An app line, as the node hands it on.
 fn app(id: &str, status: u16, code: &str) -> String {
-    let line = json!({"level": "WARN", "request_id": id, "status": status, "error_code": code, "message": "request"});
+    let line = json!({"level": "WARN", "request_id": id, "status": status, "error_code": code,
+        "message": "request"});
     format!("{} {line}", at(10.04))
 }
 
@@ -67,7 +69,8 @@ fn pod(name: &str, namespace: &str, ip: &str, since: f64) -> Value {
     json!({
         "apiVersion": "v1",
         "kind": "Pod",
-        "metadata": {"name": name, "namespace": namespace, "uid": format!("uid-{name}"), "creationTimestamp": whole(since)},
+        "metadata": {"name": name, "namespace": namespace, "uid": format!("uid-{name}"),
+        "creationTimestamp": whole(since)},
         "spec": {"containers": [{
             "name": "app",
             "startupProbe": probe,
@@ -443,7 +446,8 @@ fn a_dropped_connection_of_a_healthy_pod_stays_unexplained() {
 fn the_proxys_own_complaint_decides_how_the_connection_ended() {
     let complaint = |what: &str| {
         format!(
-            "{} 2026/01/02 03:04:15 [error] 35#35: *17 {what}, client: 10.0.0.1, server: app.local, request: \"POST \
+            "{} 2026/01/02 03:04:15 [error] 35#35: *17 {what}, client: 10.0.0.1, server: app.local, \
+             request: \"POST \
              /predict HTTP/1.1\", upstream: \"http://{ADDRESS}/predict\", host: \"app.local\"",
             at(10.04)
         )
@@ -520,7 +524,8 @@ fn times_at_the_end_of_the_calendar_change_no_verdict() {
 #[test]
 fn a_line_that_quotes_a_request_is_not_about_it() {
     // Another request's line, whose sender gave our id as its own correlation id.
-    let line = json!({"request_id": "f".repeat(32), "correlation_id": ID, "status": 502, "error_code": "QUEUE_FULL"});
+    let line = json!({"request_id": "f".repeat(32), "correlation_id": ID, "status": 502,
+        "error_code": "QUEUE_FULL"});
     let run = Run::dropped().app(format!("{} {line}", at(10.04)));
     assert_eq!(run.verdict(), Run::dropped().verdict());
 }

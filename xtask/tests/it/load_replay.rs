@@ -1,5 +1,5 @@
-//! Load runs that were recorded on minikube with ingress-nginx, explained again. Their logs are thinned out: requests that
-//! were answered at once are told by every twentieth line.
+//! Load runs that were recorded on minikube with ingress-nginx, explained again. Their logs are thinned out: requests
+//! that were answered at once are told by every twentieth line.
 
 use std::path::{Path, PathBuf};
 

@@ -1,4 +1,5 @@
-//! `--without`: the failures that a protection prevents come back, each with its cause, and the protection comes back too.
+//! `--without`: the failures that a protection prevents come back, each with its cause, and the protection comes back
+//! too.
 
 use std::collections::BTreeMap;
 

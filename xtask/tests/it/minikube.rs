@@ -244,7 +244,8 @@ fn an_answer_that_is_no_data_is_quoted() {
     let ran = world.run(&["up"]);
     assert_eq!(ran.code, 20, "{}", ran.stderr);
     let quoted = format!(
-        "minikube --profile {} docker-env --shell=none --output=json` printed no DOCKER_HOST as JSON: on stdout \
+        "minikube --profile {} docker-env --shell=none --output=json` printed no DOCKER_HOST as JSON: on \
+         stdout \
          `export DOCKER_TLS_VERIFY=\"1\" export DOCKER_HOST",
         world.profile
     );

@@ -9,16 +9,42 @@ use imports::{Imports, Module};
 
 /// Who may import whom: the modules of a crate from the ground up, line by line. Each imports what stands below it, and
 /// nothing of its own line. A module that is not named belongs to the one that it is in.
-const LAYERS: [(&str, &[&str]); 3] = [
+const LAYERS: [(&str, &[&str]); 4] = [
+    (
+        "xtask",
+        &[
+            "ingress_nginx kubernetes nearest repository rights summary",
+            "options",
+            "commands",
+            "failure",
+            "manifests output owned record",
+            "capacity cx declared",
+            "explain pipeline",
+            "proc report",
+            "cargo workspace",
+            "image",
+            "clusters",
+            "gates kubeconfig temporary",
+            "compare drift logs plan",
+            "status steps test wait",
+            "doctor down load smoke up",
+            "dev redeploy",
+            "cli",
+            "ci completions weights",
+            "run",
+        ],
+    ),
     (
         "sandbox/apiserver",
         &[
-            "fields kinds size time tls yaml",
-            "presence protobuf schema status store views",
-            "defaults names namespaces patch typed",
-            "managed selectors",
-            "request validate",
-            "apply decode faults health table",
+            "causes fields meta round_trip size time tls yaml",
+            "kind names",
+            "presence schema status views",
+            "defaults patch selectors typed",
+            "columns managed validate",
+            "kinds",
+            "protobuf request store",
+            "apply decode faults health namespaces table",
             "render state",
             "call portforward watch",
             "admission metrics",
@@ -160,10 +186,7 @@ fn imports_run_downwards_only() {
 
 #[test]
 fn no_files_import_each_other_but_a_parent_and_its_own() {
-    // A place and the room that it is in know each other.
-    let known = ["sandbox/connections"];
-    let all = ["app", "sandbox"].into_iter().flat_map(crates_below);
-    for krate in all.filter(|krate| !known.contains(&&**krate)) {
+    for krate in ["app", "sandbox", "xtask"].into_iter().flat_map(crates_below) {
         let imports = imports_of(&krate);
         let circles = imports.circles();
         assert!(circles.is_empty(), "{krate}: {circles:#?}");
@@ -183,16 +206,17 @@ fn crates_below(folder: &str) -> Vec<String> {
 
 #[test]
 fn no_line_is_wider_than_it_may_be() {
-    let all = ["app", "sandbox"].into_iter().flat_map(sources);
+    let all = ["app", "sandbox", "xtask"].into_iter().flat_map(sources);
     let wide: Vec<String> = all
         .flat_map(|(path, text)| {
-            // What stands between `r#"` and `"#` is as it is.
-            let mut is_raw = false;
+            // What stands between `r#"` and `"#`, and in a snapshot, is as it is.
+            let (mut is_raw, mut is_snapshot) = (false, false);
             let mut is_wide = |line: &str| {
                 let was_raw = is_raw;
                 is_raw =
                     (is_raw || line.contains("r#\"")) && !line.ends_with("\"#") && !line.contains("\"#)");
-                if was_raw || line.contains("r#\"") {
+                is_snapshot = line.ends_with(" @\"") || is_snapshot && !line.trim_start().starts_with('"');
+                if was_raw || is_snapshot || line.contains("r#\"") {
                     return false;
                 }
                 let most = if line.trim_start().starts_with("//") { COMMENT_WIDTH } else { CODE_WIDTH };

@@ -94,7 +94,8 @@ impl World {
         root
     }
 
-    /// Has the tool, the sandbox and its pods write on a disk of the test's own; what Cargo has built stays where it is.
+    /// Has the tool, the sandbox and its pods write on a disk of the test's own; what Cargo has built stays where it
+    /// is.
     pub(crate) fn write_on(&mut self, disk: &Path) {
         weights_once();
         std::fs::create_dir(disk.join("xtask")).expect("making a folder");
@@ -326,8 +327,8 @@ pub(crate) fn eventually(what: &str, deadline: Duration, mut condition: impl FnM
     }
 }
 
-/// The sandbox as its sources are now. Cargo has built it for the tests of the workspace, and builds it here for those of
-/// this package alone.
+/// The sandbox as its sources are now. Cargo has built it for the tests of the workspace, and builds it here for those
+/// of this package alone.
 fn sandbox_program() -> &'static Path {
     static PROGRAM: LazyLock<PathBuf> = LazyLock::new(|| {
         let mut cargo = Command::new(env!("CARGO"));

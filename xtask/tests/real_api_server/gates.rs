@@ -57,7 +57,9 @@ fn cx() -> Cx {
     let cli = xtask::cli::Cli::parse_from(["xtask", "status"]);
     let leash = leash::Leash::start(&["cat".into()]).expect("a leash");
     let output = Output::new(cli.shared.output, false);
-    Cx::new(cli.shared, output, leash).expect("a run")
+    let root = xtask::workspace::root().expect("a workspace");
+    let target = xtask::workspace::target(&root).expect("a target folder");
+    Cx::new(root, target, cli.shared, output, leash)
 }
 
 fn line<T>(verdict: &Verdict<T>) -> String {

@@ -11,11 +11,12 @@ use xshell::cmd;
 use crate::clusters::Problem;
 use crate::cx::Cx;
 use crate::image::archive::{self, Packed};
-use crate::image::registry::{Place, Registry};
+use crate::image::registry::Registry;
 use crate::image::{self, Digests, canonical, credentials};
+use crate::image::{HOST_IS_NODE, ImageRef, Linkage, Recipe};
 use crate::pipeline::{Outcome, Running};
 use crate::proc::{self, Command};
-use crate::steps::image::{self as recipe, HOST_IS_NODE, ImageRef, Linkage, Recipe};
+use crate::repository::Place;
 
 /// The way in.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -41,8 +42,8 @@ impl Delivery {
     pub(super) fn problem(&self) -> Option<Problem> {
         if !HOST_IS_NODE {
             return Some(Problem {
-                what: "the image is made of a binary that is compiled here, and one of this system does not run in the \
-                       nodes"
+                what: "the image is made of a binary that is compiled here, and one of this system does \
+                       not run in the nodes"
                     .to_owned(),
                 fix: "run this command on Linux, or use minikube, which builds inside its node".to_owned(),
             });
@@ -78,7 +79,7 @@ impl Delivery {
             (_, None) => return Ok(Vec::new()),
         };
         Ok(vec![
-            recipe::compile_command(Linkage::Static)?.to_string(),
+            image::compile_command(Linkage::Static)?.to_string(),
             format!("pack binary and model into {}", path.display()),
             into,
         ])

@@ -7,7 +7,7 @@ use kube::api::ListParams;
 use kube::{Api, Client, ResourceExt as _};
 use tokio::net::{TcpListener, TcpStream};
 
-use crate::gates::pod;
+use crate::kubernetes::is_ready;
 
 /// The labels of the controllers' pods and Services, as their charts and manifests set them.
 const CONTROLLERS: &str = "app.kubernetes.io/name in (ingress-nginx, traefik, haproxy-ingress, contour)";
@@ -83,7 +83,7 @@ async fn forward(client: &Client, mut connection: TcpStream) -> Option<()> {
     let pods: Api<Pod> = Api::all(client.clone());
     let listed = pods.list(&ListParams::default().labels(CONTROLLERS)).await.ok()?;
     let (pod, port) =
-        listed.items.iter().filter(|pod| pod::is_ready(pod)).find_map(|pod| Some((pod, http_port(pod)?)))?;
+        listed.items.iter().filter(|pod| is_ready(pod)).find_map(|pod| Some((pod, http_port(pod)?)))?;
     let api: Api<Pod> = Api::namespaced(client.clone(), pod.metadata.namespace.as_deref()?);
     let mut forward = api.portforward(&pod.name_any(), &[port]).await.ok()?;
     let mut stream = forward.take_stream(port)?;
@@ -117,7 +117,8 @@ mod tests {
         assert_eq!(url(json!({"ip": "2001:db8::7"})).as_deref(), Some("http://[2001:db8::7]"));
         assert_eq!(url(json!({})), None);
         let service = json!({
-            "metadata": {"name": "traefik"}, "spec": {"ports": [{"name": "websecure", "port": 443}, {"name": "web", "port": 8000}]},
+            "metadata": {"name": "traefik"}, "spec": {"ports": [{"name": "websecure", "port": 443},
+            {"name": "web", "port": 8000}]},
             "status": {"loadBalancer": {"ingress": [{"ip": "203.0.113.8"}]}},
         });
         let entry = of_service(&serde_json::from_value(service).expect("a Service")).expect("an entry");

@@ -1,5 +1,5 @@
-//! What a context's cluster must have before anything is changed in it: the rights, the namespace, an ingress class, the
-//! metrics API, nodes that the image runs on.
+//! What a context's cluster must have before anything is changed in it: the rights, the namespace, an ingress class,
+//! the metrics API, nodes that the image runs on.
 
 use anyhow::Result;
 use k8s_openapi::api::core::v1::{Namespace, Node};
@@ -10,13 +10,12 @@ use kube::{Api, Client, ResourceExt};
 
 use crate::clusters::Problem;
 use crate::cx::Cx;
+use crate::declared;
 use crate::image::ARCHITECTURE;
+use crate::kubernetes::METRICS_API;
 use crate::manifests::Manifests;
 use crate::rights::{self, Right};
-use crate::steps::apply;
 
-/// The name of the metrics API.
-const METRICS: &str = "v1beta1.metrics.k8s.io";
 /// Marks the class that an Ingress without one is given.
 const DEFAULT_CLASS: &str = "ingressclass.kubernetes.io/is-default-class";
 /// The label by which pods choose a node's processor.
@@ -58,7 +57,7 @@ async fn rights(cx: &Cx, client: &Client, manifests: &Manifests) -> Option<Probl
     let mut rights = needed();
     for object in &manifests.objects {
         // A kind that the cluster does not know is the apply step's to name, with its line.
-        let Ok((resource, namespaced)) = apply::resolve(client, object).await else { continue };
+        let Ok((resource, namespaced)) = declared::resolve(client, object).await else { continue };
         let right = Right::new(&resource.group, &resource.plural, &["get", "create", "patch"]);
         let right = Right { namespaced, ..right };
         if !rights.contains(&right) {
@@ -120,15 +119,15 @@ async fn no_metrics(client: &Client, manifests: &Manifests) -> Option<Problem> {
     let is_there = has_metrics(client).await?;
     (!is_there).then(|| Problem {
         what: format!("the cluster has no metrics API, by which hpa/{autoscaler} would read cpu and memory"),
-        fix: "install metrics-server (https://github.com/kubernetes-sigs/metrics-server), or take the autoscaler out of \
-              kubernetes/"
+        fix: "install metrics-server (https://github.com/kubernetes-sigs/metrics-server), or take the \
+              autoscaler out of kubernetes/"
             .to_owned(),
     })
 }
 
 /// Whether the cluster has the metrics API; none where that may not be asked.
 pub(super) async fn has_metrics(client: &Client) -> Option<bool> {
-    let found = Api::<APIService>::all(client.clone()).get_opt(METRICS).await.ok()?;
+    let found = Api::<APIService>::all(client.clone()).get_opt(METRICS_API).await.ok()?;
     Some(found.is_some())
 }
 
@@ -163,7 +162,8 @@ pub(super) fn wrong_architecture(nodes: &[Node], manifests: &Manifests) -> Optio
     Some(Problem {
         what: format!("the image is for {ARCHITECTURE}, and its pods may be put on {}", others.join(", ")),
         fix: format!(
-            "set `nodeSelector: {{{ARCH}: {ARCHITECTURE}}}` in the pod's template, kubernetes/30-deployment.yaml"
+            "set `nodeSelector: {{{ARCH}: {ARCHITECTURE}}}` in the pod's template, \
+             kubernetes/30-deployment.yaml"
         ),
     })
 }

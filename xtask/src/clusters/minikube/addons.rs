@@ -9,7 +9,8 @@ use super::profile::Profile;
 use super::{Minikube, words};
 use crate::clusters::{Cluster, Problem};
 use crate::cx::Cx;
-use crate::gates;
+use crate::ingress_nginx;
+use crate::kubernetes::METRICS_API;
 use crate::pipeline::{Outcome, Running};
 use crate::proc;
 
@@ -24,9 +25,9 @@ impl Minikube {
         step: &Running<'_>,
         cluster: &Cluster,
     ) -> Result<Outcome<()>> {
-        let api: Api<Deployment> = Api::namespaced(cluster.client.clone(), gates::ingress_lease::NAMESPACE);
+        let api: Api<Deployment> = Api::namespaced(cluster.client.clone(), ingress_nginx::NAMESPACE);
         let there = async {
-            let found = api.get_opt(gates::ingress_controller::DEPLOYMENT).await;
+            let found = api.get_opt(ingress_nginx::DEPLOYMENT).await;
             Ok(found.context("looking for the ingress controller")?.is_some())
         };
         self.enable(cx, step, INGRESS, there).await
@@ -40,7 +41,7 @@ impl Minikube {
     ) -> Result<Outcome<()>> {
         let api: Api<APIService> = Api::all(cluster.client.clone());
         let there = async {
-            let found = api.get_opt(gates::metrics::API_SERVICE).await;
+            let found = api.get_opt(METRICS_API).await;
             Ok(found.context("looking for the metrics API")?.is_some())
         };
         self.enable(cx, step, METRICS, there).await
@@ -72,13 +73,16 @@ impl Minikube {
     pub(super) fn other_controller(&self, profile: &Profile) -> Option<Problem> {
         (profile.has_addon(TRAEFIK) && !profile.has_addon(INGRESS)).then(|| Problem {
             what: format!(
-                "the minikube profile `{}` has the addon {TRAEFIK} enabled and ingress-nginx (addon {INGRESS}) disabled: both \
-                 take port 80 of the node, so only one of them can be enabled, and only ingress-nginx is supported (the ingress \
+                "the minikube profile `{}` has the addon {TRAEFIK} enabled and ingress-nginx (addon \
+                 {INGRESS}) disabled: both \
+                 take port 80 of the node, so only one of them can be enabled, and only ingress-nginx is \
+                 supported (the ingress \
                  gates read its lease and webhook, `load` explains failures from its access log)",
                 self.profile
             ),
             fix: format!(
-                "`minikube --profile {} addons disable {TRAEFIK}` and run again, or use another profile with --profile",
+                "`minikube --profile {} addons disable {TRAEFIK}` and run again, or use another profile \
+                 with --profile",
                 self.profile
             ),
         })

@@ -10,11 +10,10 @@ use xshell::cmd;
 use super::{DOCKER, Minikube, words};
 use crate::cx::Cx;
 use crate::failure::{Attach as _, Exit};
-use crate::image::{self, Digests, archive, canonical};
-use crate::manifests::REPOSITORY;
+use crate::image::{self, Digests, ImageRef, Linkage, Recipe, archive, canonical};
 use crate::pipeline::{Outcome, Running};
 use crate::proc::{self, Command};
-use crate::steps::image::{self as recipe, ImageRef, Linkage, Recipe};
+use crate::repository::REPOSITORY;
 
 /// minikube heeds `--output` with `--shell=none` alone, and prints lines for a shell otherwise.
 const DOCKER_ENV: [&str; 3] = ["docker-env", "--shell=none", "--output=json"];
@@ -80,7 +79,7 @@ impl Minikube {
     async fn build(&self, cx: &Cx, step: &Running<'_>, recipe: &Recipe) -> Result<Digests> {
         let reference = recipe.reference();
         let folder = self.folder.join("image");
-        recipe::stage(cx, step, recipe, &folder).await?;
+        image::stage(cx, step, recipe, &folder).await?;
         // Asked anew: a daemon that was restarted meanwhile listens at another port.
         let env = self.docker_env(cx).await?;
         let args = ["build", "--tag", &reference, &folder.to_string_lossy()];
@@ -169,13 +168,13 @@ impl Minikube {
             let path = self.folder.join("image.tar");
             return Ok(vec![
                 show(&LIST)?,
-                recipe::compile_command(Linkage::Static)?.to_string(),
+                image::compile_command(Linkage::Static)?.to_string(),
                 format!("pack binary and model into {}", path.display()),
                 show(&["image", "load", &path.to_string_lossy()])?,
             ]);
         }
         let mut plan = vec![show(&DOCKER_ENV)?];
-        plan.extend(recipe::stage_plan()?);
+        plan.extend(image::stage_plan()?);
         plan.push(format!(
             "docker build --tag {REPOSITORY}:TAG …, with docker-env and BUILDX_BUILDER=default"
         ));

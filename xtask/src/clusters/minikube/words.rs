@@ -256,7 +256,8 @@ mod tests {
         let event = r#"{"type":"io.k8s.sigs.minikube.error","data":{"advice":"Specify --kubernetes-version","exitcode":"14","message":"No Major.Minor.Patch elements found","name":"MK_KVERSION_USAGE","url":"https://minikube.sigs.k8s.io/x"}}"#;
         assert!(
             heard(event).ends_with(
-                "error: MK_KVERSION_USAGE: No Major.Minor.Patch elements found: `minikube start` exited with code 80\n\
+                "error: MK_KVERSION_USAGE: No Major.Minor.Patch elements found: `minikube start` exited \
+                 with code 80\n\
                  hint: Specify --kubernetes-version https://minikube.sigs.k8s.io/x"
             ),
             "{}",

@@ -219,7 +219,8 @@ mod tests {
     fn an_image_is_imported_with_its_paths_below_its_own_folder() {
         let image = crate::image::contents("app:1", Path::new("/t/app"), Path::new("/m"));
         let args = import_args(&image).join(OsStr::new(" "));
-        let expected = "--tag app:1 --file /m/model.onnx=model/model.onnx --file /m/manifest.json=model/manifest.json \
+        let expected = "--tag app:1 --file /m/model.onnx=model/model.onnx --file \
+                        /m/manifest.json=model/manifest.json \
             --file /t/app=simple-model-api --env MODEL_DIR={root}/model -- {root}/simple-model-api";
         assert_eq!(args, expected);
     }

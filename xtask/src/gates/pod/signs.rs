@@ -7,12 +7,11 @@ use k8s_openapi::api::core::v1::{ContainerStateTerminated, ContainerStatus, Even
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use super::super::clock::Clock;
-use super::super::condition::{Condition, one_line};
 use super::{
-    CLAIM, claims, container, ending, event_time, latest, name, path, pod_condition, probe_saw,
-    running_since, startup_budget, statuses,
+    CLAIM, claims, container, ending, latest, name, path, probe_saw, running_since, startup_budget, statuses,
 };
 use crate::commands::Advice;
+use crate::kubernetes::{Condition, event_time, one_line, pod_condition};
 
 /// How long a pod may have no node before that counts as permanent: 15 s, and one for the fraction of a second that the
 /// condition's timestamp leaves out.
@@ -218,8 +217,8 @@ fn crash_sign(pod: &Pod, status: &ContainerStatus, events: &[&Event]) -> Option<
     })
 }
 
-/// That a container which nobody asks whether it is ready has only just started, or come back from a crash: it is Ready as
-/// long as it runs, which may be a moment.
+/// That a container which nobody asks whether it is ready has only just started, or come back from a crash: it is Ready
+/// as long as it runs, which may be a moment.
 #[must_use]
 pub fn unsteady(pod: &Pod, events: &[&Event], clock: &Clock) -> Option<String> {
     statuses(pod).find_map(|status| {
@@ -248,8 +247,8 @@ pub fn unsteady(pod: &Pod, events: &[&Event], clock: &Clock) -> Option<String> {
     })
 }
 
-/// A probe's own answer, where that is what keeps a container from being Ready: the kubelet has ended it for that, or it is
-/// up and asked in vain. A refusal of the request itself (400 to 499) will not mend: nothing is at that path.
+/// A probe's own answer, where that is what keeps a container from being Ready: the kubelet has ended it for that, or
+/// it is up and asked in vain. A refusal of the request itself (400 to 499) will not mend: nothing is at that path.
 fn probe_sign(pod: &Pod, status: &ContainerStatus, events: &[&Event]) -> Option<Sign> {
     if status.ready {
         return None;
@@ -336,8 +335,8 @@ fn last_answer(container: &str, word: &str, events: &[&Event]) -> Option<(String
     Some((probe_saw(&event.message.as_deref()?[prefix.len()..]), times))
 }
 
-/// Whether a run was killed from outside and by nobody who says so: a node that is stopped takes its containers with it,
-/// and they start again with it. The kubelet leaves an event when it kills on a probe's word.
+/// Whether a run was killed from outside and by nobody who says so: a node that is stopped takes its containers with
+/// it, and they start again with it. The kubelet leaves an event when it kills on a probe's word.
 fn was_stopped_with_its_node(ended: &ContainerStateTerminated, events: &[&Event]) -> bool {
     let killed = match ended.reason.as_deref() {
         None | Some("Error") => matches!(ended.exit_code, 137 | 143),

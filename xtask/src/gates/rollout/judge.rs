@@ -5,11 +5,11 @@ use k8s_openapi::api::core::v1::Pod;
 use super::super::Verdict;
 use super::super::bad_sign::{self, Bad, Fleet};
 use super::super::clock::Clock;
-use super::super::condition::Condition;
 use super::super::pod;
 use super::view::{self, Runs, View};
 use super::{PodRef, RolledOut, Rollout, Snapshot};
 use crate::commands::Advice;
+use crate::kubernetes::{Condition, is_ready};
 
 /// Judges what was seen.
 pub fn judge(s: &Snapshot, clock: &Clock) -> Verdict<RolledOut> {
@@ -101,9 +101,9 @@ fn incomplete(s: &Snapshot, view: &View<'_>, wanted: i32, clock: &Clock) -> Opti
         return Some(format!("no ReplicaSet for the newest template yet{others}"));
     };
     let count = |n: usize| i32::try_from(n).unwrap_or(i32::MAX);
-    let ready = count(view.newest_pods.iter().filter(|pod| pod::is_ready(pod)).count());
+    let ready = count(view.newest_pods.iter().filter(|pod| is_ready(pod)).count());
     if ready < wanted {
-        let slowest = view.newest_pods.iter().find(|pod| !pod::is_ready(pod));
+        let slowest = view.newest_pods.iter().find(|pod| !is_ready(pod));
         let what = slowest.map(|pod| {
             format!("; {}: {}", pod::short(pod), pod::state(pod, &pod::events_of(&s.events, pod), clock))
         });
@@ -202,7 +202,7 @@ fn wrong_image(s: &Snapshot, view: &View<'_>, clock: &Clock) -> Option<Bad> {
             permanent: clock.passed(since, pod::REFUSAL_GRACE),
         });
     }
-    let mut pods = view.newest_pods.iter().filter(|pod| pod::is_ready(pod));
+    let mut pods = view.newest_pods.iter().filter(|pod| is_ready(pod));
     pods.find_map(|pod| match view::runs(target, pod) {
         Runs::Other(what) => Some(Bad {
             why: format!("{} runs another image under the name {} ({what})", pod::short(pod), target.image),
@@ -250,8 +250,8 @@ fn pods_sign(s: &Snapshot, view: &View<'_>, clock: &Clock) -> Option<Bad> {
     fleet.worst(clock)
 }
 
-/// Whether room for a pod without a node may come from this rollout itself: from pods that end, or from old ones, which go as
-/// soon as a new one that starts in time is Ready.
+/// Whether room for a pod without a node may come from this rollout itself: from pods that end, or from old ones, which
+/// go as soon as a new one that starts in time is Ready.
 fn frees_room(view: &View<'_>, clock: &Clock) -> bool {
     let starts = || view.newest_pods.iter().any(|pod| pod::starts_in_time(pod, clock));
     !view.terminating.is_empty() || (!view.old_pods.is_empty() && starts())

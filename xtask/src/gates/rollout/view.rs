@@ -6,10 +6,10 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta};
 use kube::core::SelectorExt as _;
 use serde_json::Value;
 
-use super::super::condition::{self, Condition};
 use super::super::pod;
 use super::{Rollout, Snapshot};
 use crate::image::short_id;
+use crate::kubernetes::{self, Condition};
 use crate::owned::controller;
 
 const REVISION: &str = "deployment.kubernetes.io/revision";
@@ -44,8 +44,8 @@ impl<'s> View<'s> {
         for pod in s.pods.values() {
             let owner = owner(&pod.metadata);
             let is_newest = newest_uid.is_some() && owner == newest_uid;
-            // A pod that no ReplicaSet owns, or one of another Deployment, is somebody's own affair. A ReplicaSet that is
-            // gone says nothing: its pods are on their way out.
+            // A pod that no ReplicaSet owns, or one of another Deployment, is somebody's own affair. A ReplicaSet that
+            // is gone says nothing: its pods are on their way out.
             let set = owner
                 .and_then(|uid| s.replica_sets.values().find(|set| set.metadata.uid.as_deref() == Some(uid)));
             let is_anothers = set.is_some_and(|set| {
@@ -75,7 +75,7 @@ impl<'s> View<'s> {
     }
 
     pub(super) fn condition(&self, name: &str) -> Option<Condition<'s>> {
-        condition::find(self.deployment.status.as_ref()?.conditions.as_ref(), name)
+        kubernetes::find(self.deployment.status.as_ref()?.conditions.as_ref(), name)
     }
 
     /// Whether a pause holds the newest template back; the scaling of the present one it does not.

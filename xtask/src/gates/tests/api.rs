@@ -35,7 +35,9 @@ pub(crate) fn cx() -> Cx {
     let cli = crate::cli::Cli::parse_from(["xtask", "status"]);
     let leash = leash::Leash::start(&["cat".into()]).unwrap();
     let output = Output::new(cli.shared.output, false);
-    Cx::new(cli.shared, output, leash).unwrap()
+    let root = crate::workspace::root().unwrap();
+    let target = crate::workspace::target(&root).unwrap();
+    Cx::new(root, target, cli.shared, output, leash)
 }
 
 /// The next verdict, within a time in which it must come.
@@ -186,12 +188,14 @@ async fn pass(
         if let Some((code, message)) = says {
             return Ok(answer(
                 code,
-                &json!({"kind": "Status", "status": "Failure", "code": code, "message": message, "reason": "x"}),
+                &json!({"kind": "Status", "status": "Failure", "code": code, "message": message,
+                    "reason": "x"}),
             ));
         }
     }
     if is_watch && faults.gone.swap(false, Ordering::SeqCst) {
-        let status = json!({"kind": "Status", "status": "Failure", "code": 410, "message": "too old resource version", "reason": "Expired"});
+        let status = json!({"kind": "Status", "status": "Failure", "code": 410,
+            "message": "too old resource version", "reason": "Expired"});
         return Ok(answer(200, &json!({"type": "ERROR", "object": status})));
     }
     if query.contains("limit=") {
@@ -248,7 +252,8 @@ impl<'s> Play<'s> {
                 namespace,
                 json!({
                     "metadata": {"name": name},
-                    "spec": {"replicas": replicas, "selector": {"matchLabels": {"app": "web"}}, "template": template(IMAGE)},
+                    "spec": {"replicas": replicas, "selector": {"matchLabels": {"app": "web"}},
+                    "template": template(IMAGE)},
                 }),
             )
             .await;
@@ -258,16 +263,22 @@ impl<'s> Play<'s> {
         set_template["metadata"]["labels"] = labels.clone();
         let set_labels =
             json!({"app": "web", "pod-template-hash": "h", "app.kubernetes.io/component": "controller"});
-        let owner = |kind: &str, name: &str, uid: Option<String>| json!([{"apiVersion": "apps/v1", "kind": kind, "name": name, "uid": uid, "controller": true}]);
+        let owner = |kind: &str, name: &str, uid: Option<String>| {
+            json!([{
+                "apiVersion": "apps/v1", "kind": kind, "name": name, "uid": uid, "controller": true,
+            }])
+        };
         let set: ReplicaSet = server
             .create(
                 namespace,
                 json!({
                     "metadata": {
-                        "name": format!("{name}-h"), "labels": set_labels, "annotations": {"deployment.kubernetes.io/revision": "1"},
+                        "name": format!("{name}-h"), "labels": set_labels,
+                        "annotations": {"deployment.kubernetes.io/revision": "1"},
                         "ownerReferences": owner("Deployment", name, deployment.uid()),
                     },
-                    "spec": {"replicas": replicas, "selector": {"matchLabels": labels}, "template": set_template},
+                    "spec": {"replicas": replicas, "selector": {"matchLabels": labels},
+                    "template": set_template},
                 }),
             )
             .await;
@@ -278,7 +289,8 @@ impl<'s> Play<'s> {
                     namespace,
                     json!({
                         "metadata": {
-                            "name": format!("{name}-h-{n}"), "labels": {"app": "web", "app.kubernetes.io/component": "controller"},
+                            "name": format!("{name}-h-{n}"), "labels": {"app": "web",
+                            "app.kubernetes.io/component": "controller"},
                             "ownerReferences": owner("ReplicaSet", &set.name_any(), set.uid()),
                         },
                         "spec": spec["spec"],
@@ -307,7 +319,8 @@ impl<'s> Play<'s> {
     pub(super) async fn count(&self, available: usize) {
         let all = self.pods.len();
         let status = json!({
-            "observedGeneration": 1, "replicas": all, "updatedReplicas": all, "readyReplicas": available, "availableReplicas": available,
+            "observedGeneration": 1, "replicas": all, "updatedReplicas": all, "readyReplicas": available,
+            "availableReplicas": available,
         });
         let counts = json!({"replicas": all, "readyReplicas": available, "availableReplicas": available});
         let set = format!("{}-h", self.name);
@@ -322,7 +335,8 @@ impl<'s> Play<'s> {
             "phase": "Running", "podIP": "127.0.0.7",
             "conditions": [{"type": "PodScheduled", "status": "True"}, {"type": "Ready", "status": "True"}],
             "containerStatuses": [{
-                "name": "web", "image": IMAGE, "imageID": ID, "ready": true, "started": true, "restartCount": 0,
+                "name": "web", "image": IMAGE, "imageID": ID, "ready": true, "started": true,
+                "restartCount": 0,
                 "state": {"running": {"startedAt": now}},
             }],
         });
@@ -341,7 +355,8 @@ impl<'s> Play<'s> {
     pub(super) async fn waiting(&self, reason: &str, message: &str) {
         for pod in &self.pods {
             let status = json!({
-                "phase": "Pending", "conditions": [{"type": "PodScheduled", "status": "True"}, {"type": "Ready", "status": "False"}],
+                "phase": "Pending", "conditions": [{"type": "PodScheduled", "status": "True"},
+                {"type": "Ready", "status": "False"}],
                 "containerStatuses": [{
                     "name": "web", "image": IMAGE, "imageID": "", "ready": false, "restartCount": 0,
                     "state": {"waiting": {"reason": reason, "message": message}},

@@ -12,14 +12,16 @@ fn resource(name: &str, current: &Value) -> Value {
 }
 
 fn wants(name: &str) -> Value {
-    json!({"type": "Resource", "resource": {"name": name, "target": {"type": "Utilization", "averageUtilization": 70}}})
+    json!({"type": "Resource", "resource": {"name": name, "target": {"type": "Utilization",
+        "averageUtilization": 70}}})
 }
 
 fn world(conditions: &Value, current: &Value) -> Snapshot {
     let mut world = Snapshot::of("web");
     let hpa = json!({
         "metadata": {"name": "web"},
-        "spec": {"maxReplicas": 10, "scaleTargetRef": {"kind": "Deployment", "name": "web"}, "metrics": [wants("cpu"), wants("memory")]},
+        "spec": {"maxReplicas": 10, "scaleTargetRef": {"kind": "Deployment", "name": "web"},
+        "metrics": [wants("cpu"), wants("memory")]},
         "status": {"desiredReplicas": 3, "conditions": conditions, "currentMetrics": current},
     });
     world.autoscalers.insert("web".into(), object(hpa));
@@ -27,7 +29,8 @@ fn world(conditions: &Value, current: &Value) -> Snapshot {
 }
 
 fn active(status: &str, reason: &str, message: &str) -> Value {
-    json!([{"type": "AbleToScale", "status": "True"}, {"type": "ScalingActive", "status": status, "reason": reason, "message": message}])
+    json!([{"type": "AbleToScale", "status": "True"}, {"type": "ScalingActive", "status": status,
+        "reason": reason, "message": message}])
 }
 
 #[test]
@@ -67,7 +70,8 @@ fn names_the_metric_that_is_missing() {
     );
     expect(
         &judge(&world(&failed, &json!([])), &clock(0)),
-        "closed: no value yet for cpu and memory; scaling is not active (FailedGetResourceMetric: unable to get metrics for resource cpu: no metrics returned)",
+        "closed: no value yet for cpu and memory; scaling is not active (FailedGetResourceMetric: unable to \
+         get metrics for resource cpu: no metrics returned)",
     );
     expect(
         &judge(&world(&json!([]), &json!([])), &clock(0)),

@@ -44,7 +44,8 @@ fn stays_closed_and_says_why() {
     let mut empty = world(&is_ready());
     empty.nodes.clear();
     expect(&cluster::judge(&empty, &clock(0)), "closed: no node has registered");
-    let not = json!({"type": "Ready", "status": "False", "reason": "KubeletNotReady", "message": "cni config uninitialized"});
+    let not = json!({"type": "Ready", "status": "False", "reason": "KubeletNotReady",
+        "message": "cni config uninitialized"});
     expect(
         &cluster::judge(&world(&not), &clock(0)),
         "closed: node mini is not Ready (KubeletNotReady: cni config uninitialized)",
@@ -66,9 +67,8 @@ fn stays_closed_and_says_why() {
 fn a_node_of_the_last_run_does_not_count() {
     let mut world = world(&is_ready());
     let lease = |renewed: i64| {
-        object(
-            json!({"metadata": {"name": "mini"}, "spec": {"leaseDurationSeconds": 40, "renewTime": format!("{:.6}", at(renewed))}}),
-        )
+        object(json!({"metadata": {"name": "mini"}, "spec": {"leaseDurationSeconds": 40,
+                "renewTime": format!("{:.6}", at(renewed))}}))
     };
     world.node_leases.insert("mini".into(), lease(-3600));
     expect(
@@ -94,10 +94,10 @@ fn metrics_open_when_available() {
     };
     expect(&set(json!([])), "closed: the API server has not tried the metrics API yet");
     expect(
-        &set(
-            json!([{"type": "Available", "status": "False", "reason": "MissingEndpoints", "message": "endpoints for service/metrics-server have no addresses"}]),
-        ),
-        "closed: the metrics API is not available (MissingEndpoints: endpoints for service/metrics-server have no addresses)",
+        &set(json!([{"type": "Available", "status": "False", "reason": "MissingEndpoints",
+                "message": "endpoints for service/metrics-server have no addresses"}])),
+        "closed: the metrics API is not available (MissingEndpoints: endpoints for service/metrics-server \
+         have no addresses)",
     );
     expect(&set(json!([{"type": "Available", "status": "True"}])), "open: metrics API available");
 }

@@ -20,6 +20,7 @@ use crate::failure::{Evidence, Exit, attached, exit_of, is_echo, paragraph};
 use crate::gates::{
     Gate, Verdict, autoscaler, cluster, ingress_controller, ingress_lease, metrics, rollout, route,
 };
+use crate::ingress_nginx;
 use crate::pipeline::Branch;
 
 #[tokio::test]
@@ -62,7 +63,8 @@ async fn a_doomed_rollout_fails_with_30_and_evidence() {
     assert_eq!(exit_of(&error), Exit::GateDoomed);
     assert_eq!(
         paragraph(&error),
-        "gate rollout: 0: ErrImageNeverPull: Container image \"web:new\" is not present with pull policy of Never"
+        "gate rollout: 0: ErrImageNeverPull: Container image \"web:new\" is not present with pull policy of \
+         Never"
     );
     let Evidence(sections) = attached(&error).unwrap();
     let headings: Vec<_> = sections.iter().map(|(heading, _)| heading.as_str()).collect();
@@ -256,7 +258,8 @@ fn ingress() -> Ingress {
     objects::object(json!({
         "metadata": {"name": "web"},
         "spec": {"rules": [{"host": "web.local", "http": {"paths": [
-            {"path": "/", "pathType": "Prefix", "backend": {"service": {"name": "web", "port": {"number": 80}}}},
+            {"path": "/", "pathType": "Prefix", "backend": {"service": {"name": "web",
+                "port": {"number": 80}}}},
         ]}}]},
     }))
 }
@@ -265,7 +268,7 @@ fn ingress() -> Ingress {
 async fn the_controller_opens_when_its_webhook_takes_our_ingress() {
     let server = Server::start();
     server.namespace("ingress-nginx").await;
-    let play = Play::begin(&server, "ingress-nginx", ingress_controller::DEPLOYMENT, 1).await;
+    let play = Play::begin(&server, "ingress-nginx", ingress_nginx::DEPLOYMENT, 1).await;
     let ours = ingress();
     let mut verdicts = Box::pin(ingress_controller::verdicts(&server.client, &ours, "default"));
     assert_eq!(line(&next(&mut verdicts).await), "closed: 0 of 1 updated pods Ready; 0: waits for a node");
@@ -286,7 +289,7 @@ async fn the_controller_opens_when_its_webhook_takes_our_ingress() {
 async fn a_denied_ingress_dooms_with_the_webhooks_words() {
     let server = Server::start();
     server.namespace("ingress-nginx").await;
-    let play = Play::begin(&server, "ingress-nginx", ingress_controller::DEPLOYMENT, 1).await;
+    let play = Play::begin(&server, "ingress-nginx", ingress_nginx::DEPLOYMENT, 1).await;
     play.complete().await;
     server.webhook_says(400, "admission webhook \"validate.nginx\" denied the request: host taken");
     let cx = cx();
@@ -297,7 +300,8 @@ async fn a_denied_ingress_dooms_with_the_webhooks_words() {
     let text = paragraph(&error);
     assert!(
         text.ends_with(
-            "the app's Ingress is refused: admission webhook \"validate.nginx\" denied the request: host taken"
+            "the app's Ingress is refused: admission webhook \"validate.nginx\" denied the request: host \
+             taken"
         ),
         "{text}"
     );
@@ -334,7 +338,8 @@ async fn metrics_open_when_they_are_available() {
     let look = metrics::look(&server.client).await.unwrap();
     if services.get_opt(name).await.unwrap().is_none() {
         assert!(line(&look).starts_with("closed: APIService v1beta1.metrics.k8s.io is not registered"));
-        let service = json!({"metadata": {"name": name}, "spec": {"group": "metrics.k8s.io", "version": "v1beta1", "groupPriorityMinimum": 100, "versionPriority": 100}});
+        let service = json!({"metadata": {"name": name}, "spec": {"group": "metrics.k8s.io",
+            "version": "v1beta1", "groupPriorityMinimum": 100, "versionPriority": 100}});
         services.create(&PostParams::default(), &objects::object(service)).await.unwrap();
     }
     let cx = cx();
@@ -355,7 +360,8 @@ async fn the_autoscaler_opens_when_it_reads_its_metrics() {
         .create::<HorizontalPodAutoscaler>(
             "default",
             json!({"metadata": {"name": "web"}, "spec": {
-                "maxReplicas": 3, "scaleTargetRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": "web"},
+                "maxReplicas": 3, "scaleTargetRef": {"apiVersion": "apps/v1", "kind": "Deployment",
+                "name": "web"},
                 "metrics": [{"type": "Resource", "resource": {"name": "cpu", "target": target}}],
             }}),
         )
@@ -366,8 +372,10 @@ async fn the_autoscaler_opens_when_it_reads_its_metrics() {
     let branch = &mut Branch::first(&cx);
     let (done, ()) = tokio::join!(autoscaler::wait(branch, &server.client, "default", "web"), async {
         let status = json!({
-            "desiredReplicas": 3, "currentReplicas": 3, "conditions": [{"type": "ScalingActive", "status": "True"}],
-            "currentMetrics": [{"type": "Resource", "resource": {"name": "cpu", "current": {"averageUtilization": 4, "averageValue": "6m"}}}],
+            "desiredReplicas": 3, "currentReplicas": 3, "conditions": [{"type": "ScalingActive",
+            "status": "True"}],
+            "currentMetrics": [{"type": "Resource", "resource": {"name": "cpu",
+            "current": {"averageUtilization": 4, "averageValue": "6m"}}}],
         });
         server.status::<HorizontalPodAutoscaler>("default", "web", status).await;
     });
@@ -427,9 +435,11 @@ async fn the_route_opens_after_five_good_answers_in_a_row() {
     assert_eq!(
         said,
         [
-            "closed: 404 from the proxy: the route is not synced yet, or no Ingress has this host; service web has 0 of 0 endpoints ready",
+            "closed: 404 from the proxy: the route is not synced yet, or no Ingress has this host; service \
+             web has 0 of 0 endpoints ready",
             "closed: 1 of 5 good answers",
-            "closed: 503 from the app itself: it is not ready, or draining ({}); service web has 0 of 0 endpoints ready",
+            "closed: 503 from the app itself: it is not ready, or draining ({}); service web has 0 of 0 \
+             endpoints ready",
             "closed: 1 of 5 good answers",
             "closed: 2 of 5 good answers",
             "closed: 3 of 5 good answers",
@@ -483,7 +493,13 @@ async fn a_path_that_the_ingress_does_not_have_is_named_instead_of_waited_for() 
     );
     let hint =
         crate::commands::Commands::default().write_out(&attached::<crate::failure::Hint>(&error).unwrap().0);
-    assert!(hint.ends_with("give ingress/simple-model-api-ingress a path `/` or `/health` for service/simple-model-api-service"), "{hint}");
+    assert!(
+        hint.ends_with(
+            "give ingress/simple-model-api-ingress a path `/` or `/health` for \
+                            service/simple-model-api-service"
+        ),
+        "{hint}"
+    );
 }
 
 #[tokio::test]

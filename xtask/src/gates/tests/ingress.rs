@@ -8,8 +8,9 @@ use super::{at, clock, expect};
 use crate::gates::Verdict;
 use crate::gates::clock::Clock;
 use crate::gates::ingress_controller::{self, Answer};
-use crate::gates::ingress_lease::{LEASE, Snapshot, judge};
+use crate::gates::ingress_lease::{Snapshot, judge};
 use crate::gates::rollout::{PodRef, RolledOut};
+use crate::ingress_nginx::LEASE;
 
 /// The lease as `holder` renewed it, and one Ready pod of the name `nginx-1`.
 fn world(holder: &str, renewed: i64) -> Snapshot {
@@ -35,12 +36,14 @@ fn nobodys_lease_stays_closed() {
     world.leases.clear();
     expect(
         &judge(&world, &clock(0)),
-        "closed: the lease ingress-nginx-leader does not exist: no controller has become leader; nginx-1 is Ready and will take it",
+        "closed: the lease ingress-nginx-leader does not exist: no controller has become leader; nginx-1 is \
+         Ready and will take it",
     );
     world.pods.clear();
     expect(
         &judge(&world, &clock(0)),
-        "closed: the lease ingress-nginx-leader does not exist: no controller has become leader; there is no controller pod",
+        "closed: the lease ingress-nginx-leader does not exist: no controller has become leader; there is \
+         no controller pod",
     );
 }
 
@@ -50,7 +53,8 @@ fn a_lease_left_behind_stays_closed() {
     let mut world = world("nginx-0", -1);
     expect(
         &judge(&world, &clock(0)),
-        "closed: the lease is left over from nginx-0, which no longer exists; nginx-1 is Ready and will take it",
+        "closed: the lease is left over from nginx-0, which no longer exists; nginx-1 is Ready and will \
+         take it",
     );
     patch(
         world.pods.get_mut("nginx-1").unwrap(),
@@ -77,7 +81,8 @@ fn a_holder_that_goes_or_is_not_ready_stays_closed() {
     super::objects::starting(starting.pods.get_mut("nginx-1").unwrap());
     expect(
         &judge(&starting, &clock(5)),
-        "closed: the lease is held by nginx-1, which is not Ready: startup probe /health not passed yet, 5 s of 90",
+        "closed: the lease is held by nginx-1, which is not Ready: startup probe /health not passed yet, 5 \
+         s of 90",
     );
 }
 
@@ -97,7 +102,8 @@ fn a_holder_with_another_clock_counts_when_it_is_seen_to_renew() {
     for (ahead, wanted) in [
         (
             300,
-            "closed: held by nginx-1, renewed by a clock 300 s ahead of the API server's; waiting to see it renewed",
+            "closed: held by nginx-1, renewed by a clock 300 s ahead of the API server's; waiting to see it \
+             renewed",
         ),
         (-300, "closed: nginx-1 renewed the lease 300 s ago, and it lasts 30 s"),
     ] {
@@ -159,15 +165,19 @@ fn the_webhooks_denial_dooms_and_its_absence_does_not() {
     let controller = RolledOut { pods, replicas: 1, revision: 1 };
     let judge = |answer| ingress_controller::judge(&controller, answer);
     expect(&judge(Answer::Accepted), "open: nginx-1 Ready, its webhook accepts the app's Ingress");
-    let denial = "admission webhook \"validate.nginx.ingress.kubernetes.io\" denied the request: host \"x\" and path \"/\" is already defined in ingress default/other";
+    let denial = "admission webhook \"validate.nginx.ingress.kubernetes.io\" denied the request: host \"x\" \
+                  and path \"/\" is already defined in ingress default/other";
     expect(&judge(refused(400, denial)), &format!("doomed: the app's Ingress is refused: {denial}"));
     expect(&judge(refused(403, denial)), &format!("doomed: the app's Ingress is refused: {denial}"));
     let invalid = "Ingress.networking.k8s.io \"web\" is invalid: spec.rules[0].host: Invalid value: \"X\"";
     expect(&judge(refused(422, invalid)), &format!("doomed: the app's Ingress is refused: {invalid}"));
     for message in [
-        "Internal error occurred: failed calling webhook \"validate.nginx\": dial tcp 10.96.1.2:443: connect: connection refused",
-        "Internal error occurred: failed calling webhook \"validate.nginx\": no endpoints available for service \"ingress-nginx-controller-admission\"",
-        "Internal error occurred: failed calling webhook \"validate.nginx\": tls: failed to verify certificate: x509: certificate signed by unknown authority",
+        "Internal error occurred: failed calling webhook \"validate.nginx\": dial tcp 10.96.1.2:443: \
+         connect: connection refused",
+        "Internal error occurred: failed calling webhook \"validate.nginx\": no endpoints available for \
+         service \"ingress-nginx-controller-admission\"",
+        "Internal error occurred: failed calling webhook \"validate.nginx\": tls: failed to verify \
+         certificate: x509: certificate signed by unknown authority",
     ] {
         expect(
             &judge(refused(500, message)),

@@ -48,7 +48,8 @@ fn merge(value: &mut Value, changes: &Value) {
 pub(super) fn template(image: &str) -> Value {
     json!({"metadata": {"labels": {"app": "web"}}, "spec": {"containers": [{
         "name": "web", "image": image,
-        "startupProbe": {"httpGet": {"path": "/health", "port": 8000}, "periodSeconds": 1, "failureThreshold": 90},
+        "startupProbe": {"httpGet": {"path": "/health", "port": 8000}, "periodSeconds": 1,
+        "failureThreshold": 90},
         "readinessProbe": {"httpGet": {"path": "/health", "port": 8000}, "periodSeconds": 2},
     }]}})
 }
@@ -58,7 +59,8 @@ pub(super) fn deployment() -> Deployment {
     object(json!({
         "metadata": {"name": "web", "namespace": "default", "uid": "d", "generation": 2},
         "spec": {"replicas": 3, "selector": {"matchLabels": {"app": "web"}}, "template": template(IMAGE)},
-        "status": {"observedGeneration": 2, "replicas": 3, "updatedReplicas": 3, "readyReplicas": 3, "availableReplicas": 3},
+        "status": {"observedGeneration": 2, "replicas": 3, "updatedReplicas": 3, "readyReplicas": 3,
+        "availableReplicas": 3},
     }))
 }
 
@@ -92,7 +94,8 @@ pub(super) fn pod(name: &str, set: &str, image: &str, id: &str) -> Pod {
             "phase": "Running", "podIP": "127.0.0.7",
             "conditions": [{"type": "PodScheduled", "status": "True"}, {"type": "Ready", "status": "True"}],
             "containerStatuses": [{
-                "name": "web", "image": image, "imageID": id, "ready": true, "started": true, "restartCount": 0,
+                "name": "web", "image": image, "imageID": id, "ready": true, "started": true,
+                "restartCount": 0,
                 "state": {"running": {"startedAt": at(0).to_string()}},
             }],
         },
@@ -101,7 +104,8 @@ pub(super) fn pod(name: &str, set: &str, image: &str, id: &str) -> Pod {
 
 /// What a pod that is not Ready says of its container.
 pub(super) fn not_ready(pod: &mut Pod, container: &Value) {
-    let mut status = json!({"name": "web", "image": IMAGE, "imageID": "", "ready": false, "started": false, "restartCount": 0});
+    let mut status = json!({"name": "web", "image": IMAGE, "imageID": "", "ready": false, "started": false,
+        "restartCount": 0});
     merge(&mut status, container);
     patch(
         pod,
@@ -125,7 +129,8 @@ pub(super) fn crashed(pod: &mut Pod, restarts: i32, up: bool) {
     let state = if up {
         json!({"running": {"startedAt": at(0).to_string()}})
     } else {
-        json!({"waiting": {"reason": "CrashLoopBackOff", "message": "back-off 10s restarting failed container"}})
+        json!({"waiting": {"reason": "CrashLoopBackOff", "message": "back-off 10s restarting failed \
+                container"}})
     };
     let ended = json!({"terminated": {"exitCode": 1, "reason": "Error"}});
     not_ready(pod, &json!({"imageID": ID, "restartCount": restarts, "state": state, "lastState": ended}));
@@ -133,7 +138,8 @@ pub(super) fn crashed(pod: &mut Pod, restarts: i32, up: bool) {
 
 pub(super) fn warning(about: &Pod, name: &str, reason: &str, message: &str, seconds: i64) -> Event {
     object(json!({
-        "metadata": {"name": name, "namespace": "default"}, "type": "Warning", "reason": reason, "message": message,
+        "metadata": {"name": name, "namespace": "default"}, "type": "Warning", "reason": reason,
+        "message": message,
         "involvedObject": {"kind": "Pod", "name": about.name_any(), "uid": about.metadata.uid},
         "lastTimestamp": at(seconds).to_string(),
     }))
@@ -162,6 +168,7 @@ pub(super) fn complete() -> Snapshot {
 pub(super) fn lease(holder: &str, renewed: i64) -> Lease {
     object(json!({
         "metadata": {"name": "ingress-nginx-leader", "namespace": "ingress-nginx"},
-        "spec": {"holderIdentity": holder, "leaseDurationSeconds": 30, "renewTime": format!("{:.6}", at(renewed))},
+        "spec": {"holderIdentity": holder, "leaseDurationSeconds": 30, "renewTime": format!("{:.6}",
+        at(renewed))},
     }))
 }

@@ -31,7 +31,8 @@ fn who_is_not_asked_whether_it_is_ready_has_to_run_for_a_while() {
     patch(world.pods.get_mut("web-new-c").unwrap(), &bare);
     expect(
         &judge(&world, &clock(2)),
-        "closed: all 3 updated pods Ready; c: container web has run for 2 s, and no probe asks whether it is ready",
+        "closed: all 3 updated pods Ready; c: container web has run for 2 s, and no probe asks whether it \
+         is ready",
     );
     assert!(matches!(judge(&world, &clock(4)), Verdict::Open(..)));
     let mut status = world.pods["web-new-c"].status.clone().unwrap().container_statuses.unwrap().remove(0);
@@ -72,7 +73,8 @@ fn stays_closed_and_says_why() {
         ("closed: 2 of 3 updated pods Ready; c: startup probe /health connection refused, 5 s of 90", |s| {
             let pod = s.pods.get_mut("web-new-c").unwrap();
             starting(pod);
-            let said = "Startup probe failed: Get \"http://127.0.0.7:8000/health\": dial tcp 127.0.0.7:8000: connect: connection refused";
+            let said = "Startup probe failed: Get \"http://127.0.0.7:8000/health\": dial tcp \
+                        127.0.0.7:8000: connect: connection refused";
             let event = warning(pod, "e", "Unhealthy", said, 4);
             s.events.insert("e".into(), event);
         }),
@@ -87,9 +89,11 @@ fn stays_closed_and_says_why() {
             let pod = s.pods.get_mut("web-new-c").unwrap();
             not_ready(
                 pod,
-                &json!({"started": true, "imageID": ID, "state": {"running": {"startedAt": at(0).to_string()}}}),
+                &json!({"started": true, "imageID": ID,
+                    "state": {"running": {"startedAt": at(0).to_string()}}}),
             );
-            let said = "Readiness probe failed: Get \"http://x/health\": context deadline exceeded (Client.Timeout exceeded)";
+            let said = "Readiness probe failed: Get \"http://x/health\": context deadline exceeded \
+                        (Client.Timeout exceeded)";
             let event = warning(pod, "e", "Unhealthy", said, 4);
             s.events.insert("e".into(), event);
         }),
@@ -100,7 +104,8 @@ fn stays_closed_and_says_why() {
             );
         }),
         (
-            "closed: 2 of 3 updated pods Ready; c: FailedMount: MountVolume.SetUp failed: secret \"x\" not found",
+            "closed: 2 of 3 updated pods Ready; c: FailedMount: MountVolume.SetUp failed: secret \"x\" not \
+             found",
             |s| {
                 let pod = s.pods.get_mut("web-new-c").unwrap();
                 not_ready(pod, &json!({"state": {"waiting": {"reason": "ContainerCreating"}}}));
@@ -157,13 +162,15 @@ fn compares_the_image_that_runs() {
     set_image(&mut world, &format!("docker://{OTHER_ID}"), IMAGE);
     expect(
         &judge(&world, &clock(5)),
-        "doomed: a runs another image under the name web:new (sha256:bbbbbbbbbbbb, not the built sha256:aaaaaaaaaaaa)",
+        "doomed: a runs another image under the name web:new (sha256:bbbbbbbbbbbb, not the built \
+         sha256:aaaaaaaaaaaa)",
     );
     let mut world = complete();
     set_image(&mut world, "docker-pullable://web@sha256:cccc", IMAGE);
     expect(
         &judge(&world, &clock(5)),
-        "doomed: a runs another image under the name web:new (sha256:cccc, not the built sha256:aaaaaaaaaaaa)",
+        "doomed: a runs another image under the name web:new (sha256:cccc, not the built \
+         sha256:aaaaaaaaaaaa)",
     );
 }
 
@@ -217,7 +224,8 @@ fn follows_a_rollout_that_comes_in_between() {
     world.note(&clock(5));
     expect(
         &judge(&world, &clock(5)),
-        "closed: another rollout came in between (revision 3 after 2); 1 of 3 updated pods Ready, 1 made; 3 old left (a, b, c)",
+        "closed: another rollout came in between (revision 3 after 2); 1 of 3 updated pods Ready, 1 made; 3 \
+         old left (a, b, c)",
     );
     world.pods.retain(|name, _| name.starts_with("web-third"));
     for name in ["web-third-y", "web-third-z"] {
@@ -229,7 +237,8 @@ fn follows_a_rollout_that_comes_in_between() {
     );
     expect(
         &judge(&world, &clock(9)),
-        "open: another rollout came in between (revision 3 after 2); 3 of 3 pods run web:new (sha256:aaaaaaaaaaaa), revision 3",
+        "open: another rollout came in between (revision 3 after 2); 3 of 3 pods run web:new \
+         (sha256:aaaaaaaaaaaa), revision 3",
     );
 }
 

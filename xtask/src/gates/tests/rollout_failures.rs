@@ -44,7 +44,8 @@ fn permanent_signs_doom_at_once() {
         (
             "ErrImageNeverPull",
             "Container image \"web:new\" is not present with pull policy of Never",
-            "doomed: a: ErrImageNeverPull: Container image \"web:new\" is not present with pull policy of Never",
+            "doomed: a: ErrImageNeverPull: Container image \"web:new\" is not present with pull policy of \
+             Never",
         ),
         (
             "InvalidImageName",
@@ -195,7 +196,8 @@ fn being_killed_for_memory_is_named() {
         let ended = json!({"terminated": {"exitCode": 137, "reason": "OOMKilled"}});
         not_ready(
             pod,
-            &json!({"restartCount": 1, "lastState": ended, "state": {"waiting": {"reason": "CrashLoopBackOff"}}}),
+            &json!({"restartCount": 1, "lastState": ended,
+                "state": {"waiting": {"reason": "CrashLoopBackOff"}}}),
         );
     });
     expect(
@@ -210,7 +212,8 @@ fn being_stopped_with_the_node_is_no_bad_sign() {
     let resumed = |exit_code: i32, reason: &str| {
         let mut world = complete();
         each_pod(&mut world, |pod| {
-            let ended = json!({"terminated": {"exitCode": exit_code, "reason": reason, "startedAt": at(-60).to_string()}});
+            let ended = json!({"terminated": {"exitCode": exit_code, "reason": reason,
+                "startedAt": at(-60).to_string()}});
             let state = json!({"running": {"startedAt": at(0).to_string()}});
             not_ready(pod, &json!({"imageID": ID, "restartCount": 2, "lastState": ended, "state": state}));
         });
@@ -261,7 +264,8 @@ fn unschedulable_dooms_after_fifteen_whole_seconds() {
     let unschedulable = json!({"status": {
         "phase": "Pending", "containerStatuses": null,
         "conditions": [{"type": "PodScheduled", "status": "False", "reason": "Unschedulable",
-            "message": "0/1 nodes are available: 1 Insufficient memory.", "lastTransitionTime": at(0).to_string()}],
+            "message": "0/1 nodes are available: 1 Insufficient memory.",
+            "lastTransitionTime": at(0).to_string()}],
     }});
     let mut world = complete();
     patch(world.pods.get_mut("web-new-c").unwrap(), &unschedulable);
@@ -290,14 +294,16 @@ fn unschedulable_dooms_after_fifteen_whole_seconds() {
 fn a_refused_pod_dooms_within_five_seconds() {
     let refusal = |message: &str| {
         json!({
-            "status": {"replicas": 0, "updatedReplicas": 0, "readyReplicas": 0, "availableReplicas": 0, "conditions": [
+            "status": {"replicas": 0, "updatedReplicas": 0, "readyReplicas": 0, "availableReplicas": 0,
+            "conditions": [
                 {"type": "ReplicaFailure", "status": "True", "reason": "FailedCreate", "message": message,
                     "lastTransitionTime": at(0).to_string()},
             ]},
         })
     };
     for message in [
-        "pods \"web-new-a\" is forbidden: exceeded quota: small, requested: memory=1Gi, used: memory=2Gi, limited: memory=2Gi",
+        "pods \"web-new-a\" is forbidden: exceeded quota: small, requested: memory=1Gi, used: memory=2Gi, \
+         limited: memory=2Gi",
         "admission webhook \"policy\" denied the request: no latest tags",
     ] {
         let mut world = complete();
@@ -352,18 +358,21 @@ fn zero_replicas_doom() {
 #[test]
 fn the_progress_deadline_dooms_except_inside_the_startup_budget() {
     let exceeded = json!({"spec": {"progressDeadlineSeconds": 60}, "status": {"conditions": [{
-        "type": "Progressing", "status": "False", "reason": "ProgressDeadlineExceeded", "message": "has timed out progressing",
+        "type": "Progressing", "status": "False", "reason": "ProgressDeadlineExceeded",
+        "message": "has timed out progressing",
     }]}});
     let mut world = complete();
     deployment(&mut world, &exceeded);
     starting(world.pods.get_mut("web-new-a").unwrap());
     expect(
         &judge(&world, &clock(61)),
-        "suspect: no progress for 60 s (ProgressDeadlineExceeded); 2 of 3 updated pods Ready; a: startup probe /health not passed yet, 61 s of 90",
+        "suspect: no progress for 60 s (ProgressDeadlineExceeded); 2 of 3 updated pods Ready; a: startup \
+         probe /health not passed yet, 61 s of 90",
     );
     expect(
         &judge(&world, &clock(90)),
-        "doomed: no progress for 60 s (ProgressDeadlineExceeded); 2 of 3 updated pods Ready; a: startup probe /health not passed yet, 90 s of 90",
+        "doomed: no progress for 60 s (ProgressDeadlineExceeded); 2 of 3 updated pods Ready; a: startup \
+         probe /health not passed yet, 90 s of 90",
     );
     // A condition that a completed rollout left behind.
     let mut world = complete();
@@ -378,14 +387,16 @@ fn another_image_deployed_meanwhile_dooms() {
     deployment(
         &mut world,
         &json!({
-            "metadata": {"generation": 3}, "status": {"observedGeneration": 3}, "spec": {"template": template("web:theirs")},
+            "metadata": {"generation": 3}, "status": {"observedGeneration": 3},
+            "spec": {"template": template("web:theirs")},
         }),
     );
     let mut third = replica_set("web-third", 3, "web:theirs");
     patch(&mut third, &json!({"metadata": {"creationTimestamp": at(10).to_string()}}));
     world.replica_sets.insert("web-third".into(), third);
     world.note(&clock(10));
-    let text = "another rollout came in between (revision 3 after 2); deployment/web was changed to image web:theirs, not the built web:new";
+    let text = "another rollout came in between (revision 3 after 2); deployment/web was changed to image \
+                web:theirs, not the built web:new";
     expect(
         &judge(&world, &clock(10)),
         &format!("suspect: {text}; 0 of 3 updated pods Ready, 0 made; 3 old left (a, b, c)"),
@@ -408,11 +419,13 @@ fn probed(word: &str, saw: u16, times: i32) -> Snapshot {
         [(("web".to_owned(), "startup"), place(101)), (("web".to_owned(), "readiness"), place(108))].into();
     let starts = word == "Startup";
     each_pod(&mut world, |pod| {
-        let mut status = json!({"imageID": ID, "started": !starts, "state": {"running": {"startedAt": at(0).to_string()}}});
+        let mut status = json!({"imageID": ID, "started": !starts,
+            "state": {"running": {"startedAt": at(0).to_string()}}});
         if starts {
             status["restartCount"] = 1.into();
             // It drained as it was told.
-            status["lastState"] = json!({"terminated": {"exitCode": 0, "reason": "Completed", "startedAt": at(-100).to_string()}});
+            status["lastState"] = json!({"terminated": {"exitCode": 0, "reason": "Completed",
+                "startedAt": at(-100).to_string()}});
         }
         not_ready(pod, &status);
     });
@@ -454,7 +467,8 @@ fn a_probe_whose_answer_may_mend_is_no_doom() {
     let mut slow = probed("Startup", 503, 90);
     expect(
         &judge(&slow, &clock(0)),
-        "suspect: 0 of 3 updated pods Ready; a: startup probe /health answered 503, 90 times; container web was restarted for it, once",
+        "suspect: 0 of 3 updated pods Ready; a: startup probe /health answered 503, 90 times; container web \
+         was restarted for it, once",
     );
     assert_eq!(doomed_after(&mut slow, 600), None);
     // A readiness probe that is refused less often than it may be, and one that hears that the app is not ready.
@@ -491,7 +505,8 @@ fn pods_of_another_deployment_are_not_old_ones_of_this() {
     let mut set = replica_set("anothers", 1, "else:1");
     patch(
         &mut set,
-        &json!({"metadata": {"ownerReferences": [{"apiVersion": "apps/v1", "kind": "Deployment", "name": "else", "uid": "else", "controller": true}]}}),
+        &json!({"metadata": {"ownerReferences": [{"apiVersion": "apps/v1", "kind": "Deployment",
+            "name": "else", "uid": "else", "controller": true}]}}),
     );
     world.replica_sets.insert("anothers".into(), set);
     world.pods.insert("anothers-a".into(), pod("anothers-a", "anothers", "else:1", OTHER_ID));

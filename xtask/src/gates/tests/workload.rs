@@ -8,7 +8,8 @@ use super::objects::{crashed, object, patch, pod, template, waiting, warning};
 use super::{at, clock, line};
 use crate::commands::Advice;
 use crate::gates::Verdict;
-use crate::gates::workload::{Judge, Kind, Kinded, Snapshot, Until, Workload, daemon_set, job, stateful_set};
+use crate::gates::kind::Kind;
+use crate::gates::workload::{Judge, Kinded, Snapshot, Until, Workload, daemon_set, job, stateful_set};
 
 fn workload(kind: Kind) -> Workload {
     Workload { kind, namespace: "default".into(), name: "web".into(), selector: "app=web".into() }
@@ -35,9 +36,11 @@ fn stateful_set() -> Snapshot<StatefulSet> {
     let mut world = Snapshot::of(workload(Kind::StatefulSet), Until::Rollout);
     let set = json!({
         "metadata": metadata(),
-        "spec": {"replicas": 3, "serviceName": "web", "selector": {"matchLabels": {"app": "web"}}, "template": template("web:new")},
+        "spec": {"replicas": 3, "serviceName": "web", "selector": {"matchLabels": {"app": "web"}},
+        "template": template("web:new")},
         "status": {
-            "observedGeneration": 2, "replicas": 3, "readyReplicas": 3, "availableReplicas": 3, "updatedReplicas": 3,
+            "observedGeneration": 2, "replicas": 3, "readyReplicas": 3, "availableReplicas": 3,
+            "updatedReplicas": 3,
             "currentRevision": "web-new", "updateRevision": "web-new",
         },
     });
@@ -55,7 +58,8 @@ fn daemon_set() -> Snapshot<DaemonSet> {
         "metadata": metadata(),
         "spec": {"selector": {"matchLabels": {"app": "web"}}, "template": template("web:new")},
         "status": {
-            "observedGeneration": 2, "desiredNumberScheduled": 3, "currentNumberScheduled": 3, "numberReady": 3,
+            "observedGeneration": 2, "desiredNumberScheduled": 3, "currentNumberScheduled": 3,
+            "numberReady": 3,
             "numberAvailable": 3, "updatedNumberScheduled": 3, "numberMisscheduled": 0,
         },
     });
@@ -129,7 +133,8 @@ fn unschedulable<K>(world: &mut Snapshot<K>, name: &str, message: &str) {
     let pod = pod_of(world, name);
     patch(
         pod,
-        &json!({"spec": {"nodeName": null}, "status": {"phase": "Pending", "containerStatuses": [], "conditions": [{
+        &json!({"spec": {"nodeName": null}, "status": {"phase": "Pending", "containerStatuses": [],
+            "conditions": [{
             "type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": message,
             "lastTransitionTime": at(0).to_string(),
         }]}}),
@@ -144,7 +149,8 @@ fn refused<K>(world: &mut Snapshot<K>, message: &str) {
     world.events.insert("e".into(), object(event));
 }
 
-const QUOTA: &str = "Error creating: pods \"web-x\" is forbidden: exceeded quota: small, requested: pods=1, used: pods=2, limited: pods=2";
+const QUOTA: &str = "Error creating: pods \"web-x\" is forbidden: exceeded quota: small, requested: \
+                     pods=1, used: pods=2, limited: pods=2";
 
 #[test]
 fn a_stateful_set_in_order() {
@@ -160,7 +166,8 @@ fn a_stateful_set_in_order() {
         ("a partition that is done", |s| {
             change(
                 s,
-                &json!({"spec": {"updateStrategy": {"rollingUpdate": {"partition": 2}}}, "status": {"currentRevision": "web-old"}}),
+                &json!({"spec": {"updateStrategy": {"rollingUpdate": {"partition": 2}}},
+                    "status": {"currentRevision": "web-old"}}),
             );
             old(s, "web-0");
             old(s, "web-1");
@@ -197,11 +204,14 @@ fn a_stateful_set_in_order() {
                 "web-0",
                 "0/1 nodes are available: pod has unbound immediate PersistentVolumeClaims.",
             );
-            let claim = json!({"spec": {"volumes": [{"name": "data", "persistentVolumeClaim": {"claimName": "data-web-0"}}]}});
+            let claim = json!({"spec": {"volumes": [{"name": "data",
+                "persistentVolumeClaim": {"claimName": "data-web-0"}}]}});
             patch(pod_of(s, "web-0"), &claim);
             let event = json!({
-                "metadata": {"name": "c"}, "reason": "ProvisioningFailed", "message": "storageclass.storage.k8s.io \"fast\" not found",
-                "involvedObject": {"kind": "PersistentVolumeClaim", "name": "data-web-0", "uid": "c"}, "lastTimestamp": at(4).to_string(),
+                "metadata": {"name": "c"}, "reason": "ProvisioningFailed",
+                "message": "storageclass.storage.k8s.io \"fast\" not found",
+                "involvedObject": {"kind": "PersistentVolumeClaim", "name": "data-web-0", "uid": "c"},
+                "lastTimestamp": at(4).to_string(),
             });
             s.events.insert("c".into(), object(event));
         }),
@@ -274,11 +284,12 @@ fn a_daemon_set_on_each_node() {
             unschedulable(
                 s,
                 "web-c",
-                "0/3 nodes are available: 1 Insufficient memory, 2 node(s) didn't satisfy plugin(s) [NodeAffinity].",
+                "0/3 nodes are available: 1 Insufficient memory, 2 node(s) didn't satisfy plugin(s) \
+                 [NodeAffinity].",
             );
-            let affinity = json!({"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": [
-                {"matchFields": [{"key": "metadata.name", "operator": "In", "values": ["node-c"]}]},
-            ]}}});
+            let fields = json!([{"key": "metadata.name", "operator": "In", "values": ["node-c"]}]);
+            let terms = json!({"nodeSelectorTerms": [{"matchFields": fields}]});
+            let affinity = json!({"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": terms}});
             patch(pod_of(s, "web-c"), &json!({"spec": {"affinity": affinity}}));
         }),
         ("a crash loop on one node", |s| crashed(pod_of(s, "web-c"), 5, false)),
@@ -325,9 +336,11 @@ fn a_job_to_its_end() {
             );
         }),
         ("failed", |s| {
-            let failed = json!({"type": "Failed", "status": "True", "reason": "BackoffLimitExceeded", "message": "Job has reached the specified backoff limit"});
+            let failed = json!({"type": "Failed", "status": "True", "reason": "BackoffLimitExceeded",
+                "message": "Job has reached the specified backoff limit"});
             change(s, &json!({"status": {"failed": 3, "conditions": [failed]}}));
-            let ended = json!({"state": {"terminated": {"exitCode": 3, "reason": "Error"}}, "name": "web", "image": "i", "imageID": "", "ready": false, "restartCount": 0});
+            let ended = json!({"state": {"terminated": {"exitCode": 3, "reason": "Error"}}, "name": "web",
+                "image": "i", "imageID": "", "ready": false, "restartCount": 0});
             patch(pod_of(s, "web-a"), &json!({"status": {"phase": "Failed", "containerStatuses": [ended]}}));
         }),
         ("suspended", |s| change(s, &json!({"spec": {"suspend": true}}))),

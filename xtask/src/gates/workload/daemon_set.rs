@@ -8,6 +8,7 @@ use super::super::bad_sign::Fleet;
 use super::super::clock::Clock;
 use super::super::pod;
 use super::{Snapshot, Sorted, Until, closed, names};
+use crate::kubernetes::is_ready;
 
 /// How the controller counts templates: on the DaemonSet, and on each pod.
 const GENERATION: (&str, &str) = ("deprecated.daemonset.template.generation", "pod-template-generation");
@@ -31,16 +32,15 @@ pub(in crate::gates) fn judge(s: &Snapshot<DaemonSet>, set: &DaemonSet, clock: &
     }
     let updated_by_count = count(status.updated_number_scheduled.unwrap_or(0)) >= wanted;
     let pods = Sorted::of(s.owned(set), |pod| is_newest(set, pod).unwrap_or(updated_by_count));
-    let ready = pods.newest.iter().filter(|pod| pod::is_ready(pod)).count();
+    let ready = pods.newest.iter().filter(|pod| is_ready(pod)).count();
     let made = pods.newest.len();
 
     let by_hand = set.spec.as_ref().and_then(|spec| spec.update_strategy.as_ref()?.type_.as_deref());
-    let is_still =
-        pods.terminating.is_empty() && pods.old.iter().all(|pod| pod::is_ready(pod)) && ready == made;
+    let is_still = pods.terminating.is_empty() && pods.old.iter().all(|pod| is_ready(pod)) && ready == made;
     if by_hand == Some("OnDelete") && !pods.old.is_empty() && is_still && made + pods.old.len() >= wanted {
         let why = format!(
-            "{} of {wanted} pods are of an older template ({}), and updateStrategy OnDelete replaces a pod only when it \
-             is deleted",
+            "{} of {wanted} pods are of an older template ({}), and updateStrategy OnDelete replaces a \
+             pod only when it is deleted",
             pods.old.len(),
             names(&pods.old, pod::name)
         );
@@ -52,7 +52,7 @@ pub(in crate::gates) fn judge(s: &Snapshot<DaemonSet>, set: &DaemonSet, clock: &
     }
     let available = count(status.number_available.unwrap_or(0));
     let waits_for = if ready < wanted || !pods.old.is_empty() {
-        let unready = pods.newest.iter().find(|pod| !pod::is_ready(pod));
+        let unready = pods.newest.iter().find(|pod| !is_ready(pod));
         let state =
             unready.map(|pod| format!("; {}: {}", call(pod), s.state(pod, clock))).unwrap_or_default();
         let made = if made < wanted { format!(", {made} made") } else { String::new() };

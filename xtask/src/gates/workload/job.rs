@@ -1,13 +1,14 @@
-//! A Job: it completes or fails, and says so itself. Its pods may fail as often as it allows, so a crash is no sign yet.
+//! A Job: it completes or fails, and says so itself. Its pods may fail as often as it allows, so a crash is no sign
+//! yet.
 
 use k8s_openapi::api::batch::v1::{Job, JobCondition, JobStatus};
 use k8s_openapi::api::core::v1::Pod;
 
 use super::super::Verdict;
 use super::super::clock::Clock;
-use super::super::condition::{self, Condition};
 use super::super::pod;
 use super::{Snapshot, Sorted, Until, closed, names};
+use crate::kubernetes::{self, Condition, is_ready};
 
 /// How often a Job lets its pods fail where it does not say.
 const BACKOFF_LIMIT: i32 = 6;
@@ -47,7 +48,7 @@ pub(in crate::gates) fn judge(s: &Snapshot<Job>, job: &Job, clock: &Clock) -> Ve
         let limit = spec.backoff_limit.unwrap_or(BACKOFF_LIMIT);
         waits_for += &format!(", {failed} failed; it gives up after {limit} more than the first");
     }
-    let starting = pods.newest.iter().find(|pod| !pod::is_ready(pod));
+    let starting = pods.newest.iter().find(|pod| !is_ready(pod));
     match starting {
         Some(pod) => waits_for += &format!("; {}: {}", pod::short(pod), s.state(pod, clock)),
         None if pods.newest.is_empty() => {}
@@ -66,7 +67,7 @@ pub(in crate::gates) fn judge(s: &Snapshot<Job>, job: &Job, clock: &Clock) -> Ve
 }
 
 fn find<'s>(status: &'s JobStatus, name: &str) -> Option<Condition<'s>> {
-    condition::find::<JobCondition>(status.conditions.as_ref(), name)
+    kubernetes::find::<JobCondition>(status.conditions.as_ref(), name)
 }
 
 /// How the last pod that failed ended.

@@ -8,6 +8,7 @@ use super::super::bad_sign::Fleet;
 use super::super::clock::Clock;
 use super::super::pod;
 use super::{Snapshot, Sorted, Until, closed, names};
+use crate::kubernetes::is_ready;
 
 /// The label by which the controller tells revisions apart.
 const REVISION: &str = "controller-revision-hash";
@@ -37,15 +38,15 @@ pub(in crate::gates) fn judge(s: &Snapshot<StatefulSet>, set: &StatefulSet, cloc
     let newest = status.update_revision.clone().unwrap_or_default();
     let pods = Sorted::of(s.owned(set), |pod| revision(pod) == Some(&newest));
     let live: Vec<&Pod> = pods.newest.iter().chain(&pods.old).copied().collect();
-    let ready = live.iter().filter(|pod| pod::is_ready(pod)).count();
+    let ready = live.iter().filter(|pod| is_ready(pod)).count();
     let to_update: Vec<&Pod> = pods.old.iter().copied().filter(|pod| ordinal(pod) >= bound).collect();
 
     let is_still = ready == live.len() && live.len() == wanted && pods.terminating.is_empty();
     if by_hand && is_still && !pods.old.is_empty() {
         let old = names(&pods.old, pod::name);
         let why = format!(
-            "{} of {wanted} pods are of an older revision ({old}), and updateStrategy OnDelete replaces a pod only when \
-             it is deleted",
+            "{} of {wanted} pods are of an older revision ({old}), and updateStrategy OnDelete replaces a \
+             pod only when it is deleted",
             pods.old.len()
         );
         let all = pods.old.iter().map(|pod| pod::name(pod)).collect::<Vec<_>>().join(" ");
@@ -78,7 +79,7 @@ pub(in crate::gates) fn judge(s: &Snapshot<StatefulSet>, set: &StatefulSet, cloc
         && !to_update.is_empty()
         && let Some(bad) = fleet(s, &pods.old, frees).worst(clock).filter(|bad| bad.permanent)
     {
-        let stuck: Vec<&Pod> = pods.old.iter().copied().filter(|pod| !pod::is_ready(pod)).collect();
+        let stuck: Vec<&Pod> = pods.old.iter().copied().filter(|pod| !is_ready(pod)).collect();
         let why = format!("{}; it is of an older revision, and no pod is updated until it is Ready", bad.why);
         let names = stuck.iter().map(|pod| pod::name(pod)).collect::<Vec<_>>().join(" ");
         return Verdict::Doomed(
@@ -113,7 +114,7 @@ fn incomplete(
     if ready >= wanted && live >= wanted && to_update.is_empty() {
         return None;
     }
-    let unready = pods.newest.iter().chain(&pods.old).find(|pod| !pod::is_ready(pod));
+    let unready = pods.newest.iter().chain(&pods.old).find(|pod| !is_ready(pod));
     let state = unready.map(|pod| format!("; {}: {}", pod::name(pod), s.state(pod, clock)));
     let made = if live < wanted { format!(", {live} made") } else { String::new() };
     let updates = if to_update.is_empty() {
@@ -142,7 +143,10 @@ fn uncounted(
     let (current, update) = (&status.current_revision, &status.update_revision);
     (is_whole && current != update).then(|| {
         let update = update.as_deref().unwrap_or_default();
-        format!("all {wanted} pods Ready; the StatefulSet controller has yet to take revision {update} as the current one")
+        format!(
+            "all {wanted} pods Ready; the StatefulSet controller has yet to take revision {update} as \
+             the current one"
+        )
     })
 }
 

@@ -16,7 +16,7 @@ fn a_place_is_host_and_path() {
     for text in ["", "team/app", "https://ghcr.io/team", "ghcr.io/Team", "ghcr.io//x"] {
         assert!(read(text).is_err(), "{text}");
     }
-    let is_plain = |text| Place::read(text, "app").unwrap().base().unwrap().scheme() == "http";
+    let is_plain = |text| base(&Place::read(text, "app").unwrap()).unwrap().scheme() == "http";
     assert!(is_plain("127.0.0.1:5000") && is_plain("localhost") && is_plain("[::1]:5000/x"));
     assert!(!is_plain("10.0.0.1:5000") && !is_plain("ghcr.io/x") && !is_plain("127.0.0.1.example.com/x"));
 }

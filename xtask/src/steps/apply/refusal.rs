@@ -6,7 +6,7 @@ use serde_json::Value;
 use super::fields;
 use crate::commands::Commands;
 use crate::failure::Attach as _;
-use crate::gates::condition::one_line;
+use crate::kubernetes::one_line;
 use crate::manifests::{Object, requoted};
 
 /// A fault of a manifest: the field, as a path, where one is named; and what is wrong with it.
@@ -244,7 +244,8 @@ mod tests {
     fn each_way_in_which_a_server_says_it_is_understood() {
         for (message, field, reason) in [
             (
-                "failed to create typed patch object (default/web; apps/v1, Kind=Deployment): .spec.template.spec.graceSecond: field not declared in schema",
+                "failed to create typed patch object (default/web; apps/v1, Kind=Deployment): \
+                 .spec.template.spec.graceSecond: field not declared in schema",
                 "spec.template.spec.graceSecond",
                 "unknown field",
             ),
@@ -254,7 +255,8 @@ mod tests {
                 "unknown field",
             ),
             (
-                "failed to create typed patch object (default/web; /v1, Kind=Service): .spec.ports[0].port: expected numeric (int or float), got string",
+                "failed to create typed patch object (default/web; /v1, Kind=Service): .spec.ports[0].port: \
+                 expected numeric (int or float), got string",
                 "spec.ports[0].port",
                 "must be numeric (int or float), not string",
             ),
@@ -277,7 +279,8 @@ mod tests {
     fn a_path_leads_to_its_field() {
         let value = json!({
             "metadata": {"labels": {"app.kubernetes.io/name": "a"}},
-            "spec": {"containers": [{"name": "a"}, {"name": "b", "ports": [{"containerPort": 80}]}], "ports": [{"port": "1"}]},
+            "spec": {"containers": [{"name": "a"}, {"name": "b", "ports": [{"containerPort": 80}]}],
+            "ports": [{"port": "1"}]},
         });
         for (path, wanted) in [
             ("spec.containers[1].name", "/spec/containers/1/name"),

@@ -10,6 +10,7 @@ use crate::failure::{Hint, attached, paragraph};
 use crate::gates::tests::{Server, cx};
 use crate::image::Digests;
 use crate::manifests::tests::Folder;
+use kube::api::{GroupVersionKind, PatchParams};
 
 const IMAGE: &str = "simple-model-api:abc";
 pub(crate) const APP: &str = "simple-model-api-deployment";

@@ -1,12 +1,16 @@
-//! Conditions, the one thing that all kinds of Kubernetes say in the same words.
+//! What Kubernetes' own objects say: conditions, the one thing that all kinds say in the same words; whether a pod is
+//! Ready; when an event was.
 
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::DeploymentCondition;
 use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscalerCondition;
 use k8s_openapi::api::batch::v1::JobCondition;
-use k8s_openapi::api::core::v1::{NodeCondition, PodCondition};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use k8s_openapi::api::core::v1::{Event, NodeCondition, Pod, PodCondition};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, Time};
 use k8s_openapi::kube_aggregator::pkg::apis::apiregistration::v1::APIServiceCondition;
+
+/// The APIService of the resource metrics.
+pub const METRICS_API: &str = "v1beta1.metrics.k8s.io";
 
 /// A condition of any kind of object.
 #[derive(Clone, Copy, Debug)]
@@ -95,4 +99,26 @@ pub fn one_line(text: &str) -> String {
         Some((cut, _)) => format!("{}…", &folded[..cut]),
         None => folded,
     }
+}
+
+/// Whether the pod says that it is Ready.
+#[must_use]
+pub fn is_ready(pod: &Pod) -> bool {
+    pod_condition(pod, "Ready").is_some_and(|ready| ready.is_true())
+}
+
+/// A condition of a pod.
+pub fn pod_condition<'p>(pod: &'p Pod, name: &str) -> Option<Condition<'p>> {
+    find(pod.status.as_ref()?.conditions.as_ref(), name)
+}
+
+/// When an event last happened.
+#[must_use]
+pub fn event_time(event: &Event) -> Option<Timestamp> {
+    let series =
+        event.series.as_ref().and_then(|series| series.last_observed_time.as_ref()).map(|MicroTime(at)| *at);
+    series
+        .max(event.last_timestamp.as_ref().map(|Time(at)| *at))
+        .or(event.event_time.as_ref().map(|MicroTime(at)| *at))
+        .or(event.metadata.creation_timestamp.as_ref().map(|Time(at)| *at))
 }
