@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use sandbox_contract::{PodUsage, Sample, Usage};
-use tokio::time::{Instant, MissedTickBehavior};
+use tokio::time::Instant;
 
 use crate::container::process::kill_group;
 use crate::context::Context;
@@ -19,6 +19,9 @@ use crate::pod::handle::{Group, PodHandle, Pods, Slot, slots};
 const WINDOW: Duration = Duration::from_secs(2);
 /// And over at least this much of a container's life, for the same ticks.
 const FIRST_WINDOW: Duration = Duration::from_millis(100);
+/// A container is looked at more often while it is younger, each time for itself: an autoscaler counts no sample whose
+/// window began before the pod was Ready.
+const YOUNG: Duration = Duration::from_secs(10);
 
 /// The latest samples.
 #[derive(Default)]
@@ -33,6 +36,12 @@ struct Member {
     group: Group,
 }
 
+impl Member {
+    fn is_young(&self) -> bool {
+        self.group.since.elapsed() < YOUNG
+    }
+}
+
 /// When, and how much CPU time had been used by then.
 type History = VecDeque<(Instant, Duration)>;
 
@@ -44,15 +53,16 @@ impl Sampler {
 
     /// Samples until shutdown.
     pub(crate) async fn run(self: Arc<Sampler>, cx: Arc<Context>, pods: Pods) {
-        let mut period = tokio::time::interval(cx.tuning.sample_period);
-        period.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut pause = Duration::ZERO;
         let mut histories: HashMap<i32, History> = HashMap::new();
         loop {
             tokio::select! {
                 () = cx.shutdown.cancelled() => return,
-                _ = period.tick() => {}
+                () = tokio::time::sleep(pause) => {}
             }
             let members = members(&pods);
+            let any_young = members.iter().any(Member::is_young);
+            pause = if any_young { cx.tuning.sample_period / 2 } else { cx.tuning.sample_period };
             let groups = members.iter().map(|member| member.group.pgid).collect();
             let Ok(found) = tokio::task::spawn_blocking(move || group_use::of_groups(&groups)).await else {
                 continue;
@@ -115,7 +125,8 @@ fn usage(members: &[Member], found: &HashMap<i32, GroupUse>, histories: &mut Has
         // metrics-server takes it of one that is new.
         let begin = (member.group.since, Duration::ZERO);
         let history = histories.entry(member.group.pgid).or_insert_with(|| History::from([begin]));
-        while history.len() > 1 && history.front().is_some_and(|(then, _)| now - *then > WINDOW) {
+        let most = if member.is_young() { Duration::ZERO } else { WINDOW };
+        while history.len() > 1 && history.front().is_some_and(|(then, _)| now - *then > most) {
             history.pop_front();
         }
         let Some((then, cpu)) = history.front().copied() else { continue };
