@@ -1,6 +1,7 @@
-//! What every line must hold that is read as one of the access log; the fuzzer and the tool's tests both call it.
+//! What every line must hold that is read as one of the access log; the fuzzer and the tool's tests both call it, each
+//! with the parser beside it.
 
-use xtask::record::access;
+use super::access;
 
 /// Reading ends, and what a client has a say in can't change what the proxy says.
 pub(crate) fn access_line(input: &[u8]) {

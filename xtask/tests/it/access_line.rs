@@ -2,6 +2,7 @@
 //! you like.
 
 use proptest::prelude::*;
+use xtask::record::access;
 
 #[path = "../../../sandbox/fuzz/checks/access_line.rs"]
 mod check;
@@ -22,4 +23,10 @@ fn the_corpus_of_access_lines_holds() {
     for entry in std::fs::read_dir(folder).expect("the corpus") {
         check::access_line(&std::fs::read(entry.expect("listing").path()).expect("reading"));
     }
+}
+
+#[test]
+fn the_fuzzer_can_compile_the_parser_by_itself() {
+    let parser = include_str!("../../src/record/access.rs");
+    assert!(!parser.contains("crate::"), "sandbox/fuzz compiles this file without the tool around it");
 }
