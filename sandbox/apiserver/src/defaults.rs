@@ -137,6 +137,10 @@ pub(crate) fn pod(object: &mut Value) {
         each_in(spec, list, requests);
     }
     set(spec, "enableServiceLinks", json!(true));
+    // What is negative ends at once, as far as that goes.
+    if spec["terminationGracePeriodSeconds"].as_i64().is_some_and(|seconds| seconds < 0) {
+        spec["terminationGracePeriodSeconds"] = json!(1);
+    }
     let class = quality_of_service(spec);
     set(&mut object["status"], "phase", json!("Pending"));
     set(&mut object["status"], "qosClass", json!(class));
@@ -301,6 +305,9 @@ pub(crate) fn service(object: &mut Value) {
     each_in(spec, "ports", |port| {
         set(port, "protocol", json!("TCP"));
         let number = port["port"].clone();
+        if port["targetPort"] == 0 {
+            remove(port, "targetPort");
+        }
         set(port, "targetPort", number);
     });
     if has_node_ports(spec) {

@@ -259,7 +259,11 @@ pub(crate) static KINDS: &[Kind] = &[
     .short(&["ev"]),
     kind::<core::v1::Endpoints>(
         "endpoints",
-        Does { defaults: defaults::endpoints, ..typed::<core::v1::Endpoints>(network::ENDPOINTS) },
+        Does {
+            defaults: defaults::endpoints,
+            validate: validate::endpoints,
+            ..typed::<core::v1::Endpoints>(network::ENDPOINTS)
+        },
     )
     .short(&["ep"]),
     kind::<apps::v1::Deployment>(
@@ -357,6 +361,7 @@ pub(crate) static KINDS: &[Kind] = &[
         Does {
             blank: presence::blank_network_policy,
             defaults: defaults::network_policy,
+            validate: validate::network_policy,
             ..typed::<networking::v1::NetworkPolicy>(network::NETWORK_POLICY)
         },
     )
@@ -403,6 +408,7 @@ pub(crate) static KINDS: &[Kind] = &[
         Does {
             condition_times: TRANSITION,
             defaults: defaults::api_service,
+            validate: validate::api_service,
             ..typed::<apiregistration::v1::APIService>(cluster::API_SERVICE)
         },
     )
@@ -414,6 +420,7 @@ pub(crate) static KINDS: &[Kind] = &[
         "validatingwebhookconfiguration",
         Does {
             defaults: defaults::webhooks,
+            validate: validate::webhooks,
             ..typed::<admissionregistration::v1::ValidatingWebhookConfiguration>(cluster::WEBHOOKS)
         },
     )

@@ -2,19 +2,62 @@
 
 use std::collections::BTreeSet;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
-use super::{NOT_NEGATIVE, PORT, port_name, port_reference};
+use super::{containers, numbers};
 use crate::causes::{Cause, Causes};
 use crate::names::{LABEL, is_label};
 use crate::schema::VOLUME_SOURCES;
 
+pub(crate) fn pod(object: &Value, old: Option<&Value>, causes: &mut Causes) {
+    pod_spec(&object["spec"], "spec", causes);
+    if let Some(old) = old {
+        pod_update(old, object, causes);
+    }
+}
+
 pub(super) fn pod_spec(spec: &Value, path: &str, causes: &mut Causes) {
-    let containers = spec["containers"].as_array().map_or(&[][..], Vec::as_slice);
-    if containers.is_empty() {
+    if spec["containers"].as_array().is_none_or(Vec::is_empty) {
         causes.push(Cause::required(format!("{path}.containers"), ""));
     }
-    let mut volumes = BTreeSet::new();
+    let volumes = volumes(spec, path, causes);
+    let grace_seconds = spec["terminationGracePeriodSeconds"].as_i64();
+    let mut names = BTreeSet::new();
+    for list in ["initContainers", "containers"] {
+        for (index, container) in spec[list].as_array().into_iter().flatten().enumerate() {
+            let path = format!("{path}.{list}[{index}]");
+            let name = container["name"].as_str().unwrap_or("");
+            if name.is_empty() {
+                causes.push(Cause::required(format!("{path}.name"), ""));
+            } else if !is_label(name) {
+                causes.push(Cause::invalid(format!("{path}.name"), &container["name"], LABEL));
+            } else if !names.insert(name) {
+                causes.push(Cause::duplicate(format!("{path}.name"), &container["name"]));
+            }
+            containers::container(container, &path, &volumes, grace_seconds, causes);
+        }
+    }
+    let policies = ["Always", "OnFailure", "Never"];
+    if !policies.contains(&spec["restartPolicy"].as_str().unwrap_or("")) {
+        causes.push(Cause::not_supported(format!("{path}.restartPolicy"), &spec["restartPolicy"], &policies));
+    }
+    pod_security(&spec["securityContext"], &format!("{path}.securityContext"), causes);
+    preferences(&spec["affinity"], &format!("{path}.affinity"), causes);
+    spread(spec, path, causes);
+    let deadline = &spec["activeDeadlineSeconds"];
+    numbers::within(&(1..=i64::from(i32::MAX)), deadline, format!("{path}.activeDeadlineSeconds"), causes);
+    for (index, toleration) in spec["tolerations"].as_array().into_iter().flatten().enumerate() {
+        if !toleration["tolerationSeconds"].is_null() && toleration["effect"] != "NoExecute" {
+            let effect = json!(toleration["effect"].as_str().unwrap_or(""));
+            let why = "effect must be 'NoExecute' when `tolerationSeconds` is set";
+            causes.push(Cause::invalid(format!("{path}.tolerations[{index}].effect"), &effect, why));
+        }
+    }
+}
+
+/// The volumes, of which it gives the names.
+fn volumes<'s>(spec: &'s Value, path: &str, causes: &mut Causes) -> BTreeSet<&'s str> {
+    let mut names = BTreeSet::new();
     for (index, volume) in spec["volumes"].as_array().into_iter().flatten().enumerate() {
         let field = format!("{path}.volumes[{index}].name");
         let name = volume["name"].as_str().unwrap_or("");
@@ -22,7 +65,7 @@ pub(super) fn pod_spec(spec: &Value, path: &str, causes: &mut Causes) {
             causes.push(Cause::required(field, ""));
         } else if !is_label(name) {
             causes.push(Cause::invalid(field, &volume["name"], LABEL));
-        } else if !volumes.insert(name) {
+        } else if !names.insert(name) {
             causes.push(Cause::duplicate(field, &volume["name"]));
         }
         let is_named = |name: &str| match name {
@@ -41,165 +84,69 @@ pub(super) fn pod_spec(spec: &Value, path: &str, causes: &mut Causes) {
             let field = format!("{path}.volumes[{index}].{}", is_named(source));
             causes.push(Cause::forbidden(field, "may not specify more than 1 volume type"));
         }
+        modes(volume, &format!("{path}.volumes[{index}]"), causes);
     }
-    let mut names = BTreeSet::new();
-    for list in ["initContainers", "containers"] {
-        for (index, container) in spec[list].as_array().into_iter().flatten().enumerate() {
-            let path = format!("{path}.{list}[{index}]");
-            let name = container["name"].as_str().unwrap_or("");
-            if name.is_empty() {
-                causes.push(Cause::required(format!("{path}.name"), ""));
-            } else if !is_label(name) {
-                causes.push(Cause::invalid(format!("{path}.name"), &container["name"], LABEL));
-            } else if !names.insert(name) {
-                causes.push(Cause::duplicate(format!("{path}.name"), &container["name"]));
-            }
-            one_container(container, &path, &volumes, causes);
+    names
+}
+
+/// The permissions of the files in a volume.
+fn modes(volume: &Value, path: &str, causes: &mut Causes) {
+    let mut check = |holder: &Value, field: &str, path: String| {
+        if holder[field].as_i64().is_some_and(|mode| !(0..=0o777).contains(&mode)) {
+            let why = "must be a number between 0 and 0777 (octal), both inclusive";
+            causes.push(Cause::invalid(format!("{path}.{field}"), &holder[field], why));
         }
+    };
+    for source in ["configMap", "secret", "downwardAPI", "projected"] {
+        check(&volume[source], "defaultMode", format!("{path}.{source}"));
     }
-    if spec["terminationGracePeriodSeconds"].as_i64().unwrap_or(0) < 0 {
-        causes.push(Cause::invalid(
-            format!("{path}.terminationGracePeriodSeconds"),
-            &spec["terminationGracePeriodSeconds"],
-            NOT_NEGATIVE,
-        ));
-    }
-    let policies = ["Always", "OnFailure", "Never"];
-    if !policies.contains(&spec["restartPolicy"].as_str().unwrap_or("")) {
-        causes.push(Cause::not_supported(format!("{path}.restartPolicy"), &spec["restartPolicy"], &policies));
+    let mut items = |holder: &Value, path: &str| {
+        for source in ["configMap", "secret", "downwardAPI"] {
+            for (index, item) in holder[source]["items"].as_array().into_iter().flatten().enumerate() {
+                // Kubernetes does not say which file of the downward API.
+                let item_path =
+                    if source == "downwardAPI" { String::new() } else { format!(".items[{index}]") };
+                check(item, "mode", format!("{path}.{source}{item_path}"));
+            }
+        }
+    };
+    items(volume, path);
+    for (index, source) in volume["projected"]["sources"].as_array().into_iter().flatten().enumerate() {
+        items(source, &format!("{path}.projected.sources[{index}]"));
     }
 }
 
-fn one_container(container: &Value, path: &str, volumes: &BTreeSet<&str>, causes: &mut Causes) {
-    if container["image"].as_str().unwrap_or("").is_empty() {
-        causes.push(Cause::required(format!("{path}.image"), ""));
+/// The users and groups that a pod's processes run as.
+fn pod_security(context: &Value, path: &str, causes: &mut Causes) {
+    numbers::ids(context, path, &["fsGroup", "runAsUser", "runAsGroup"], causes);
+    for (index, group) in context["supplementalGroups"].as_array().into_iter().flatten().enumerate() {
+        numbers::within(&numbers::IDS, group, format!("{path}.supplementalGroups[{index}]"), causes);
     }
-    let policies = ["Always", "IfNotPresent", "Never"];
-    if !policies.contains(&container["imagePullPolicy"].as_str().unwrap_or("")) {
-        let field = format!("{path}.imagePullPolicy");
-        causes.push(Cause::not_supported(field, &container["imagePullPolicy"], &policies));
-    }
-    let mut port_names = BTreeSet::new();
-    for (index, port) in container["ports"].as_array().into_iter().flatten().enumerate() {
-        let field = format!("{path}.ports[{index}]");
-        let number = port["containerPort"].as_i64().unwrap_or(0);
-        if let Some(name) = port["name"].as_str().filter(|name| !name.is_empty()) {
-            let field = format!("{field}.name");
-            let problems = port_name(name);
-            if problems.is_empty() && !port_names.insert(name) {
-                causes.push(Cause::duplicate(field, &port["name"]));
-            } else {
-                causes.extend(problems.iter().map(|why| Cause::invalid(field.as_str(), &port["name"], why)));
+}
+
+/// The weights of what a pod would rather have.
+fn preferences(affinity: &Value, path: &str, causes: &mut Causes) {
+    for kind in ["nodeAffinity", "podAffinity", "podAntiAffinity"] {
+        let list = "preferredDuringSchedulingIgnoredDuringExecution";
+        for (index, term) in affinity[kind][list].as_array().into_iter().flatten().enumerate() {
+            if term["weight"].as_i64().is_some_and(|weight| !(1..=100).contains(&weight)) {
+                let field = format!("{path}.{kind}.{list}[{index}].weight");
+                causes.push(Cause::invalid(field, &term["weight"], "must be in the range 1-100"));
             }
-        }
-        if number == 0 {
-            causes.push(Cause::required(format!("{field}.containerPort"), ""));
-        } else if !(1..=65_535).contains(&number) {
-            causes.push(Cause::invalid(format!("{field}.containerPort"), &port["containerPort"], PORT));
-        }
-    }
-    for (index, variable) in container["env"].as_array().into_iter().flatten().enumerate() {
-        if variable["name"].as_str().unwrap_or("").is_empty() {
-            causes.push(Cause::required(format!("{path}.env[{index}].name"), ""));
-        }
-    }
-    let mut mounted = BTreeSet::new();
-    for (index, mount) in container["volumeMounts"].as_array().into_iter().flatten().enumerate() {
-        let name = mount["name"].as_str().unwrap_or("");
-        if name.is_empty() {
-            causes.push(Cause::required(format!("{path}.volumeMounts[{index}].name"), ""));
-        }
-        if !volumes.contains(name) {
-            causes.push(Cause {
-                reason: "FieldValueNotFound",
-                message: format!("Not found: \"{name}\""),
-                field: format!("{path}.volumeMounts[{index}].name"),
-            });
-        }
-        let field = format!("{path}.volumeMounts[{index}].mountPath");
-        let place = mount["mountPath"].as_str().unwrap_or("");
-        if place.is_empty() {
-            causes.push(Cause::required(field.as_str(), ""));
-        }
-        if !mounted.insert(place) {
-            causes.push(Cause::invalid(field, &place.into(), "must be unique"));
-        }
-    }
-    for what in ["limits", "requests"] {
-        for (resource, amount) in container["resources"][what].as_object().into_iter().flatten() {
-            let field = format!("{path}.resources.{what}[{resource}]");
-            match amount.as_str().and_then(quantity::value) {
-                None => {}
-                Some(number) if number < 0.0 => {
-                    causes.push(Cause::invalid(field, amount, NOT_NEGATIVE));
-                }
-                Some(number) => {
-                    let limit = &container["resources"]["limits"][resource];
-                    if what == "requests"
-                        && let Some(most) = limit.as_str().and_then(quantity::value)
-                        && number > most
-                    {
-                        let shown = limit.as_str().unwrap_or("");
-                        let why = format!("must be less than or equal to {resource} limit of {shown}");
-                        causes.push(Cause::invalid(format!("{path}.resources.requests"), amount, &why));
-                    }
-                }
-            }
-        }
-    }
-    for hook in ["postStart", "preStop"] {
-        if let Some(given) = container["lifecycle"].get(hook).filter(|given| !given.is_null()) {
-            let handlers = ["exec", "httpGet", "tcpSocket", "sleep"];
-            one_handler(given, &handlers, &format!("{path}.lifecycle.{hook}"), causes);
-        }
-    }
-    for probe in ["livenessProbe", "readinessProbe", "startupProbe"] {
-        if let Some(given) = container.get(probe) {
-            one_probe(given, probe, &format!("{path}.{probe}"), causes);
         }
     }
 }
 
-/// A probe or hook does one thing.
-fn one_handler(given: &Value, handlers: &[&str], path: &str, causes: &mut Causes) {
-    let mut found =
-        handlers.iter().filter(|handler| given.get(handler).is_some_and(|found| !found.is_null()));
-    if found.next().is_none() {
-        causes.push(Cause::required(path, "must specify a handler type"));
-    }
-    for handler in found {
-        causes
-            .push(Cause::forbidden(format!("{path}.{handler}"), "may not specify more than 1 handler type"));
-    }
-}
-
-fn one_probe(given: &Value, probe: &str, path: &str, causes: &mut Causes) {
-    let has = |handler: &str| given.get(handler).is_some_and(|handler| !handler.is_null());
-    if has("exec") && given["exec"]["command"].as_array().is_none_or(Vec::is_empty) {
-        causes.push(Cause::required(format!("{path}.exec.command"), ""));
-    }
-    for handler in ["httpGet", "tcpSocket"].into_iter().filter(|handler| has(handler)) {
-        port_reference(&given[handler]["port"], format!("{path}.{handler}.port"), causes);
-    }
-    one_handler(given, &["exec", "httpGet", "tcpSocket", "grpc"], path, causes);
-    for field in
-        ["initialDelaySeconds", "timeoutSeconds", "periodSeconds", "successThreshold", "failureThreshold"]
-    {
-        if given[field].as_i64().is_some_and(|value| value < 0) {
-            causes.push(Cause::invalid(format!("{path}.{field}"), &given[field], NOT_NEGATIVE));
-        }
-    }
-    if probe != "readinessProbe" && given["successThreshold"].as_i64().is_some_and(|count| count != 1) {
-        causes.push(Cause::invalid(
-            format!("{path}.successThreshold"),
-            &given["successThreshold"],
-            "must be 1",
-        ));
+/// How evenly pods are spread.
+fn spread(spec: &Value, path: &str, causes: &mut Causes) {
+    for (index, one) in spec["topologySpreadConstraints"].as_array().into_iter().flatten().enumerate() {
+        let path = format!("{path}.topologySpreadConstraints[{index}]");
+        numbers::at_least(1, one, &path, &["maxSkew", "minDomains"], "must be greater than zero", causes);
     }
 }
 
 /// A pod's spec is fixed once it exists, except the images and a few more.
-pub(super) fn pod_update(old: &Value, new: &Value, causes: &mut Causes) {
+fn pod_update(old: &Value, new: &Value, causes: &mut Causes) {
     let fixed = |pod: &Value| {
         let mut spec = pod["spec"].clone();
         if let Some(fields) = spec.as_object_mut() {
