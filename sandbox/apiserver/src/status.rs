@@ -7,6 +7,9 @@ use serde_json::{Value, json};
 use crate::causes::Cause;
 use crate::kind::Kind;
 
+/// What a `Status` says of when to try again; the header says the same.
+const RETRY_AFTER_SECONDS: &str = "retryAfterSeconds";
+
 /// An answer other than success.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct ApiError {
@@ -89,6 +92,15 @@ impl ApiError {
         ApiError::new(410, "Expired", format!("too old resource version: {asked} ({oldest})"))
     }
 
+    /// The version that a client asks for is still to come.
+    pub(crate) fn too_large_version(asked: u64, current: u64) -> ApiError {
+        let why = "Too large resource version";
+        let mut error = ApiError::new(504, "Timeout", format!("Timeout: {why}: {asked}, current: {current}"));
+        let cause = json!({"reason": "ResourceVersionTooLarge", "message": why});
+        error.details = Some(json!({"causes": [cause], RETRY_AFTER_SECONDS: 1}));
+        error
+    }
+
     pub(crate) fn invalid(kind: &Kind, name: &str, causes: &[Cause]) -> ApiError {
         ApiError::invalid_as(kind.kind, kind.group, name, causes)
     }
@@ -134,7 +146,11 @@ impl ApiError {
     }
 
     pub(crate) fn into_response(self) -> Response<Body> {
-        json_response(self.code, &self.to_value())
+        let mut response = json_response(self.code, &self.to_value());
+        if let Some(seconds) = self.details.and_then(|details| details[RETRY_AFTER_SECONDS].as_u64()) {
+            response.headers_mut().insert(http::header::RETRY_AFTER, seconds.into());
+        }
+        response
     }
 }
 

@@ -9,7 +9,6 @@ use tokio::sync::watch;
 use crate::kind::{Kind, Storage};
 use crate::kinds::KINDS;
 use crate::meta::meta;
-use crate::size;
 
 mod object;
 
@@ -31,8 +30,6 @@ pub(crate) struct Change {
     pub(crate) after: Object,
     /// The object is gone.
     pub(crate) deleted: bool,
-    /// How much memory the object holds.
-    bytes: usize,
 }
 
 /// Why a write did not happen.
@@ -197,7 +194,7 @@ impl Store {
         seen: Option<&Object>,
         delete: bool,
     ) -> Result<Object, Refused> {
-        let (key, bytes) = (key(&object), size::in_memory(&object));
+        let key = key(&object);
         let mut guard = self.lock();
         let inner = &mut *guard;
         let Some(table) = inner.tables.get_mut(&(kind.group, kind.plural)) else {
@@ -220,12 +217,12 @@ impl Store {
         } else {
             table.objects.insert(key, after.clone());
         }
-        table.log_bytes += bytes;
-        table.log.push_back(Change { version, before, after: after.clone(), deleted: delete, bytes });
+        table.log_bytes += after.memory_bytes();
+        table.log.push_back(Change { version, before, after: after.clone(), deleted: delete });
         while (table.log.len() > HISTORY || table.log_bytes > HISTORY_BYTES)
             && let Some(oldest) = table.log.pop_front()
         {
-            table.log_bytes -= oldest.bytes;
+            table.log_bytes -= oldest.after.memory_bytes();
             table.forgotten = oldest.version;
         }
         // Sent under the lock, so that the versions watchers hear of never go backwards.

@@ -17,6 +17,6 @@ pub use connection::{Connection, Limits, Over, UnderWay};
 pub use descriptors::raise_descriptor_limit;
 pub use held::Held;
 pub use listener::Listener;
-pub use memory::Reclaim;
+pub use memory::{Freed, Reclaim};
 pub use room::Room;
 pub use stream::Watched;

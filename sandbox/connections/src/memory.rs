@@ -1,5 +1,7 @@
-//! Memory that connections have freed, and that the allocator would keep for the next thousand of them.
+//! Memory that connections and large requests have freed, and that the allocator would keep for the next thousand of
+//! them.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 /// So many connections have to end before it is worth the trouble.
@@ -29,9 +31,39 @@ impl Reclaim {
             self.most = self.most.max(open);
             return;
         }
-        // Does nothing where the allocator gives memory back by itself.
-        #[cfg(all(target_os = "linux", target_env = "gnu"))]
-        tokio::task::spawn_blocking(trim);
+        give_back();
+    }
+}
+
+/// Work that takes much memory and frees it in its end: when the last that is under way has ended, memory goes back to
+/// the system.
+#[derive(Debug)]
+pub struct Freed(());
+
+static UNDER_WAY: AtomicUsize = AtomicUsize::new(0);
+
+impl Freed {
+    /// It begins, and ends when this is dropped.
+    #[must_use]
+    pub fn begin() -> Freed {
+        UNDER_WAY.fetch_add(1, Ordering::Relaxed);
+        Freed(())
+    }
+}
+
+impl Drop for Freed {
+    fn drop(&mut self) {
+        if UNDER_WAY.fetch_sub(1, Ordering::Relaxed) == 1 {
+            give_back();
+        }
+    }
+}
+
+/// Does nothing where the allocator gives memory back by itself, and outside of a runtime.
+fn give_back() {
+    #[cfg(all(target_os = "linux", target_env = "gnu"))]
+    if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+        runtime.spawn_blocking(trim);
     }
 }
 

@@ -3,6 +3,7 @@
 pub(crate) mod create;
 pub(crate) mod delete;
 pub(crate) mod faults;
+pub(crate) mod fresh;
 pub(crate) mod list;
 pub(crate) mod pods;
 pub(crate) mod prepare;
@@ -17,6 +18,7 @@ use axum::body::Body;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, Request, Response};
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
+use sandbox_connections::Freed;
 use serde_json::Value;
 use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
@@ -38,6 +40,11 @@ const REQUEST_TIME: Duration = Duration::from_secs(60);
 const DISCARD: Duration = Duration::from_secs(5);
 /// What is longer is read, checked and merged on a thread of its own.
 const SHORT_BODY_BYTES: usize = 16 * 1024;
+/// An object that holds more memory is changed and shown there too, however short the request is.
+const SMALL_OBJECT_BYTES: usize = 256 * 1024;
+/// A request with a longer body, or about a larger object, leaves much memory behind.
+const LARGE_BODY_BYTES: usize = 256 * 1024;
+const LARGE_OBJECT_BYTES: usize = 4 * 1024 * 1024;
 
 /// Answers a request.
 pub(crate) async fn handle(api: &Arc<Api>, mut request: Request<Body>) -> Result<Response<Body>, ApiError> {
@@ -85,11 +92,20 @@ pub(crate) async fn handle(api: &Arc<Api>, mut request: Request<Body>) -> Result
     let answering = async {
         let body = read_body(&parts.headers, body).await?;
         let is_list = target.name.is_none() && parts.method == Method::GET;
+        if parts.method == Method::GET && target.subresource.is_none() {
+            fresh::not_older(api, &query).await?;
+        }
+        let object =
+            target.name.as_ref().and_then(|name| api.store.get(kind.stored(), &target.namespace, name));
+        let object_bytes = object.map_or(0, |object| object.memory_bytes());
         // A few operations may copy much.
         let content_type = parts.headers.get(http::header::CONTENT_TYPE);
         let is_json_patch =
             content_type.is_some_and(|kind| kind.as_bytes().starts_with(b"application/json-patch"));
-        let takes_long = body.len() > SHORT_BODY_BYTES || is_list || is_json_patch;
+        let takes_long =
+            body.len() > SHORT_BODY_BYTES || object_bytes > SMALL_OBJECT_BYTES || is_list || is_json_patch;
+        let frees_much =
+            (body.len() > LARGE_BODY_BYTES || object_bytes > LARGE_OBJECT_BYTES).then(Freed::begin);
         let api = Arc::clone(api);
         let answering = async move {
             let call = Call {
@@ -105,7 +121,7 @@ pub(crate) async fn handle(api: &Arc<Api>, mut request: Request<Body>) -> Result
             };
             dispatch(&call, &body).await
         };
-        if takes_long { aside(answering).await } else { answering.await }
+        if takes_long { aside(answering, frees_much).await } else { answering.await }
     };
     tokio::time::timeout(REQUEST_TIME, answering).await.unwrap_or_else(|_| {
         let why = "Timeout: request did not complete within requested timeout - context deadline exceeded";
@@ -113,15 +129,22 @@ pub(crate) async fn handle(api: &Arc<Api>, mut request: Request<Body>) -> Result
     })
 }
 
-/// Answers on a thread where that holds up nobody else; as many at a time as there are cores.
+/// Answers on a thread where that holds up nobody else; as many at a time as there are cores. What is `freed` by it is
+/// given back to the system.
 async fn aside<T: Send + 'static>(
     answering: impl Future<Output = Result<T, ApiError>> + Send + 'static,
+    freed: Option<Freed>,
 ) -> Result<T, ApiError> {
     static CORES: LazyLock<Semaphore> =
         LazyLock::new(|| Semaphore::new(std::thread::available_parallelism().map_or(1, usize::from)));
     let _core = CORES.acquire().await.map_err(ApiError::internal)?;
     let runtime = Handle::current();
-    let answered = tokio::task::spawn_blocking(move || runtime.block_on(answering)).await;
+    let answered = tokio::task::spawn_blocking(move || {
+        let answer = runtime.block_on(answering);
+        drop(freed);
+        answer
+    });
+    let answered = answered.await;
     answered.unwrap_or_else(|panicked| Err(ApiError::internal(panicked)))
 }
 

@@ -6,6 +6,8 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use bytes::Bytes;
 use serde_json::Value;
 
+use crate::size;
+
 /// An object as stored; shared, never changed.
 #[derive(Debug, Clone)]
 pub(crate) struct Object(Arc<Stored>);
@@ -13,12 +15,19 @@ pub(crate) struct Object(Arc<Stored>);
 #[derive(Debug)]
 struct Stored {
     value: Value,
+    memory_bytes: usize,
     text: Mutex<Weak<Vec<u8>>>,
 }
 
 impl Object {
     pub(crate) fn new(value: Value) -> Object {
-        Object(Arc::new(Stored { value, text: Mutex::default() }))
+        let memory_bytes = size::in_memory(&value);
+        Object(Arc::new(Stored { value, memory_bytes, text: Mutex::default() }))
+    }
+
+    /// How much memory it holds, about.
+    pub(crate) fn memory_bytes(&self) -> usize {
+        self.0.memory_bytes
     }
 
     /// The very same, not one that is equal.

@@ -229,7 +229,7 @@ async fn numbers_of_a_request_are_bounded() {
         ("timeoutSeconds=9223372036854775807", 200),
         ("limit=9223372036854775807", 200),
         ("limit=-9223372036854775808", 200),
-        ("resourceVersion=18446744073709551615", 200),
+        ("resourceVersion=18446744073709551615&resourceVersionMatch=Exact", 410),
         ("resourceVersion=18446744073709551616", 400),
     ] {
         let asked = server.status(&format!("GET {MAPS}?{query}")).await;
@@ -238,4 +238,80 @@ async fn numbers_of_a_request_are_bounded() {
     let answer = server.ask(&format!("GET {MAPS}?limit=9223372036854775808"), JSON, "").await;
     let why = "strconv.ParseInt: parsing \"9223372036854775808\": value out of range";
     assert_eq!((answer.code, answer.message()), (400, why));
+}
+
+#[tokio::test]
+async fn a_short_patch_of_a_large_object_holds_up_nobody() {
+    let server = Raw::start();
+    let data: serde_json::Map<_, _> = (0..20_000).map(|key| (format!("k{key}"), json!("v"))).collect();
+    let object = json!({"metadata": {"name": "x"}, "data": data}).to_string();
+    assert_eq!(server.ask(&format!("POST {MAPS}"), JSON, object).await.code, 201);
+    // One thread runs both; the second is answered first only where the first is worked out elsewhere.
+    let change = json!({"data": {"k0": "w"}});
+    let patched = async { (patch(&server, MERGE, &change).await.code, Instant::now()) };
+    let asked = async { (server.status("GET /readyz").await, Instant::now()) };
+    let ((patched, patched_at), (asked, asked_at)) = tokio::join!(patched, asked);
+    assert_eq!((patched, asked), (200, 200));
+    assert!(asked_at < patched_at);
+}
+
+async fn newest_version(server: &Raw) -> u64 {
+    let list = server.get(MAPS).await;
+    list["metadata"]["resourceVersion"].as_str().and_then(|text| text.parse().ok()).expect("a version")
+}
+
+#[tokio::test]
+async fn a_version_that_is_still_to_come_is_waited_for_and_then_refused() {
+    let server = with_map().await;
+    let next = format!("GET {MAPS}/x?resourceVersion={}", newest_version(&server).await + 1);
+    let change = json!({"data": {"key": "other"}});
+    let (answer, _) = tokio::join!(server.ask(&next, JSON, ""), patch(&server, MERGE, &change));
+    assert_eq!((answer.code, &answer.body["data"]["key"]), (200, &json!("other")));
+
+    let never = 9_000_000_000_000_000_000_u64;
+    let (list, get) =
+        (format!("GET {MAPS}?resourceVersion={never}"), format!("GET {MAPS}/x?resourceVersion={never}"));
+    let (list, get) = tokio::join!(server.ask(&list, JSON, ""), server.ask(&get, JSON, ""));
+    let newest = newest_version(&server).await;
+    let why = format!("Timeout: Too large resource version: {never}, current: {newest}");
+    for answer in [list, get] {
+        assert_eq!((answer.code, answer.message()), (504, why.as_str()));
+        let details = &answer.body["details"];
+        assert_eq!(details["retryAfterSeconds"], 1);
+        assert_eq!(details["causes"][0]["reason"], "ResourceVersionTooLarge");
+    }
+}
+
+#[tokio::test]
+async fn a_number_out_of_its_bounds_is_refused_as_kubernetes_words_it() {
+    let server = Raw::start();
+    let not_negative = "must be greater than or equal to 0";
+    let percent = "a valid percent string must be a numeric string followed by an ending '%' (e.g. '1%',  or \
+                   '93%', regex used for validation is '[0-9]+%')";
+    for (field, value, why) in [
+        ("strategy.rollingUpdate.maxUnavailable", json!("-5%"), percent),
+        ("strategy.rollingUpdate.maxUnavailable", json!("101%"), "must not be greater than 100%"),
+        ("strategy.rollingUpdate.maxSurge", json!(-1), not_negative),
+        ("revisionHistoryLimit", json!(-1), not_negative),
+        ("minReadySeconds", json!(-1), not_negative),
+        (
+            "template.spec.securityContext.runAsUser",
+            json!(i64::MAX),
+            "must be between 0 and 2147483647, inclusive",
+        ),
+    ] {
+        let mut object = json!({
+            "apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "x"},
+            "spec": {"selector": {"matchLabels": {"app": "x"}}, "template": {
+                "metadata": {"labels": {"app": "x"}},
+                "spec": {"containers": [{"name": "c", "image": "i:1"}]}}},
+        });
+        let change = field.rsplit('.').fold(value, |value, name| json!({name: value}));
+        json_patch::merge(&mut object["spec"], &change);
+        let deployments = "POST /apis/apps/v1/namespaces/default/deployments?dryRun=All";
+        let answer = server.ask(deployments, JSON, object.to_string()).await;
+        let cause = &answer.body["details"]["causes"][0];
+        assert_eq!((answer.code, &cause["field"]), (422, &json!(format!("spec.{field}"))), "{change}");
+        assert!(cause["message"].as_str().is_some_and(|said| said.ends_with(why)), "{cause}");
+    }
 }
