@@ -9,14 +9,27 @@
 use std::fmt::Write as _;
 use std::io::Write;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::mpsc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
+
+/// Lines that wait for a reader of the log that is slow. What there is no room for is lost, counted, and said to be.
+const MOST_WAITING_BYTES: usize = 16 * 1024 * 1024;
 
 /// Where lines go. They are written by a thread of their own, so that a slow reader of the log never holds up the
 /// proxy; each line is flushed when it is written.
 #[derive(Clone)]
 pub struct AccessLog {
     lines: mpsc::Sender<Message>,
+    waiting: Arc<Waiting>,
+}
+
+/// What has not been written yet.
+#[derive(Default)]
+struct Waiting {
+    bytes: AtomicUsize,
+    /// Lines that were lost and not yet said to be.
+    lost: AtomicU64,
 }
 
 enum Message {
@@ -29,17 +42,20 @@ impl AccessLog {
     /// log nobody reads any more still serves.
     pub fn new(mut sink: impl Write + Send + 'static) -> AccessLog {
         let (lines, received) = mpsc::channel();
+        let waiting = Arc::<Waiting>::default();
+        let room = Arc::clone(&waiting);
         std::thread::spawn(move || {
             while let Ok(message) = received.recv() {
                 match message {
                     Message::Line(line) => {
                         let _ = sink.write_all(line.as_bytes()).and_then(|()| sink.flush());
+                        room.bytes.fetch_sub(line.len(), Ordering::Relaxed);
                     }
                     Message::Flush(done) => drop(done.send(())),
                 }
             }
         });
-        AccessLog { lines }
+        AccessLog { lines, waiting }
     }
 
     /// Waits until every line handed in so far is written. At most one second: the reader may be gone.
@@ -50,7 +66,19 @@ impl AccessLog {
         }
     }
 
-    fn write(&self, line: String) {
+    fn write(&self, mut line: String) {
+        let Waiting { bytes, lost } = &*self.waiting;
+        if bytes.load(Ordering::Relaxed) > MOST_WAITING_BYTES {
+            lost.fetch_add(1, Ordering::Relaxed);
+            return;
+        }
+        let missing = lost.swap(0, Ordering::Relaxed);
+        if missing > 0 {
+            let said =
+                format!("{missing} lines of the access log are missing here: it was not read in time\n");
+            line.insert_str(0, &said);
+        }
+        bytes.fetch_add(line.len(), Ordering::Relaxed);
         let _ = self.lines.send(Message::Line(line));
     }
 }
@@ -178,6 +206,47 @@ mod tests {
             attempts: Vec::new(),
             request_id: "abc".into(),
         }
+    }
+
+    /// Takes nothing until it is let.
+    struct Stuck {
+        let_go: mpsc::Receiver<()>,
+        written: mpsc::Sender<Vec<u8>>,
+    }
+
+    impl Write for Stuck {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            let _ = self.let_go.recv();
+            let _ = self.written.send(bytes.to_vec());
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_log_that_nobody_reads_is_bounded_and_says_what_it_lost() {
+        let (go, let_go) = mpsc::channel();
+        let (written, lines) = mpsc::channel();
+        let log = AccessLog::new(Stuck { let_go, written });
+        let line = format!("{}\n", "x".repeat(MOST_WAITING_BYTES / 8));
+        for _ in 0..20 {
+            log.write(line.clone());
+        }
+        let kept = MOST_WAITING_BYTES.div_ceil(line.len());
+        assert_eq!(log.waiting.bytes.load(Ordering::Relaxed), kept * line.len());
+        drop(go);
+        let patience = Duration::from_secs(10);
+        for number in 0..kept {
+            assert_eq!(lines.recv_timeout(patience).map(|line| line.len()), Ok(line.len()), "{number}");
+        }
+        log.flush();
+        log.write("y\n".to_owned());
+        let said =
+            format!("{} lines of the access log are missing here: it was not read in time\ny\n", 20 - kept);
+        assert_eq!(lines.recv_timeout(patience), Ok(said.into_bytes()));
     }
 
     #[test]
