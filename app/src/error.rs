@@ -21,6 +21,11 @@ pub enum ApiError {
     InvalidBody(String),
     /// 400: a file of no bytes.
     EmptyFile,
+    /// 400: more than one `Host`.
+    AmbiguousHost {
+        /// How many there are.
+        hosts: usize,
+    },
     /// 404
     NotFound(String),
     /// 405
@@ -79,9 +84,10 @@ impl ApiError {
     /// The status on the wire.
     pub fn status(&self) -> StatusCode {
         match self {
-            ApiError::InvalidParameter(_) | ApiError::InvalidBody(_) | ApiError::EmptyFile => {
-                StatusCode::BAD_REQUEST
-            }
+            ApiError::InvalidParameter(_)
+            | ApiError::InvalidBody(_)
+            | ApiError::EmptyFile
+            | ApiError::AmbiguousHost { .. } => StatusCode::BAD_REQUEST,
             ApiError::NotFound(_) => StatusCode::NOT_FOUND,
             ApiError::MethodNotAllowed(_) => StatusCode::METHOD_NOT_ALLOWED,
             ApiError::RequestTimeout { .. } => StatusCode::REQUEST_TIMEOUT,
@@ -102,6 +108,7 @@ impl ApiError {
             ApiError::InvalidParameter(_) => "INVALID_PARAMETER",
             ApiError::InvalidBody(_) => "INVALID_BODY",
             ApiError::EmptyFile => "EMPTY_FILE",
+            ApiError::AmbiguousHost { .. } => "AMBIGUOUS_HOST",
             ApiError::NotFound(_) => "NOT_FOUND",
             ApiError::MethodNotAllowed(_) => "METHOD_NOT_ALLOWED",
             ApiError::RequestTimeout { .. } => "REQUEST_TIMEOUT",
@@ -125,6 +132,7 @@ impl ApiError {
             | ApiError::UnsupportedMediaType(message)
             | ApiError::PreprocessingFailed(message) => message,
             ApiError::EmptyFile => "the file is empty".into(),
+            ApiError::AmbiguousHost { hosts } => format!("the request has {hosts} Host headers, not one"),
             ApiError::RequestTimeout { limit } => {
                 format!("the request's body did not arrive within {} s", limit.as_secs_f64())
             }

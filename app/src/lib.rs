@@ -11,6 +11,7 @@ mod drain;
 mod engine;
 mod error;
 mod health;
+mod host;
 mod inference;
 mod labels;
 mod lifecycle;
@@ -91,6 +92,7 @@ pub fn router(app: Arc<App>) -> Router {
         .route("/openapi.json", get(openapi::openapi))
         .fallback(error::not_found)
         .method_not_allowed_fallback(error::method_not_allowed)
+        .layer(axum::middleware::from_fn(host::unambiguous))
         .layer(axum::middleware::from_fn_with_state(app.clone(), observe::observe))
         .with_state(app)
 }

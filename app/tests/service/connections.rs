@@ -183,3 +183,12 @@ async fn a_head_that_is_too_long_is_refused() {
     assert!(text.starts_with("HTTP/1.1 431"), "{text}");
     probe(&service).await;
 }
+
+#[tokio::test]
+async fn a_request_for_two_hosts_is_refused() {
+    let service = Service::ready(&[]).await;
+    let twice = b"GET /health HTTP/1.1\r\nHost: x\r\nHost: y\r\n\r\n";
+    let mut socket = open(&service, twice).await;
+    let text = answer(&mut socket).await;
+    assert!(text.starts_with("HTTP/1.1 400") && text.contains("AMBIGUOUS_HOST"), "{text}");
+}
