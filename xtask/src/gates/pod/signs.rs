@@ -26,8 +26,10 @@ pub const ANY_NODE: &str = "NODE";
 const CRASHES: i32 = 3;
 /// Bounds of a crash loop's grace; between them it is the time that the pod's own probes give a start.
 const CRASH_GRACE: (Duration, Duration) = (Duration::from_secs(10), Duration::from_secs(30));
-/// A container without a readiness probe that has run so long is taken to stay: at first, and after a crash.
-const STEADY: (Duration, Duration) = (Duration::from_secs(3), Duration::from_secs(10));
+/// A container without a readiness probe that has run so long is taken to stay.
+const STEADY: Duration = Duration::from_secs(5);
+/// Bounds of what it has to run after it ended by itself: between them it has to outlive its earlier life.
+const STEADY_AGAIN: (Duration, Duration) = (Duration::from_secs(10), Duration::from_secs(60));
 
 /// A bad sign of one container or of the pod.
 #[derive(Clone, Debug, PartialEq)]
@@ -217,34 +219,47 @@ fn crash_sign(pod: &Pod, status: &ContainerStatus, events: &[&Event]) -> Option<
     })
 }
 
-/// That a container which nobody asks whether it is ready has only just started, or come back from a crash: it is Ready
-/// as long as it runs, which may be a moment.
+/// That a container which nobody asks whether it is ready has only just started, or come back from its end: it is Ready
+/// as long as it runs, which may be a moment. It counts from when the node said so: who is late to tell of a start is as
+/// late to tell of an end.
 #[must_use]
 pub fn unsteady(pod: &Pod, events: &[&Event], clock: &Clock) -> Option<String> {
+    let told = pod_condition(pod, "Ready").and_then(|ready| ready.since);
     statuses(pod).find_map(|status| {
         if container(pod, &status.name).is_none_or(|spec| spec.readiness_probe.is_some()) {
             return None;
         }
         let since = running_since(status)?;
         let last = status.last_state.as_ref().and_then(|last| last.terminated.as_ref());
-        let crash = last.filter(|last| {
-            status.restart_count > 0 && last.exit_code != 0 && !was_stopped_with_its_node(last, events)
-        });
-        let (first, again) = STEADY;
-        if clock.passed(since, if crash.is_some() { again } else { first }) {
+        let end = last.filter(|last| status.restart_count > 0 && !was_stopped_with_its_node(last, events));
+        if clock.passed(told.map_or(since, |told| told.max(since)), end.map_or(STEADY, steady_again)) {
             return None;
         }
         let (name, seconds) = (&status.name, clock.since(since).as_secs());
-        Some(match crash {
-            Some(crash) => {
-                let (ending, times) = (ending(crash), counted(status.restart_count));
-                format!("container {name} has run for {seconds} s since it {ending}, {times}")
+        Some(match end {
+            Some(end) => {
+                let (ending, times) = (ending(end), counted(status.restart_count));
+                let life = life(end).map(|life| format!(" after {} s", life.as_secs())).unwrap_or_default();
+                format!("container {name} has run for {seconds} s since it {ending}{life}, {times}")
             }
             None => {
                 format!("container {name} has run for {seconds} s, and no probe asks whether it is ready")
             }
         })
     })
+}
+
+/// How long a container has to run after that end. A life that can't be outlived in time proves nothing about the next.
+fn steady_again(end: &ContainerStateTerminated) -> Duration {
+    let (least, most) = STEADY_AGAIN;
+    let outlived = life(end).map_or(least, |life| life * 3 / 2);
+    if outlived > most { least } else { outlived.max(least) }
+}
+
+/// How long a container lived.
+fn life(end: &ContainerStateTerminated) -> Option<Duration> {
+    let (Time(began), Time(ended)) = (end.started_at.as_ref()?, end.finished_at.as_ref()?);
+    Duration::try_from(ended.duration_since(*began)).ok()
 }
 
 /// A probe's own answer, where that is what keeps a container from being Ready: the kubelet has ended it for that, or

@@ -1,6 +1,6 @@
 //! The rollout gate: when it opens, and what it says until then.
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::objects::{
     ID, IMAGE, OTHER_ID, complete, not_ready, patch, pod, replica_set, starting, template, warning,
@@ -23,26 +23,62 @@ fn opens_when_all_is_new_and_available() {
     );
 }
 
-/// Without a readiness probe a container is Ready as soon as it runs, were it for a moment.
+/// A complete rollout, but nothing asks the last pod's container whether it is ready: it is Ready as soon as it runs, were it
+/// for a moment.
+fn unasked(container: &Value) -> Snapshot {
+    let mut world = complete();
+    let pod = world.pods.get_mut("web-new-c").unwrap();
+    let mut status = pod.status.clone().unwrap().container_statuses.unwrap().remove(0);
+    patch(&mut status, container);
+    let bare = json!({"containers": [{"name": "web", "image": IMAGE}]});
+    patch(pod, &json!({"spec": bare, "status": {"containerStatuses": [status]}}));
+    world
+}
+
+/// The first second at which the gate is open.
+fn opens_at(world: &Snapshot) -> Option<i64> {
+    (0..120).find(|second| matches!(judge(world, &clock(*second)), Verdict::Open(..)))
+}
+
 #[test]
 fn who_is_not_asked_whether_it_is_ready_has_to_run_for_a_while() {
-    let mut world = complete();
-    let bare = json!({"spec": {"containers": [{"name": "web", "image": IMAGE}]}});
-    patch(world.pods.get_mut("web-new-c").unwrap(), &bare);
+    let mut world = unasked(&json!({}));
     expect(
         &judge(&world, &clock(2)),
         "closed: all 3 updated pods Ready; c: container web has run for 2 s, and no probe asks whether it \
          is ready",
     );
-    assert!(matches!(judge(&world, &clock(4)), Verdict::Open(..)));
-    let mut status = world.pods["web-new-c"].status.clone().unwrap().container_statuses.unwrap().remove(0);
-    patch(&mut status, &json!({"restartCount": 2, "lastState": {"terminated": {"exitCode": 3}}}));
-    patch(world.pods.get_mut("web-new-c").unwrap(), &json!({"status": {"containerStatuses": [status]}}));
+    assert_eq!(opens_at(&world), Some(5));
+    // The node was late to tell that it runs.
+    let ready = json!([{"type": "Ready", "status": "True", "lastTransitionTime": at(8).to_string()}]);
+    patch(world.pods.get_mut("web-new-c").unwrap(), &json!({"status": {"conditions": ready}}));
+    assert_eq!(opens_at(&world), Some(13));
+}
+
+#[test]
+fn who_has_ended_before_has_to_outlive_that() {
+    let after = |seconds: i64, exit_code: i32| {
+        let times = [-seconds - 20, -20].map(|time| at(time).to_string());
+        let ended = json!({"exitCode": exit_code, "startedAt": times[0], "finishedAt": times[1]});
+        unasked(&json!({"restartCount": 2, "lastState": {"terminated": ended}}))
+    };
     expect(
-        &judge(&world, &clock(4)),
-        "closed: all 3 updated pods Ready; c: container web has run for 4 s since it exited with 3, 2 times",
+        &judge(&after(20, 3), &clock(25)),
+        "closed: all 3 updated pods Ready; c: container web has run for 25 s since it exited with 3 after 20 s, 2 times",
     );
-    assert!(matches!(judge(&world, &clock(11)), Verdict::Open(..)));
+    for (life, exit_code, opens) in [
+        (0, 3, 10),
+        (20, 3, 30),
+        // A server that is done has ended too.
+        (20, 0, 30),
+        // Nobody waits for as long as that, and healthy pods have restarted some day.
+        (60, 3, 10),
+        (3_000_000, 3, 10),
+        // It was stopped with its node.
+        (20, 137, 5),
+    ] {
+        assert_eq!(opens_at(&after(life, exit_code)), Some(opens), "after {life} s, exit {exit_code}");
+    }
 }
 
 /// One thing is not as it should be; the gate is closed and names it.

@@ -151,14 +151,17 @@ fn a_crash_loop_dooms_after_its_grace() {
         Some((30, "doomed: a: container web exited with 1, 3 times".into()))
     );
 
-    let mut quick = complete();
-    each_pod(&mut quick, |pod| {
-        crashed(pod, 2, false);
-        let mut spec = template(IMAGE)["spec"].clone();
-        spec["containers"][0]["startupProbe"]["failureThreshold"] = 5.into();
-        patch(pod, &json!({"spec": spec}));
-    });
-    assert_eq!(doomed_after(&mut quick, 600).map(|(seconds, _)| seconds), Some(10));
+    let mut quick = template(IMAGE)["spec"].clone();
+    quick["containers"][0]["startupProbe"]["failureThreshold"] = 5.into();
+    let unasked = json!({"containers": [{"name": "web", "image": IMAGE}]});
+    for spec in [quick, unasked] {
+        let mut world = complete();
+        each_pod(&mut world, |pod| {
+            crashed(pod, 2, false);
+            patch(pod, &json!({"spec": spec}));
+        });
+        assert_eq!(doomed_after(&mut world, 600).map(|(seconds, _)| seconds), Some(10));
+    }
 }
 
 #[test]
