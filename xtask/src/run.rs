@@ -236,7 +236,8 @@ fn listen(cx: Arc<Cx>) -> impl Future<Output = ()> {
 }
 
 /// Whether this process was started to outlive its terminal, as by `nohup`.
-fn is_hang_up_ignored() -> bool {
+#[must_use]
+pub fn is_hang_up_ignored() -> bool {
     // Only Linux tells without a system call of our own; elsewhere a hang-up always counts.
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
