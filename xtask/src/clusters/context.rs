@@ -218,7 +218,9 @@ impl Context {
             return Ok(found.map(|digest| Digests::new([digest.as_str()])));
         }
         let nodes = needs::nodes(client).await?.unwrap_or_default();
-        Ok(self.delivered.get().filter(|_| delivery::is_on(&nodes, reference)).cloned())
+        // kind ends well only where each node has taken the image, and kubelets take their time to say so.
+        let is_sure = matches!(Delivery::of(None, Some(&nodes)), Some(Delivery::Kind(_)));
+        Ok(self.delivered.get().filter(|_| is_sure || delivery::is_on(&nodes, reference)).cloned())
     }
 
     pub(super) fn plan(&self) -> Result<Plan> {

@@ -14,7 +14,8 @@ use crate::pipeline::{Branch, Done};
 pub const GATE: Gate = Gate {
     name: "image-id",
     opens_when: "the cluster knows the image by a digest of the one just built",
-    deadline: Duration::from_secs(30),
+    // A kubelet looks at its images every 30 s, and tells of them within another 10.
+    deadline: Duration::from_secs(90),
     standing: None,
 };
 const POLL_EVERY: Duration = Duration::from_millis(500);

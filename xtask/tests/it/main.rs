@@ -6,6 +6,7 @@ mod bad_input;
 mod build;
 mod chaos;
 mod compare;
+mod context;
 mod declared;
 mod declared_reading;
 mod dev;

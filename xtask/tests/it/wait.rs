@@ -8,14 +8,14 @@ use serde_json::Value;
 use crate::world::{Ran, World, eventually};
 
 /// A cluster that somebody else runs, and that the tool knows by a kubeconfig alone.
-struct Cluster {
-    world: World,
+pub(crate) struct Cluster {
+    pub(crate) world: World,
     kubeconfig: String,
     daemon: Child,
 }
 
 impl Cluster {
-    fn start() -> Cluster {
+    pub(crate) fn start() -> Cluster {
         let mut world = World::sandbox();
         let mut serve = world.sandbox_itself("serve", &["--context", "lab"]);
         let daemon = serve.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("a sandbox");
@@ -29,7 +29,7 @@ impl Cluster {
         cluster
     }
 
-    fn kubectl(&self, args: &[&str]) -> Ran {
+    pub(crate) fn kubectl(&self, args: &[&str]) -> Ran {
         let mut command = std::process::Command::new("kubectl");
         command.args(["--kubeconfig", &self.kubeconfig]).args(args).env("HOME", self.world.scratch());
         Ran::of(&mut command)

@@ -50,12 +50,22 @@ impl World {
     /// Stand-ins for minikube and docker on PATH, a sandbox behind them.
     pub(crate) fn minikube() -> World {
         let mut world = World::sandbox();
-        let path = std::env::var("PATH").unwrap_or_default();
-        world.set("PATH", format!("{}:{path}", stand_ins().display()));
+        world.with_stand_ins();
         world.set("XTASK_CLUSTER", "minikube");
-        world.set("STAND_IN_LOG", world.scratch().join("calls.log").display());
-        world.set("STAND_IN_HOME", world.scratch().join("minikube").display());
         world
+    }
+
+    /// Puts stand-ins for minikube, docker, kind and k3d on PATH.
+    pub(crate) fn with_stand_ins(&mut self) {
+        let path = std::env::var("PATH").unwrap_or_default();
+        self.set("PATH", format!("{}:{path}", stand_ins().display()));
+        self.set("STAND_IN_LOG", self.scratch().join("calls.log").display());
+        self.set("STAND_IN_HOME", self.stand_in_home().display());
+    }
+
+    /// Where the stand-ins keep their clusters.
+    pub(crate) fn stand_in_home(&self) -> PathBuf {
+        self.scratch().join("minikube")
     }
 
     pub(crate) fn set(&mut self, name: &str, value: impl std::fmt::Display) {
@@ -214,7 +224,7 @@ impl World {
 
     /// Where the stand-in for minikube keeps the profile.
     pub(crate) fn minikube_home(&self) -> PathBuf {
-        self.scratch().join("minikube").join(&self.profile)
+        self.stand_in_home().join(&self.profile)
     }
 
     /// Each call of a stand-in, in order: the command line, and what of the environment matters.
