@@ -63,10 +63,12 @@ pub fn parse(controller: &str, stamped_line: &str) -> Option<Access> {
     let (seconds, rest) = rest.split_once(' ')?;
     let (upstream, rest) = rest.strip_prefix('[')?.split_once("] [")?;
     let (_alternative, rest) = rest.split_once("] ")?;
-    let (addresses, rest) = list(rest)?;
-    let (_lengths, rest) = list(rest)?;
-    let (times, rest) = list(rest)?;
-    let (statuses, id) = list(rest)?;
+    let (addresses, rest) = list(rest, None)?;
+    // The others have as many, whatever a client's id after the last of them begins with.
+    let tries = Some(addresses.len());
+    let (_lengths, rest) = list(rest, tries)?;
+    let (times, rest) = list(rest, tries)?;
+    let (statuses, id) = list(rest, tries)?;
     let attempts = addresses
         .iter()
         .enumerate()
@@ -89,14 +91,18 @@ pub fn parse(controller: &str, stamped_line: &str) -> Option<Access> {
     })
 }
 
-/// One value an attempt, and what follows: after `,` the next try comes, and after ` : ` one in another group of pods.
-fn list(text: &str) -> Option<(Vec<&str>, &str)> {
+/// One value an attempt, and what follows: after `,` the next try comes, and after ` : ` one in another group of pods. Where
+/// it is known how many there are, the list has no more.
+fn list(text: &str, tries: Option<usize>) -> Option<(Vec<&str>, &str)> {
     let mut values = Vec::new();
     let mut rest = text;
     loop {
         let (value, after) = rest.split_once(' ')?;
         values.push(value.trim_end_matches(','));
         rest = after;
+        if tries == Some(values.len()) {
+            return Some((values, rest));
+        }
         if let Some(another_group) = rest.strip_prefix(": ") {
             rest = another_group;
         } else if !value.ends_with(',') {
@@ -174,6 +180,18 @@ mod tests {
                 assert_eq!((access.status, access.id.as_str()), (200, "abc"), "{line}");
                 assert_eq!(access.upstream, "default-app-http", "{line}");
             }
+        }
+    }
+
+    /// It would be read as the status of one more try, and the rest of it as the id.
+    #[test]
+    fn an_id_that_begins_as_another_group_does_is_an_id() {
+        for id in [": c", ": 200 0123456789abcdef0123456789abcdef", ", 200 abc"] {
+            let access =
+                parse("c1", &format!("{LINE}10.0.0.2:8000 5 0.010 502 {id}")).expect("an access line");
+            assert_eq!((access.id.as_str(), access.attempts.len()), (id, 1));
+            let access = parse("c1", &format!("{LINE}- - - - {id}")).expect("an access line");
+            assert_eq!((access.id.as_str(), access.attempts.len()), (id, 0));
         }
     }
 
