@@ -91,8 +91,8 @@ pub fn parse(controller: &str, stamped_line: &str) -> Option<Access> {
     })
 }
 
-/// One value an attempt, and what follows: after `,` the next try comes, and after ` : ` one in another group of pods. Where
-/// it is known how many there are, the list has no more.
+/// One value an attempt, and what follows: after `,` the next try comes, and after ` : ` one in another group of pods.
+/// Where it is known how many there are, the list has no more.
 fn list(text: &str, tries: Option<usize>) -> Option<(Vec<&str>, &str)> {
     let mut values = Vec::new();
     let mut rest = text;

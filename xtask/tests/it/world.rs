@@ -135,8 +135,8 @@ impl World {
         assert_eq!(ran.code, 0, "{}: {}", patch.display(), ran.stderr);
     }
 
-    /// The tool's command line, ready to be started; under the umask that protects nothing, and where the tests themselves
-    /// were started by `nohup`, not deaf to a hang-up as they are.
+    /// The tool's command line, ready to be started; under the umask that protects nothing, and where the tests
+    /// themselves were started by `nohup`, not deaf to a hang-up as they are.
     pub(crate) fn command(&self, args: &[&str]) -> Command {
         let hears = if xtask::run::is_hang_up_ignored() { "env --default-signal=HUP" } else { "" };
         let script = format!(r#"umask 000; exec {hears} "$@""#);

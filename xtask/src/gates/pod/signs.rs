@@ -219,9 +219,9 @@ fn crash_sign(pod: &Pod, status: &ContainerStatus, events: &[&Event]) -> Option<
     })
 }
 
-/// That a container which nobody asks whether it is ready has only just started, or come back from its end: it is Ready
-/// as long as it runs, which may be a moment. It counts from when the node said so: who is late to tell of a start is as
-/// late to tell of an end.
+/// That a container which nobody asks whether it is ready has only just started, or come back from its end: it is
+/// Ready as long as it runs, which may be a moment. It counts from when the node said so: who is late to tell of a
+/// start is as late to tell of an end.
 #[must_use]
 pub fn unsteady(pod: &Pod, events: &[&Event], clock: &Clock) -> Option<String> {
     let told = pod_condition(pod, "Ready").and_then(|ready| ready.since);

@@ -23,8 +23,8 @@ fn opens_when_all_is_new_and_available() {
     );
 }
 
-/// A complete rollout, but nothing asks the last pod's container whether it is ready: it is Ready as soon as it runs, were it
-/// for a moment.
+/// A complete rollout, but nothing asks the last pod's container whether it is ready: it is Ready as soon as it runs,
+/// were it for a moment.
 fn unasked(container: &Value) -> Snapshot {
     let mut world = complete();
     let pod = world.pods.get_mut("web-new-c").unwrap();
@@ -64,7 +64,8 @@ fn who_has_ended_before_has_to_outlive_that() {
     };
     expect(
         &judge(&after(20, 3), &clock(25)),
-        "closed: all 3 updated pods Ready; c: container web has run for 25 s since it exited with 3 after 20 s, 2 times",
+        "closed: all 3 updated pods Ready; c: container web has run for 25 s since it exited with 3 after 20 s, \
+         2 times",
     );
     for (life, exit_code, opens) in [
         (0, 3, 10),
