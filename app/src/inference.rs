@@ -38,7 +38,11 @@ pub(crate) struct Output {
     /// One per class.
     pub(crate) logits: Vec<f32>,
     pub(crate) preprocess: Duration,
+    /// Waiting for a CPU to decode on, and for the engine.
+    pub(crate) queue: Duration,
     pub(crate) forward: Duration,
+    /// Of the last: the time for which the container was denied the CPU by its limit, where the system says.
+    pub(crate) throttled: Option<Duration>,
 }
 
 impl Inference {
@@ -61,7 +65,9 @@ impl Inference {
         let _place =
             self.places.try_acquire().map_err(|_| ApiError::QueueFull { places: self.queue_size })?;
 
+        let accepted = Instant::now();
         let permit = self.decoders.clone().acquire_owned().await.map_err(|_| ApiError::Draining)?;
+        let mut queue = accepted.elapsed();
         let preset = self.manifest.preset.clone();
         let prepare = move || {
             let start = Instant::now();
@@ -72,14 +78,18 @@ impl Inference {
         let (tensor, preprocess) = spawn_blocking(prepare).await.map_err(failed)?;
         let tensor = tensor.map_err(preprocess::Error::into_api)?;
 
+        let prepared = Instant::now();
         let mut engine = self.engine.clone().lock_owned().await;
+        queue += prepared.elapsed();
         let compute = move || {
-            let start = Instant::now();
+            let (before, start) = (throttled(), Instant::now());
             let logits = engine.run(tensor);
-            (logits, start.elapsed())
+            let forward = start.elapsed();
+            let throttled = before.zip(throttled()).map(|(before, after)| after.saturating_sub(before));
+            (logits, forward, throttled)
         };
-        let (logits, forward) = spawn_blocking(compute).await.map_err(failed)?;
-        Ok(Output { logits: logits.map_err(failed)?, preprocess, forward })
+        let (logits, forward, throttled) = spawn_blocking(compute).await.map_err(failed)?;
+        Ok(Output { logits: logits.map_err(failed)?, preprocess, queue, forward, throttled })
     }
 
     /// Leave to read a body, or [`ApiError::QueueFull`] at once. A slow client holds no place in the queue meanwhile.
@@ -91,6 +101,13 @@ impl Inference {
     pub(crate) fn queue(&self) -> (usize, usize) {
         (self.queue_size - self.places.available_permits().min(self.queue_size), self.queue_size)
     }
+}
+
+/// How long this container was denied the CPU by its limit so far; nothing where the system does not say.
+fn throttled() -> Option<Duration> {
+    let stat = std::fs::read_to_string("/sys/fs/cgroup/cpu.stat").ok()?;
+    let us = stat.lines().find_map(|line| line.strip_prefix("throttled_usec "))?;
+    us.trim().parse().ok().map(Duration::from_micros)
 }
 
 fn failed(cause: impl Into<anyhow::Error>) -> ApiError {

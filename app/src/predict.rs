@@ -118,12 +118,16 @@ pub(crate) async fn predict(
     Ok((server_timing(&output), Json(answer)))
 }
 
-/// Where the time went, as browsers' tools and the benchmark read it.
+/// Where the time went, as browsers' tools, the load generator and the benchmark read it.
 fn server_timing(output: &Output) -> HeaderMap {
-    let ms = |duration: Duration| duration.as_secs_f64() * 1e3;
-    let text =
-        format!("preprocess;dur={:.3}, inference;dur={:.3}", ms(output.preprocess), ms(output.forward));
-    let value = HeaderValue::from_str(&text).ok();
+    let part = |name: &str, duration: Duration| format!("{name};dur={:.3}", duration.as_secs_f64() * 1e3);
+    let throttled = output.throttled.filter(|time| !time.is_zero()).map(|time| part("throttled", time));
+    let parts: Vec<String> = [part("preprocess", output.preprocess), part("queue", output.queue)]
+        .into_iter()
+        .chain(throttled)
+        .chain([part("inference", output.forward)])
+        .collect();
+    let value = HeaderValue::from_str(&parts.join(", ")).ok();
     value.into_iter().map(|value| (HeaderName::from_static("server-timing"), value)).collect()
 }
 

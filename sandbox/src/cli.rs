@@ -35,8 +35,12 @@ const FAULTS: &str = r#"Faults:
       Its containers can't be created; also "never", for ErrImageNeverPull.
   {"fault":"fail-probes","namespace":"default","seconds":20}
       Every probe there fails.
+  {"fault":"black-hole"}
+      Connections to pods that end from now on time out, as on a real node; else they are refused.
   {"fault":"proxy","answer":"bad-gateway"}
-      The ingress answers 502; also "close" (drops connections) and "refuse" (does not listen)."#;
+      The ingress answers 502; also "close" (drops connections) and "refuse" (does not listen).
+  {"fault":"latency","ms":20}
+      The ingress takes so much longer. Of the ingress, one fault at a time."#;
 
 /// Enough of Kubernetes, in one process, for a workflow of Deployments behind an Ingress: no container engine, no root.
 #[derive(Debug, Parser)]

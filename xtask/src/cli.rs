@@ -6,6 +6,7 @@ use clap::{ArgMatches, CommandFactory as _, FromArgMatches as _, Parser, Subcomm
 
 use crate::clusters::context;
 use crate::compare::CompareArgs;
+use crate::explain::ExplainArgs;
 use crate::load::args::LoadArgs;
 use crate::logs::LogsArgs;
 use crate::options::{ClusterChoice, DEFAULT_NAMESPACE, Deploy, Shared};
@@ -109,13 +110,8 @@ pub enum Command {
     Status,
     /// Send load once every gate is open, and explain what failed.
     Load(Box<LoadArgs>),
-    /// Explain why requests of a recorded run failed; needs no cluster.
-    Explain {
-        /// The run: its name or folder; the newest load run without it.
-        run: Option<String>,
-        /// The request: its id, or the start of it.
-        request: Option<String>,
-    },
+    /// Explain why requests of a recorded run failed or were slow; needs no cluster.
+    Explain(ExplainArgs),
     /// Tell whether a load run is worse than another, beyond chance; needs no cluster.
     Compare(CompareArgs),
     /// Check this machine: every problem at once, each with its fix; changes nothing.
@@ -160,7 +156,7 @@ impl Command {
             Command::Smoke => "smoke",
             Command::Status => "status",
             Command::Load(_) => "load",
-            Command::Explain { .. } => "explain",
+            Command::Explain(_) => "explain",
             Command::Compare(_) => "compare",
             Command::Doctor => "doctor",
             Command::Down { .. } => "down",

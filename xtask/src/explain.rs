@@ -1,18 +1,19 @@
-//! `cargo xtask explain`: why requests failed, from the recorded run alone. Needs no cluster.
+//! `cargo xtask explain`: why requests failed or were slow, from the recorded run alone. Needs no cluster.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::path::Path;
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, anyhow};
-use serde_json::{Value, json};
-use xtask_load::record::Outcome;
+use clap::Args;
+use serde_json::json;
 use xtask_load::tally::error_code;
 
 use crate::commands::Advice;
 use crate::cx::Cx;
 use crate::failure::{Attach as _, Exit};
-use crate::options::Format;
+use crate::options::{Format, duration};
 use crate::record::case::Case;
 use crate::record::find;
 use crate::record::meta::Meta;
@@ -23,16 +24,45 @@ mod failure;
 mod judge;
 pub mod mechanism;
 mod proxy;
+pub mod slowest;
+pub mod tail;
 mod upstream;
 
 pub use failure::Verdict;
 pub use judge::judge;
 use mechanism::Mechanism;
+use slowest::Slowest;
 
 /// Verdicts that are spelled out in a JSON summary.
 const MOST_IN_JSON: usize = 1000;
 /// Requests of a group that are named; the JSON has all.
 const MOST_NAMED: usize = 5;
+
+/// Which run, and what of it.
+#[derive(Args, Clone, Debug, Default)]
+pub struct ExplainArgs {
+    /// The run: its name or folder; the newest load run without it.
+    pub run: Option<String>,
+    /// The request: its id, or the start of it.
+    pub request: Option<String>,
+    /// Explain the slowest answers, with their evidence: those that took this long or longer; the worst 1 % and whatever stands out without it.
+    #[arg(long, value_name = "THRESHOLD", num_args = 0..=1, default_missing_value = "")]
+    pub slow: Option<String>,
+}
+
+impl ExplainArgs {
+    /// The same, with what `--slow` was given by mistake as the run that it is: `--slow RUN`.
+    fn settled(&self) -> (ExplainArgs, Option<Duration>) {
+        match self.slow.as_deref().map(|text| (text, duration(text))) {
+            None | Some(("", _)) => (self.clone(), None),
+            Some((_, Ok(over))) => (self.clone(), Some(over)),
+            Some((run, Err(_))) => {
+                let run = Some(run.to_owned());
+                (ExplainArgs { run, request: self.run.clone(), slow: self.slow.clone() }, None)
+            }
+        }
+    }
+}
 
 /// A run and why its requests went as they did.
 #[derive(Clone, Debug)]
@@ -41,46 +71,51 @@ pub struct Explained {
     pub meta: Meta,
     /// Why each failure failed.
     pub failures: Vec<Verdict>,
-    /// Why some requests succeeded only at a later try.
-    pub late: Vec<Verdict>,
+    /// Why the slowest answers were slow.
+    pub slow: Slowest,
     /// What the cluster did meanwhile.
     pub timeline: Timeline,
     /// What of the run's records is not there, so that this is not all.
     pub missing: Vec<String>,
 }
 
-/// Explains a run's failures, or one of them.
+/// Explains a run's failures, its slowest answers, or one request.
 ///
 /// # Errors
 /// When there is no such run or request (exit code 2), or the run's records are not whole.
-pub fn run(cx: &Cx, run: Option<&str>, request: Option<&str>) -> Result<Summary> {
+pub fn run(cx: &Cx, args: &ExplainArgs) -> Result<Summary> {
     let runs = cx.home().join("runs");
+    let (args, over) = args.settled();
+    let (run, request) = (args.run.as_deref(), args.request.as_deref());
     let (dir, request) = match (find(&runs, run), run, request) {
         (Ok(dir), _, request) => (dir, request),
         // One word may be a request of the newest run.
         (Err(_), Some(word), None) if is_id(word) => (find(&runs, None)?, Some(word)),
         (Err(error), ..) => return Err(error),
     };
-    let mut explained = explain_run(&dir)
+    let mut explained = explain_run_over(&dir, over)
         .hint(Advice::Xtask("load", "makes a new one; a run this damaged can't be explained"))?;
     if let Some(request) = request {
-        let all = [&mut explained.failures, &mut explained.late];
-        all.into_iter()
-            .for_each(|verdicts| verdicts.retain(|verdict| verdict.record.id.starts_with(request)));
-        if explained.failures.is_empty() && explained.late.is_empty() {
+        let is_asked_for = |verdict: &Verdict| verdict.record.id.starts_with(request);
+        explained.failures.retain(is_asked_for);
+        explained.slow.answers.retain(|slow| is_asked_for(&slow.verdict));
+        if explained.failures.is_empty() && explained.slow.answers.is_empty() {
             return Err(anyhow!(
-                "no failed request of {} has an id that begins with `{request}`",
+                "no request of {} that failed or was slow has an id that begins with `{request}`",
                 dir.display()
             ))
-            .hint(
-                "`cargo xtask explain` without it lists the failures; a request that is not listed succeeded",
-            )
+            .hint("`cargo xtask explain --slow 0s RUN REQUEST` says where the time of any answer went")
             .exit(Exit::Usage);
         }
     }
     if cx.shared.output == Format::Human {
         cx.output.note(&format!("run {}", cx.short(&dir)));
-        let text = if request.is_some() { requests_text(&explained) } else { text(&explained) };
+        let text = match (request, &args.slow) {
+            (Some(_), _) => requests_text(&explained),
+            (None, Some(_)) if explained.slow.count == 0 => "no answer was as slow".to_owned(),
+            (None, Some(_)) => explained.slow.text(),
+            (None, None) => text(&explained),
+        };
         cx.output.data(text.trim_end());
     }
     let mut summary = explained.json();
@@ -103,17 +138,22 @@ fn is_id(word: &str) -> bool {
 /// # Errors
 /// When the folder does not say what run it is.
 pub fn explain_run(dir: &Path) -> Result<Explained> {
-    Case::read(dir).map(explain).with_context(|| format!("reading the run {}", dir.display()))
+    explain_run_over(dir, None)
 }
 
-/// The verdict on each failure of a case, and on each answer that came only at a later try.
+/// The same; the slowest answers are those that took `over` or longer.
+///
+/// # Errors
+/// As [`explain_run`].
+pub fn explain_run_over(dir: &Path, over: Option<Duration>) -> Result<Explained> {
+    Case::read(dir, over).map(explain).with_context(|| format!("reading the run {}", dir.display()))
+}
+
+/// The verdict on each failure of a case, and on each of its slowest answers.
 pub fn explain(case: Case) -> Explained {
     let failures = case.failures.iter().map(|record| judge(&case, record)).collect();
-    let is_late =
-        |id: &str| case.access.get(id).and_then(|lines| lines.last()).is_some_and(|a| a.attempts.len() > 1);
-    let late =
-        case.slow.iter().filter(|record| is_late(&record.id)).map(|record| judge(&case, record)).collect();
-    Explained { failures, late, missing: case.missing, timeline: case.timeline, meta: case.meta }
+    let slow = Slowest::of(&case);
+    Explained { failures, slow, missing: case.missing, timeline: case.timeline, meta: case.meta }
 }
 
 impl Explained {
@@ -124,8 +164,8 @@ impl Explained {
 
     /// As it is in the JSON summaries of `explain` and `load`.
     pub fn json(&self) -> Summary {
-        let list =
-            |verdicts: &[Verdict]| verdicts.iter().take(MOST_IN_JSON).map(Verdict::json).collect::<Value>();
+        let failures = self.failures.iter().take(MOST_IN_JSON).map(Verdict::json);
+        let late = self.slow.answers.iter().filter(|slow| slow.parts.lost_tries > 0.0).take(MOST_IN_JSON);
         let groups: Vec<_> = groups(&self.failures)
             .into_iter()
             .map(|group| {
@@ -133,7 +173,7 @@ impl Explained {
                     "mechanism": group[0].mechanism.name(),
                     "pods": pods(&group),
                     "count": group.len(),
-                    "fix": group[0].mechanism.fix(),
+                    "fix": group[0].fix,
                 })
             })
             .collect();
@@ -141,8 +181,9 @@ impl Explained {
         let fields = [
             ("verdict", json!(end.map(|end| end.verdict().word()))),
             ("thresholds", json!(end.map(|end| &end.thresholds))),
-            ("failures", list(&self.failures)),
-            ("late", list(&self.late)),
+            ("failures", failures.collect()),
+            ("late", late.map(|slow| slow.verdict.json()).collect()),
+            ("slow", self.slow.json()),
             ("groups", json!(groups)),
             ("unexplained", json!(self.unexplained())),
             ("missing", json!(self.missing)),
@@ -171,9 +212,9 @@ pub(crate) fn pods<'v>(group: &[&'v Verdict]) -> BTreeMap<&'v str, usize> {
     pods
 }
 
-/// A run for a person: what it came to, and each group of requests with the evidence of its first.
+/// A run for a person: what it came to, each group of failures with the evidence of its first, and the slowest answers.
 pub fn text(explained: &Explained) -> String {
-    let Explained { meta, failures, late, missing, .. } = explained;
+    let Explained { meta, failures, slow, missing, .. } = explained;
     let mut text = String::new();
     if let Some(end) = &meta.end {
         let _ = writeln!(text, "{}", end.headline());
@@ -184,46 +225,50 @@ pub fn text(explained: &Explained) -> String {
     if failures.is_empty() && missing.is_empty() {
         text.push_str("no request failed\n");
     }
-    text + &causes(failures, late)
+    text + &causes(failures, slow)
 }
 
-/// Why requests failed or were late, group by group; each after an empty line.
-pub fn causes(failures: &[Verdict], late: &[Verdict]) -> String {
-    groups(failures)
-        .iter()
-        .chain(&groups(late))
-        .fold(String::new(), |text, group| text + "\n" + &group_text(group))
+/// Why requests failed, group by group, and where the time of the slowest answers went; each after an empty line.
+pub fn causes(failures: &[Verdict], slow: &Slowest) -> String {
+    let text = groups(failures).iter().fold(String::new(), |text, group| text + "\n" + &group_text(group));
+    let table = slow.table();
+    if table.is_empty() { text } else { text + "\n" + &table + "\n" }
 }
 
 /// Each request for itself.
 fn requests_text(explained: &Explained) -> String {
-    let all = explained.failures.iter().chain(&explained.late);
-    all.map(|verdict| group_text(&[verdict])).collect::<Vec<_>>().join("\n")
+    let failures = explained.failures.iter().map(|verdict| group_text(&[verdict]));
+    let slow = explained.slow.answers.iter().map(|slow| {
+        let mechanism = slow.verdict.mechanism;
+        slowest::group_text(&slowest::Group { mechanism, answers: vec![slow] })
+    });
+    failures.chain(slow).collect::<Vec<_>>().join("\n")
 }
 
 /// How often a group's requests failed in which way.
 pub(crate) fn codes(group: &[&Verdict]) -> String {
     let mut codes: BTreeMap<String, usize> = BTreeMap::new();
     for verdict in group {
-        let record = &verdict.record;
-        let code = match record.outcome {
-            Outcome::Ok => format!("{} at a later try", record.status.unwrap_or_default()),
-            _ => error_code(record),
-        };
-        *codes.entry(code).or_default() += 1;
+        *codes.entry(error_code(&verdict.record)).or_default() += 1;
     }
     let codes: Vec<_> = codes.into_iter().map(|(code, count)| format!("{count} × {code}")).collect();
     codes.join(", ")
 }
 
 fn group_text(group: &[&Verdict]) -> String {
+    format!("{}: {}\n", codes(group), group[0].mechanism.title()) + &details(group, None)
+}
+
+/// What is known of a group, below its heading; `more` comes first.
+fn details(group: &[&Verdict], more: Option<(&str, String)>) -> String {
     let first = group[0];
-    let mut text = format!("{}: {}\n", codes(group), first.mechanism.title());
+    let mut text = String::new();
     let mut part = |label: &str, lines: &[String]| {
         for (index, line) in lines.iter().enumerate() {
             let _ = writeln!(text, "  {:<9} {line}", if index == 0 { label } else { "" });
         }
     };
+    more.into_iter().for_each(|(label, line)| part(label, &[line]));
     let ids: Vec<_> = group.iter().take(MOST_NAMED).map(|verdict| verdict.record.id.as_str()).collect();
     let more = group.len().saturating_sub(MOST_NAMED);
     let more = if more > 0 { format!(" and {more} more") } else { String::new() };
@@ -235,6 +280,6 @@ fn group_text(group: &[&Verdict]) -> String {
         first.rejected.iter().map(|(mechanism, why)| format!("{}: {why}", mechanism.name())).collect();
     part("not", &rejected);
     part("missing", &first.missing);
-    part("fix", &[first.mechanism.fix().to_owned()]);
+    part("fix", std::slice::from_ref(&first.fix));
     text
 }

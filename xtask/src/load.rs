@@ -45,7 +45,7 @@ use witness::Witness;
 
 pub use planned::plan;
 
-/// Passes the gates, sends the load, and explains what failed.
+/// Passes the gates, sends the load, and explains what failed; as often as is asked for.
 ///
 /// # Errors
 /// When a gate fails; a threshold fails (exit code 40); the generator could not keep up (41).
@@ -161,7 +161,7 @@ impl Scene<'_> {
         };
         let finished = load.send(branch, target, &mut meta).await?;
         let settled = if finished.stopped { Ok(()) } else { self.settle(branch).await };
-        let mut gaps = close(cx, witness, &canary, &book).await?;
+        let mut gaps = close(cx, witness, cluster.nginx.then_some(&canary), &book).await?;
         gaps.extend(
             finished.unwritten.as_ref().map(|error| format!("{RECORDS} could not be written: {error}")),
         );
@@ -190,16 +190,20 @@ impl Scene<'_> {
     }
 }
 
-/// Waits until the access log has caught up with the last request, and ends the witness.
-async fn close(cx: &Cx, witness: Witness, canary: &Target, book: &Book) -> Result<Vec<String>> {
-    let mut caught_up = false;
+/// Waits until the access log has caught up with the last request, where there is one that a `canary` can be looked for
+/// in, and ends the witness.
+async fn close(cx: &Cx, witness: Witness, canary: Option<&Target>, book: &Book) -> Result<Vec<String>> {
     let any_failed = book.tally().buckets.failed() > 0;
-    if any_failed {
-        let until = Instant::now() + Duration::from_secs(10);
-        while !caught_up && Instant::now() < until && !cx.is_stopped() {
-            caught_up = matches!(ready::look(&witness, canary).await, gates::Verdict::Open(..));
-            // Endings of pods are told a moment after the connections broke.
-            tokio::time::sleep(Duration::from_secs(1)).await;
+    let until = Instant::now() + Duration::from_secs(10);
+    let mut caught_up = false;
+    while let Some(canary) = canary
+        && !caught_up
+        && Instant::now() < until
+        && !cx.is_stopped()
+    {
+        caught_up = matches!(ready::look(&witness, canary).await, gates::Verdict::Open(..));
+        if !any_failed {
+            break;
         }
     }
     let mut gaps = witness.finish()?;
@@ -208,3 +212,5 @@ async fn close(cx: &Cx, witness: Witness, canary: &Target, book: &Book) -> Resul
     }
     Ok(gaps)
 }
+        // Endings of pods are told a moment after the connections broke.
+        tokio::time::sleep(Duration::from_secs(1)).await;

@@ -17,6 +17,7 @@ use crate::failure::{Attach as _, Exit};
 pub mod access;
 pub mod case;
 pub mod meta;
+pub mod tail;
 pub mod timeline;
 
 /// The requests, one a line.

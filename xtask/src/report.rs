@@ -8,6 +8,7 @@ use maud::{DOCTYPE, Markup, PreEscaped, html};
 use serde_json::json;
 use xtask_load::tally::{Buckets, Latency};
 
+use crate::explain::slowest::Slowest;
 use crate::explain::{self, Explained, Verdict};
 use crate::record::meta::{self, End, Mark, Meta};
 use crate::record::timeline::Timeline;
@@ -307,10 +308,9 @@ impl Page<'_> {
     }
 
     fn failures(&self) -> Markup {
-        let Explained { failures, late, .. } = self.explained;
         html! {
-            (causes("Why requests failed", failures))
-            (causes("Why some requests succeeded only at a later try", late))
+            (causes("Why requests failed", &self.explained.failures))
+            (slowest(&self.explained.slow))
         }
     }
 
@@ -350,30 +350,78 @@ fn causes(title: &str, verdicts: &[Verdict]) -> Markup {
 /// Requests of one mechanism, with the evidence of the first.
 fn failure(group: &[&Verdict], is_open: bool) -> Markup {
     let first = group[0];
+    html! {
+        details open[is_open] {
+            summary { (group.len()) " × " (first.mechanism.title()) }
+            dl {
+                dt { "mechanism" } dd { code { (first.mechanism.name()) } ", seen as " (explain::codes(group)) }
+                (details(group))
+            }
+        }
+    }
+}
+
+/// The slowest answers: a table of their causes, and the evidence of each.
+fn slowest(slow: &Slowest) -> Markup {
+    let groups = slow.groups();
+    html! {
+        @if !groups.is_empty() {
+            section {
+                h2 { "Where the time of the slowest answers went" }
+                p.facts { (slow.headline()) @if let Some(more) = slow.more() { "; " (more) } }
+                table {
+                    thead {
+                        tr {
+                            th scope="col" { "cause" } th scope="col" { "answers" }
+                            th scope="col" { "took" } th scope="col" { "most of it" }
+                        }
+                    }
+                    tbody {
+                        @for group in &groups {
+                            tr {
+                                th scope="row" { (group.mechanism.title()) }
+                                td { (group.answers.len()) } td { (group.range()) } td { (group.most()) }
+                            }
+                        }
+                    }
+                }
+                @for group in groups.iter().take(MOST_GROUPS) {
+                    details {
+                        summary { (group.answers.len()) " × " (group.mechanism.title()) }
+                        dl {
+                            dt { "mechanism" } dd { code { (group.mechanism.name()) } }
+                            dt { "time" }
+                            dd {
+                                (group.parts().line())
+                                @if group.answers.len() > 1 { " (the middle of each)" }
+                            }
+                            (details(&group.verdicts()))
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// What is known of requests of one mechanism, with the evidence of the first.
+fn details(group: &[&Verdict]) -> Markup {
+    let first = group[0];
     let ids: Vec<&str> = group.iter().take(5).map(|verdict| verdict.record.id.as_str()).collect();
     let pods: Vec<String> =
         explain::pods(group).into_iter().map(|(pod, count)| format!("{count} × {pod}")).collect();
     let rejected: Vec<String> =
         first.rejected.iter().map(|(mechanism, why)| format!("{}: {why}", mechanism.name())).collect();
     html! {
-        details open[is_open] {
-            summary {
-                (group.len()) " × " (first.mechanism.title())
-            }
-            dl {
-                dt { "mechanism" }
-                dd { code { (first.mechanism.name()) } ", seen as " (explain::codes(group)) }
-                @if !pods.is_empty() { dt { "pods" } dd { (quoted(&pods)) } }
-                dt { "evidence" } dd { (quoted(&first.evidence)) }
-                @if !rejected.is_empty() { dt { "rejected" } dd { (quoted(&rejected)) } }
-                @if !first.missing.is_empty() { dt { "missing" } dd { (quoted(&first.missing)) } }
-                dt { "fix" } dd { (first.mechanism.fix()) }
-                dt { "requests" }
-                dd {
-                    code { (ids.join(" ")) }
-                    @if group.len() > ids.len() { " and " (group.len() - ids.len()) " more" }
-                }
-            }
+        @if !pods.is_empty() { dt { "pods" } dd { (quoted(&pods)) } }
+        dt { "evidence" } dd { (quoted(&first.evidence)) }
+        @if !rejected.is_empty() { dt { "rejected" } dd { (quoted(&rejected)) } }
+        @if !first.missing.is_empty() { dt { "missing" } dd { (quoted(&first.missing)) } }
+        dt { "fix" } dd { (first.fix) }
+        dt { "requests" }
+        dd {
+            code { (ids.join(" ")) }
+            @if group.len() > ids.len() { " and " (group.len() - ids.len()) " more" }
         }
     }
 }

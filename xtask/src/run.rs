@@ -150,7 +150,7 @@ fn recorded(command: &Command) -> Option<&'static str> {
         Command::Weights { .. } => Some("weights"),
         Command::Test(_) => Some("test"),
         Command::Status
-        | Command::Explain { .. }
+        | Command::Explain(_)
         | Command::Compare(_)
         | Command::Doctor
         | Command::Logs(_)
@@ -170,7 +170,7 @@ async fn dispatch(cx: &Cx, command: Command) -> Result<Summary> {
         Command::Smoke => smoke::run(branch).await,
         Command::Status => status::run(cx).await,
         Command::Load(args) => load::run(branch, &args).await,
-        Command::Explain { run, request } => explain::run(cx, run.as_deref(), request.as_deref()),
+        Command::Explain(args) => explain::run(cx, &args),
         Command::Compare(args) => compare::run(cx, &args),
         Command::Doctor => doctor::run(cx).await,
         Command::Down { delete } => down::run(branch, delete).await,
@@ -200,7 +200,7 @@ async fn planned(cx: &Cx, command: &Command) -> Result<Summary> {
         Command::Test(args) => test::plan(cx, args)?,
         Command::Wait(args) => wait::plan(args)?,
         Command::Status
-        | Command::Explain { .. }
+        | Command::Explain(_)
         | Command::Compare(_)
         | Command::Doctor
         | Command::Logs(_)

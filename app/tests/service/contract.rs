@@ -23,6 +23,7 @@ async fn a_form_and_a_raw_body_get_the_same_ranked_predictions() {
     let response = service.predict_sample().await;
     let timing = response.headers()["server-timing"].to_str().unwrap().to_owned();
     assert!(timing.starts_with("preprocess;dur=") && timing.contains(", inference;dur="), "{timing}");
+    assert!(timing.contains(", queue;dur="), "{timing}");
     let body: Value = response.json().await.unwrap();
     assert_eq!(body["success"], true);
     let warning = "the weights are seeded, not trained: predictions mean nothing";

@@ -10,7 +10,9 @@
 //! | `{"fault":"kill","namespace":"default","pod":"web-1"}` | SIGKILL to the pod's containers, once |
 //! | `{"fault":"refuse-image","image":"web","answer":"not-found"}` | `ErrImagePull`; `never`: `ErrImageNeverPull` |
 //! | `{"fault":"fail-probes","namespace":"default","seconds":20}` | every probe there fails |
+//! | `{"fault":"black-hole"}` | connections to pods that have ended time out, as on a real node; else: refused |
 //! | `{"fault":"proxy","answer":"bad-gateway"}` | 502; `close`: drops connections; `refuse`: does not listen |
+//! | `{"fault":"latency","ms":20}` | the ingress takes so much longer; one fault of the ingress at a time |
 //!
 //! Resources are plurals, or paths such as `/readyz`; none means all. `verbs` are Kubernetes' (get, list, watch,
 //! create, update, patch, delete); none means all. Without `times` and `seconds` a fault stays until it is cleared.
@@ -52,10 +54,18 @@ pub enum Fault {
         /// For how long.
         seconds: f64,
     },
+    /// Whoever connects to a pod that has ended from here on gets no answer until his patience ends, as on a node that
+    /// drops what comes for an address that nobody has. Otherwise he is refused at once.
+    BlackHole,
     /// The ingress does not do its work.
     Proxy {
         /// What it does instead.
         answer: ProxyFault,
+    },
+    /// The ingress takes longer for each request.
+    Latency {
+        /// So much, in milliseconds.
+        ms: u32,
     },
 }
 

@@ -57,7 +57,9 @@ pub enum NodeFault {
         /// For how long.
         time: Duration,
     },
-    /// Images and probes are as they should be again.
+    /// Nobody answers at the addresses of pods that end from now on; otherwise connections there are refused.
+    BlackHole,
+    /// Images, probes and addresses are as they should be again.
     Clear,
 }
 

@@ -1,5 +1,6 @@
 //! Faults on purpose, for tests: the entry breaks as the ConfigMap `sandbox-faults` of the controller's namespace says
-//! under `proxy`: `bad-gateway`, `close` or `refuse`. Followed only where [`crate::Options::faults`] allows it.
+//! under `proxy`: `bad-gateway`, `close` or `refuse`; `latency-ms` is what each request takes longer. Followed only
+//! where [`crate::Options::faults`] allows it.
 //!
 //! `sync-seconds` is no fault and needs no permission: routes then follow the cluster no more often than that.
 //! ingress-nginx syncs each 3.3 s at most (`--sync-rate-limit`, 0.3 a second); here the default is at once.
@@ -33,13 +34,14 @@ pub(crate) enum Break {
     Refuse,
 }
 
-/// Says in `broken` and `pace` what the ConfigMap says. Never ends.
+/// Says in `broken`, `pace` and `proxy` what the ConfigMap says. Never ends.
 pub(crate) async fn follow(
     allowed: bool,
     client: Client,
     namespace: &str,
     broken: &watch::Sender<Option<Break>>,
     pace: &watch::Sender<Duration>,
+    proxy: &Proxy,
 ) {
     let api: Api<ConfigMap> = Api::namespaced(client, namespace);
     let mut seen = watcher::watch_object(api, CONFIG).default_backoff().boxed();
@@ -50,6 +52,8 @@ pub(crate) async fn follow(
                 let seconds = data.get("sync-seconds").and_then(|seconds| seconds.parse().ok());
                 let every = seconds.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
                 pace.send_replace(every.unwrap_or_default().min(SLOWEST_SYNC));
+                let latency = data.get("latency-ms").filter(|_| allowed).and_then(|ms| ms.parse().ok());
+                proxy.latency_ms.store(latency.unwrap_or(0), Ordering::Relaxed);
                 broken.send_replace(match data.get("proxy").filter(|_| allowed).map(String::as_str) {
                     Some("bad-gateway") => Some(Break::BadGateway),
                     Some("close") => Some(Break::Close),

@@ -131,7 +131,7 @@ pub async fn run(
         tokio::join!(
             watches.follow(class, &synced, paced),
             candidate.run(lease::RETRY, &lead),
-            faults::follow(options.faults, client.clone(), &options.pod_namespace, &broken, &pace),
+            faults::follow(options.faults, client.clone(), &options.pod_namespace, &broken, &pace, &proxy),
             status::publish(client, class, &options.publish_address, known.clone(), leading, routes.clone()),
             server::serve_health(health, routes.clone(), shutdown.clone()),
             server::serve_admission(admission, known.clone(), class),

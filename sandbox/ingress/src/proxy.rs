@@ -4,7 +4,7 @@ use std::convert::Infallible;
 use std::hash::{BuildHasher as _, Hasher as _, RandomState};
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
@@ -43,12 +43,15 @@ pub struct Proxy {
     log: AccessLog,
     /// Every request is answered 502, as a fault on purpose.
     pub(crate) bad_gateway: AtomicBool,
+    /// What each request takes longer, as a fault on purpose.
+    pub(crate) latency_ms: AtomicU32,
 }
 
 impl Proxy {
     /// A proxy that follows `routes`, of which None is as good as empty, and logs to `log`.
     pub fn new(routes: watch::Receiver<Option<Arc<Table>>>, log: AccessLog) -> Arc<Proxy> {
-        Arc::new(Proxy { routes, pool: Arc::default(), log, bad_gateway: AtomicBool::new(false) })
+        let (bad_gateway, latency_ms) = (AtomicBool::new(false), AtomicU32::new(0));
+        Arc::new(Proxy { routes, pool: Arc::default(), log, bad_gateway, latency_ms })
     }
 
     /// Closes upstream connections that were idle for too long.
@@ -90,6 +93,10 @@ impl Proxy {
             Ok(payload) => payload,
             Err((reason, body)) => return Ok(refuse(unreadable(reason), record, &parts, body)),
         };
+        match self.latency_ms.load(Ordering::Relaxed) {
+            0 => {}
+            ms => tokio::time::sleep(Duration::from_millis(ms.into())).await,
+        }
         forward_headers(&mut parts.headers, &host, remote, &record.request_id);
         let outcome = self.forward(location, parts, payload, &progress, &mut record).await;
         record.request_bytes = head_bytes + progress.bytes();

@@ -219,6 +219,7 @@ impl Kubelet for NodeAgent {
             NodeFault::Kill { .. } => {}
             NodeFault::RefuseImage { image, answer } => faults.refuse(&image, answer),
             NodeFault::FailProbes { namespace, time } => faults.fail_probes(&namespace, time),
+            NodeFault::BlackHole => faults.open_black_hole(),
             NodeFault::Clear => faults.clear(),
         }
         Ok(())

@@ -1,10 +1,14 @@
-//! Faults on purpose, for tests: images that are refused, probes that fail. Empty unless a test asked for one.
+//! Faults on purpose, for tests: images that are refused, probes that fail, addresses at which nobody answers. Empty
+//! unless a test asked for one.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
+use std::io;
+use std::net::SocketAddr;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use sandbox_contract::Refusal;
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::time::Instant;
 
 use crate::image::Reference;
@@ -18,6 +22,31 @@ struct State {
     refused: BTreeMap<String, Refusal>,
     /// By namespace, until when.
     failing_probes: BTreeMap<String, Instant>,
+    /// What takes no connection of those that come; nothing where they are refused.
+    silent: Option<VecDeque<Silence>>,
+}
+
+/// A socket that answers nobody: the one connection that may wait for it to accept waits, and the kernel drops what
+/// else comes, as a node drops what comes for an address that nobody has.
+struct Silence {
+    _full: TcpListener,
+    _waiting: Option<TcpStream>,
+}
+
+/// Addresses that are kept silent; the oldest are refused again.
+const MOST_SILENT: usize = 256;
+
+impl Silence {
+    async fn at(address: SocketAddr) -> io::Result<Silence> {
+        let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+        // Connections of the pod that was there may still be about to end.
+        socket.set_reuseaddr(true)?;
+        socket.bind(address)?;
+        let full = socket.listen(0)?;
+        // Whoever was quicker waits in our place.
+        let waiting = tokio::time::timeout(Duration::from_secs(1), TcpStream::connect(address)).await;
+        Ok(Silence { _full: full, _waiting: waiting.ok().transpose()? })
+    }
 }
 
 impl Faults {
@@ -45,6 +74,30 @@ impl Faults {
     pub(crate) fn of_probe(&self, namespace: &str) -> Option<String> {
         let until = self.lock().failing_probes.get(namespace).copied();
         until.filter(|until| Instant::now() < *until).map(|_| "a fault on purpose: not yet".to_owned())
+    }
+
+    pub(crate) fn open_black_hole(&self) {
+        self.lock().silent.get_or_insert_default();
+    }
+
+    /// A pod has ended that listened there.
+    pub(crate) async fn ended(&self, addresses: impl IntoIterator<Item = SocketAddr>) {
+        if self.lock().silent.is_none() {
+            return;
+        }
+        for address in addresses {
+            let silence = Silence::at(address).await;
+            match (silence, &mut self.lock().silent) {
+                (Ok(silence), Some(silent)) => {
+                    silent.push_back(silence);
+                    if silent.len() > MOST_SILENT {
+                        silent.pop_front();
+                    }
+                }
+                (Ok(_), None) => {}
+                (Err(error), _) => tracing::warn!("keeping {address} silent: {error}"),
+            }
+        }
     }
 
     pub(crate) fn clear(&self) {

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
+use k8s_openapi::api::core::v1::Pod;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -30,6 +31,9 @@ pub(crate) async fn run(cx: Arc<Context>, pod: Arc<PodHandle>) {
         let closing = CancellationToken::new();
         let writing = tokio::spawn(write::keep_writing(writer.clone(), closing.clone()));
         run_containers(&cx, &pod).await;
+        if let Some(address) = pod.address() {
+            cx.faults.ended(ports(&pod.pod()).into_iter().map(|port| address.dial(port))).await;
+        }
         pod.update_facts(|facts| facts.terminal = true);
         closing.cancel();
         // Should the task have panicked, the status is written here all the same.
@@ -119,15 +123,20 @@ fn try_set_up(cx: &Context, pod: &PodHandle) -> Result<()> {
     for folder in folders.chain([pod.dir.join("home")]) {
         std::fs::create_dir_all(&folder).with_context(|| format!("making {}", folder.display()))?;
     }
-    let slots = slots(&object);
-    let ports = slots.iter().flat_map(|(_, container)| container.ports.iter().flatten());
-    let mut ports: Vec<u16> = ports.filter_map(|port| u16::try_from(port.container_port).ok()).collect();
-    ports.sort_unstable();
-    ports.dedup();
-    let address = cx.addresses.allocate(&ports)?;
+    let address = cx.addresses.allocate(&ports(&object))?;
     let ip = address.ip;
     // Set once: this is the only caller, and it stops at the first success.
     let _ = pod.address.set(address);
     pod.update_facts(|facts| facts.ip = Some(ip));
     Ok(())
+}
+
+/// The ports of its containers.
+fn ports(pod: &Pod) -> Vec<u16> {
+    let slots = slots(pod);
+    let ports = slots.iter().flat_map(|(_, container)| container.ports.iter().flatten());
+    let mut ports: Vec<u16> = ports.filter_map(|port| u16::try_from(port.container_port).ok()).collect();
+    ports.sort_unstable();
+    ports.dedup();
+    ports
 }

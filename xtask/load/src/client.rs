@@ -26,6 +26,10 @@ pub const AGENT: &str = concat!("xtask-load/", env!("CARGO_PKG_VERSION"));
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// The pod that answered, by its own word.
 const SERVED_BY: HeaderName = HeaderName::from_static("x-served-by");
+/// Where the time went, by the server's own word.
+const SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
+/// Longer ones are told by no server that means well.
+const MOST_OF_A_TIMING: usize = 400;
 
 /// What is sent, and where.
 #[derive(Clone, Debug)]
@@ -100,6 +104,8 @@ pub struct Answer {
     pub status: u16,
     /// The pod that says it answered.
     pub served_by: Option<String>,
+    /// Where it says that the time went.
+    pub server_timing: Option<String>,
     /// How it begins, where it is no success.
     pub beginning: Option<String>,
 }
@@ -199,10 +205,11 @@ impl Connection {
             Ok::<_, String>(())
         };
         drive(&mut self.driver, reading).await?;
-        let served_by = head.headers.get(SERVED_BY).and_then(|pod| pod.to_str().ok());
+        let text = |name| head.headers.get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
         Ok(Answer {
             status: head.status.as_u16(),
-            served_by: served_by.map(str::to_owned),
+            served_by: text(SERVED_BY),
+            server_timing: text(SERVER_TIMING).filter(|timing| timing.len() <= MOST_OF_A_TIMING),
             beginning: beginning.map(|kept| String::from_utf8_lossy(&kept).trim().to_owned()),
         })
     }

@@ -43,6 +43,9 @@ pub struct Record {
     /// The pod that says it answered (`X-Served-By`).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub served_by: Option<String>,
+    /// Where the time went, by the server's own word (`Server-Timing`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub server_timing: Option<String>,
     /// What went wrong, or how an answer that is no success begins.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,

@@ -261,6 +261,7 @@ impl Run {
             end_us: self.since(Instant::now()),
             status: None,
             served_by: None,
+            server_timing: None,
             error: None,
         };
         match answer {
@@ -277,6 +278,7 @@ impl Run {
                 record.outcome = if is_success { Outcome::Ok } else { Outcome::HttpError };
                 record.status = Some(answer.status);
                 record.served_by = answer.served_by;
+                record.server_timing = answer.server_timing;
                 record.error = answer.beginning;
             }
         }
@@ -299,6 +301,7 @@ impl Run {
             end_us: now,
             status: None,
             served_by: None,
+            server_timing: None,
             error: None,
         };
         self.book.take(&record, None);

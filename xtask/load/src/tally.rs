@@ -293,6 +293,7 @@ mod tests {
             Outcome::Timeout,
             Outcome::Dropped,
             Outcome::Unsent,
+            server_timing: None,
         ];
         for (n, outcome) in outcomes.into_iter().enumerate() {
             book.take(&record(n as u64, outcome), None);

@@ -1,4 +1,4 @@
-//! One failed request with what belongs to it, and the verdicts that can be made of it.
+//! One request that failed or was slow, with what belongs to it, and the verdicts that can be made of it.
 
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
@@ -9,7 +9,7 @@ use crate::record::access::Access;
 use crate::record::case::{AppLine, Case};
 use crate::record::later;
 
-/// Why a request failed.
+/// Why a request failed, or was slow.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Verdict {
     /// The request.
@@ -24,6 +24,8 @@ pub struct Verdict {
     pub rejected: Vec<(Mechanism, String)>,
     /// What would have to be known to decide.
     pub missing: Vec<String>,
+    /// What prevents it.
+    pub fix: String,
 }
 
 impl Verdict {
@@ -46,7 +48,7 @@ impl Verdict {
             "rejected": self.rejected.iter().map(|(m, why)| json!({"mechanism": m.name(), "because": why}))
                 .collect::<Vec<_>>(),
             "missing": self.missing,
-            "fix": self.mechanism.fix(),
+            "fix": self.fix,
         })
     }
 }
@@ -64,7 +66,7 @@ pub(super) fn test(holds: bool, evidence: impl FnOnce() -> Vec<String>, against:
     if holds { Test::Holds(evidence()) } else { Test::Fails(against.to_owned()) }
 }
 
-/// One failure with what belongs to it.
+/// One request that failed or was slow, with what belongs to it.
 pub(super) struct Failure<'c> {
     pub(super) case: &'c Case,
     pub(super) record: &'c Record,
@@ -79,7 +81,19 @@ pub(super) struct Failure<'c> {
 /// Kubernetes tells times in whole seconds, cut off.
 pub(super) const CUT_OFF: SignedDuration = SignedDuration::from_secs(1);
 
-impl Failure<'_> {
+impl<'c> Failure<'c> {
+    /// A request with what is known of it.
+    pub(super) fn of(case: &'c Case, record: &'c Record) -> Failure<'c> {
+        Failure {
+            case,
+            record,
+            access: case.access.get(&record.id).and_then(|lines| lines.last()),
+            app: case.app.get(&record.id).map_or(&[], Vec::as_slice),
+            end: case.wall(record.end_us),
+            sent: case.wall(record.sent_us.unwrap_or(record.due_us)),
+        }
+    }
+
     /// Whether a moment lies in the run; what was before has caused nothing in it.
     pub(super) fn in_run(&self, at: Timestamp) -> bool {
         later(at, CUT_OFF) >= self.case.meta.began
@@ -99,6 +113,18 @@ impl Failure<'_> {
             evidence: self.seen().into_iter().chain(evidence).collect(),
             rejected: Vec::new(),
             missing: Vec::new(),
+            fix: self.fix(mechanism),
+        }
+    }
+
+    /// What prevents a mechanism; a run that left just that out need not be told to add it.
+    fn fix(&self, mechanism: Mechanism) -> String {
+        let left_out = self.case.meta.without.as_deref();
+        match left_out.filter(|without| mechanism.prevented_by().contains(without)) {
+            Some(without) => {
+                format!("none is needed: `{without}` prevents it, which this run left out on purpose")
+            }
+            None => mechanism.fix().to_owned(),
         }
     }
 

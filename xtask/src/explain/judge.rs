@@ -8,19 +8,12 @@ use xtask_load::record::{Outcome, Record};
 
 use super::failure::{Failure, Verdict};
 use super::mechanism::Mechanism;
-use super::{proxy, upstream};
+use super::{proxy, tail, upstream};
 use crate::record::case::Case;
 
 /// The verdict on one failed request of the case.
 pub fn judge(case: &Case, record: &Record) -> Verdict {
-    let failure = Failure {
-        case,
-        record,
-        access: case.access.get(&record.id).and_then(|lines| lines.last()),
-        app: case.app.get(&record.id).map_or(&[], Vec::as_slice),
-        end: case.wall(record.end_us),
-        sent: case.wall(record.sent_us.unwrap_or(record.due_us)),
-    };
+    let failure = Failure::of(case, record);
     match record.outcome {
         Outcome::Dropped => failure.plain(
             Mechanism::SendersBusy,
@@ -40,7 +33,7 @@ pub fn judge(case: &Case, record: &Record) -> Verdict {
         ),
         Outcome::Unsent => failure
             .plain(Mechanism::RunEnded, "it was scheduled, and the run ended before its turn".to_owned()),
-        Outcome::Ok => upstream::later_try(&failure),
+        Outcome::Ok => tail::slow(case, record).verdict,
         Outcome::SocketError => proxy::socket_error(&failure),
         Outcome::Timeout => proxy::timeout(&failure),
         Outcome::HttpError => http_error(&failure),

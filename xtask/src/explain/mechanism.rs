@@ -1,8 +1,8 @@
-//! The ways in which requests fail, and what prevents each.
+//! The ways in which requests fail or are slow, and what prevents each.
 
 use serde::Serialize;
 
-/// A way to fail.
+/// A way to fail, or to be slow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Mechanism {
@@ -54,6 +54,20 @@ pub enum Mechanism {
     RunStopped,
     /// The generator's own machine was out of something.
     GeneratorLimit,
+    /// The generator's own machine was late to send it.
+    GeneratorLate,
+    /// The time went between client, proxy and pod.
+    OnTheWay,
+    /// It waited in the app's queue.
+    Queued,
+    /// The app itself took long.
+    SlowApp,
+    /// The pod took long, beyond what the app says.
+    SlowPod,
+    /// It was one of the pod's first requests.
+    ColdPod,
+    /// The container was denied the CPU by its limit.
+    CpuThrottled,
     /// No evidence decides it.
     Unexplained,
 }
@@ -97,7 +111,27 @@ impl Mechanism {
             Mechanism::RunEnded => "not sent: the run ended first",
             Mechanism::RunStopped => "not answered: the run was stopped first",
             Mechanism::GeneratorLimit => "not sent: the generator ran out of open files or ports",
+            Mechanism::GeneratorLate => "the generator sent it late: its own machine was busy",
+            Mechanism::OnTheWay => "slow on the way between client, proxy and pod",
+            Mechanism::Queued => "it waited in the app's queue",
+            Mechanism::SlowApp => "the app itself took long",
+            Mechanism::SlowPod => "the pod took long to take or to answer it, beyond the app's own time",
+            Mechanism::ColdPod => "one of the pod's first requests after it became Ready",
+            Mechanism::CpuThrottled => "the pod was throttled at its CPU limit",
             Mechanism::Unexplained => "UNEXPLAINED",
+        }
+    }
+
+    /// The protections that prevent it, by the names under which `load --without` leaves them out.
+    pub fn prevented_by(self) -> &'static [&'static str] {
+        match self {
+            Mechanism::ShutdownRace => &["pre-stop", "grace"],
+            Mechanism::GraceTooShort => &["grace"],
+            Mechanism::NotListeningYet | Mechanism::NotReadyYet => &["startup-probe", "readiness-probe"],
+            Mechanism::NeverReachedProxy | Mechanism::RouteNotSynced | Mechanism::ControllerNotSynced => {
+                &["gates"]
+            }
+            _ => &[],
         }
     }
 
@@ -187,6 +221,28 @@ impl Mechanism {
             Mechanism::GeneratorLimit => {
                 "raise the limit of open files (`ulimit -n`), or lower --concurrency; it says nothing about \
                  the server"
+            }
+            Mechanism::GeneratorLate => {
+                "run the generator on a machine with cores to spare; it says nothing about the server"
+            }
+            Mechanism::OnTheWay => {
+                "look at the connections and the CPU of this machine and of the ingress controller: give that CPU, or a \
+                 second replica"
+            }
+            Mechanism::Queued => "kubernetes/40-hpa.yaml: more replicas; or less load at a time",
+            Mechanism::SlowApp => {
+                "kubernetes/30-deployment.yaml: a larger resources.requests.cpu, or MODEL_THREADS in kubernetes/10-configmap.yaml; \
+                 less work for each request"
+            }
+            Mechanism::SlowPod => {
+                "kubernetes/30-deployment.yaml: a larger resources.requests.cpu; kubernetes/40-hpa.yaml: more replicas"
+            }
+            Mechanism::ColdPod => {
+                "answer /health with 200 only when the model is loaded and has run once; a startupProbe on it in \
+                 kubernetes/30-deployment.yaml"
+            }
+            Mechanism::CpuThrottled => {
+                "kubernetes/30-deployment.yaml: no resources.limits.cpu, or a higher one"
             }
             Mechanism::Unexplained => "collect what is named as missing, and run again",
         }

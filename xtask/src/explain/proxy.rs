@@ -65,6 +65,9 @@ pub(super) fn socket_error(failure: &Failure<'_>) -> Verdict {
 
 /// We did not wait longer.
 pub(super) fn timeout(failure: &Failure<'_>) -> Verdict {
+    if let Some(verdict) = super::upstream::never_had_it(failure) {
+        return verdict;
+    }
     match failure.access {
         Some(access) => {
             let met = access.attempts.last();

@@ -106,39 +106,107 @@ fn dropped(failure: &Failure<'_>, attempt: &Attempt, pod: &PodStory, how: &str) 
     failure.first(tests, missing(pod, at))
 }
 
+/// One try at a pod, with what is known of it.
+struct Tried<'c> {
+    attempt: &'c Attempt,
+    /// When it began, by the clock on the wall.
+    began: Timestamp,
+    /// What the proxy said of it, where it did.
+    complaint: Option<&'c Message>,
+}
+
+impl<'c> Tried<'c> {
+    /// The try of that number, from 0.
+    fn of(failure: &Failure<'c>, access: &'c Access, number: usize) -> Option<Tried<'c>> {
+        let seconds = |attempts: &[Attempt]| -> SignedDuration {
+            let sum = attempts.iter().filter_map(|attempt| attempt.seconds).sum();
+            SignedDuration::try_from_secs_f64(sum).unwrap_or_default()
+        };
+        let attempt = access.attempts.get(number)?;
+        let began = later(failure.sent, seconds(&access.attempts[..number]));
+        let ended = later(failure.sent, seconds(&access.attempts[..=number]));
+        let near =
+            |complaint: &&Message| complaint.at.duration_since(ended).abs() <= SignedDuration::from_secs(1);
+        let complaint = failure.case.complaints.get(&attempt.address).and_then(|all| all.iter().find(near));
+        Some(Tried { attempt, began, complaint })
+    }
+
+    fn seconds(&self) -> f64 {
+        self.attempt.seconds.unwrap_or_default()
+    }
+
+    /// Whether the proxy says that no connection was made; nothing where it says nothing.
+    fn is_unconnected(&self) -> Option<bool> {
+        self.complaint.map(|complaint| complaint.line.contains("connecting to upstream"))
+    }
+
+    fn how(&self, number: usize, of: usize) -> String {
+        match self.complaint {
+            Some(complaint) => format!("proxy: {}", complaint.line),
+            None => format!("try {} of {of}, at {}", number + 1, self.attempt.address),
+        }
+    }
+
+    /// What became of it at its pod. A connection that was made, and came to nothing, has other causes than none.
+    fn verdict(&self, failure: &Failure<'c>, pod: &PodStory, how: &str) -> Verdict {
+        let this = Failure { end: self.began, ..*failure };
+        let mut verdict = match self.is_unconnected() {
+            Some(false) => dropped(&this, self.attempt, pod, how),
+            _ => refused(&this, self.attempt, pod, how),
+        };
+        let gone = pod.gone.filter(|_| !verdict.is_unexplained()).map(|gone| {
+            let before = self.began.duration_since(gone).as_secs_f64();
+            let (seconds, which) = (before.abs(), if before < 0.0 { "after" } else { "before" });
+            format!("pod {}: gone from {}, {seconds:.1} s {which} it was asked", pod.name, clock(gone))
+        });
+        verdict.evidence.extend(gone);
+        verdict.pod = Some(pod.name.clone());
+        verdict
+    }
+}
+
 /// Answered well, but only by a later pod: what became of the try that took longest.
-pub(super) fn later_try(failure: &Failure<'_>) -> Verdict {
-    let unknown = || failure.unexplained(Vec::new(), vec!["the attempt that failed".to_owned()]);
-    let Some((access, (_, lost))) = failure.access.and_then(|a| Some((a, a.attempts.split_last()?))) else {
-        return unknown();
+pub(super) fn lost_try(failure: &Failure<'_>) -> Verdict {
+    let unknown = |missing: String| failure.unexplained(Vec::new(), vec![missing]);
+    let tries = failure.access.map_or(0, |access| access.attempts.len());
+    let tried = |number: usize| Tried::of(failure, failure.access?, number);
+    let lost = (0..tries.saturating_sub(1)).filter_map(|number| Some((number, tried(number)?)));
+    let longest = lost.max_by(|(_, a), (_, b)| a.seconds().total_cmp(&b.seconds()));
+    let Some((number, tried)) = longest else { return unknown("the attempt that failed".to_owned()) };
+    let address = &tried.attempt.address;
+    let how =
+        format!("{}: {:.1} s lost, then another pod answered", tried.how(number, tries), tried.seconds());
+    let Some(pod) = failure.case.timeline.pod_at(address, tried.began) else {
+        return unknown(format!("which pod had {address} at {}", clock(tried.began)));
     };
-    let took = |attempt: &Attempt| attempt.seconds.unwrap_or_default();
-    let Some(longest) = (0..lost.len()).max_by(|a, b| took(&lost[*a]).total_cmp(&took(&lost[*b]))) else {
-        return unknown();
-    };
-    let attempt = &lost[longest];
-    let seconds = |seconds: f64| SignedDuration::try_from_secs_f64(seconds).unwrap_or_default();
-    let before: f64 = lost[..longest].iter().map(took).sum();
-    let began = later(failure.sent, seconds(before));
-    let ended = later(began, seconds(took(attempt)));
-    let near =
-        |complaint: &&Message| complaint.at.duration_since(ended).abs() <= SignedDuration::from_secs(1);
-    let complaint = failure.case.complaints.get(&attempt.address).and_then(|all| all.iter().find(near));
-    let how = match complaint {
-        Some(complaint) => format!("proxy: {}", complaint.line),
-        None => format!("try {} of {}, at {}", longest + 1, access.attempts.len(), attempt.address),
-    };
-    let how = format!("{how}: {:.1} s lost, then another pod answered", took(attempt));
-    let Some(pod) = failure.case.timeline.pod_at(&attempt.address, began) else {
-        return failure.unexplained(Vec::new(), vec![format!("which pod had {}", attempt.address)]);
-    };
-    let mut verdict = refused(&Failure { end: began, ..*failure }, attempt, pod, &how);
-    verdict.pod = Some(pod.name.clone());
-    verdict
+    let verdict = tried.verdict(failure, pod, &how);
+    let is_silent = tried.attempt.status == Some(504) && tried.is_unconnected() == Some(false);
+    if !verdict.is_unexplained() || !is_silent {
+        return verdict;
+    }
+    let Verdict { rejected, pod, .. } = verdict;
+    Verdict { rejected, pod, ..failure.verdict(Mechanism::UpstreamTimeout, vec![how]) }
+}
+
+/// The proxy, or the client, has waited in vain for a pod that never had the request: no connection was made, or it had
+/// been told to end and its log does not know the request. Nothing where it is not so, or that is not explained either.
+pub(super) fn never_had_it(failure: &Failure<'_>) -> Option<Verdict> {
+    let access = failure.access?;
+    let tries = access.attempts.len();
+    let tried = Tried::of(failure, access, tries.checked_sub(1)?)?;
+    let pod = failure.case.timeline.pod_at(&tried.attempt.address, tried.began)?;
+    let is_unconnected =
+        tried.is_unconnected().unwrap_or_else(|| pod.was_ending(tried.began) && failure.app.is_empty());
+    let how = format!("{}: {:.1} s without a connection", tried.how(tries - 1, tries), tried.seconds());
+    let verdict = is_unconnected.then(|| tried.verdict(failure, pod, &how))?;
+    (!verdict.is_unexplained()).then_some(verdict)
 }
 
 /// 504: a pod was silent.
 pub(super) fn gateway_timeout(failure: &Failure<'_>, access: &Access) -> Verdict {
+    if let Some(verdict) = never_had_it(failure) {
+        return verdict;
+    }
     let attempt = access.attempts.last();
     let pod = attempt.and_then(|attempt| failure.case.timeline.pod_at(&attempt.address, failure.end));
     let mut evidence = Vec::new();

@@ -9,7 +9,6 @@ use serde_json::{Value, json};
 use xtask_load::run::Finished;
 use xtask_load::tally::{Book, Latency};
 
-use super::Scene;
 use super::threshold::{Figures, Threshold};
 use crate::compare::{Comparison, Sample};
 use crate::cx::Cx;
@@ -51,7 +50,7 @@ impl Scene<'_> {
         end.files = crate::record::sizes(dir);
         meta.end = Some(end.clone());
         let failures = book.tally().failures.clone();
-        let mut explained = explain::explain(Case::of(meta, dir, &failures));
+        let mut explained = explain::explain(Case::of(meta, dir, &failures, None));
         let figures = Figures { unexplained: Some(explained.unexplained() as u64), ..Figures::of(&end) };
         let baseline = self.baseline.map(|sample| Figures::of(sample.end()));
         let judge = |threshold: &Threshold| threshold.judge(&figures, baseline.as_ref());
@@ -83,7 +82,7 @@ impl Scene<'_> {
             if let Some(comparison) = comparison {
                 cx.output.data(comparison.text().trim_end());
             }
-            let causes = explain::causes(&explained.failures, &explained.late);
+            let causes = explain::causes(&explained.failures, &explained.slow);
             if !causes.is_empty() {
                 cx.output.data(causes.trim_end());
             }

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::Result;
 use jiff::{SignedDuration, Timestamp};
@@ -10,25 +11,28 @@ use xtask_load::tally::Buckets;
 
 use super::access::{self, Access};
 use super::meta::Meta;
+use super::tail::{self, Flights, Tail};
 use super::timeline::Timeline;
 use super::{APP_LOGS, INGRESS_LOGS, RECORDS, TIMELINE, for_each_line};
 
-/// An answer that took this long may be one that a first pod did not give.
-const SLOW_US: u64 = 1_000_000;
-/// Slow answers that are looked at.
-const MOST_SLOW: usize = 10_000;
+/// Measurements from which a typical one is taken.
+const SAMPLES: usize = 10_000;
 /// What an ingress controller says when it takes up the routes and endpoints of the cluster.
 const SYNCING: [&str; 3] = ["Initial sync", "backend reload required", "Backend successfully reloaded"];
 
-/// What is known of a run's failures.
+/// What is known of a run's failures and slow answers.
 #[derive(Clone, Debug)]
 pub struct Case {
     /// The run.
     pub meta: Meta,
     /// The requests that failed.
     pub failures: Vec<Record>,
-    /// Requests that succeeded, but slowly.
-    pub slow: Vec<Record>,
+    /// The slowest of those that succeeded.
+    pub tail: Tail,
+    /// All of them, as far as they hold each other up.
+    pub flights: Flights,
+    /// How long pods take as a rule.
+    pub typical: Typical,
     /// The access log's lines of those, by id.
     pub access: HashMap<String, Vec<Access>>,
     /// The app's lines of those, by id.
@@ -47,6 +51,15 @@ pub struct Case {
     pub missing: Vec<String>,
 }
 
+/// Medians over a run, in milliseconds; of the answers that were logged.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Typical {
+    /// From the proxy's request to a pod to the pod's answer.
+    pub pod_ms: f64,
+    /// What the app itself says that it took.
+    pub app_ms: f64,
+}
+
 /// A line of the app's log.
 #[derive(Clone, Debug, PartialEq)]
 pub struct AppLine {
@@ -58,6 +71,8 @@ pub struct AppLine {
     pub status: Option<u16>,
     /// The error code it tells, where it does.
     pub code: Option<String>,
+    /// How long the app took, by its own word.
+    pub took_ms: Option<f64>,
 }
 
 /// A line of the proxy's own, which is about no single request.
@@ -70,21 +85,23 @@ pub struct Message {
 }
 
 impl Case {
-    /// Reads it from a run's folder.
+    /// Reads it from a run's folder; the slow answers are those that took `over` or longer.
     ///
     /// # Errors
     /// When what the run says of itself can't be read.
-    pub fn read(dir: &Path) -> Result<Case> {
-        Ok(Case::of(Meta::read(dir)?, dir, &[]))
+    pub fn read(dir: &Path, over: Option<Duration>) -> Result<Case> {
+        Ok(Case::of(Meta::read(dir)?, dir, &[], over))
     }
 
     /// Reads what belongs to a run; what can't be read is named as missing. Where that is true of requests that failed,
     /// those that are `known` stand in.
-    pub fn of(meta: Meta, dir: &Path, known: &[Record]) -> Case {
+    pub fn of(meta: Meta, dir: &Path, known: &[Record], over: Option<Duration>) -> Case {
         let mut case = Case {
             meta,
             failures: Vec::new(),
-            slow: Vec::new(),
+            tail: Tail::default(),
+            flights: Flights::default(),
+            typical: Typical::default(),
             access: HashMap::new(),
             app: HashMap::new(),
             complaints: HashMap::new(),
@@ -95,7 +112,7 @@ impl Case {
             missing: Vec::new(),
         };
         case.compare_files(dir);
-        case.read_records(&dir.join(RECORDS));
+        case.read_records(&dir.join(RECORDS), over);
         if case.failures.len() < known.len() {
             case.failures = known.to_vec();
         }
@@ -119,20 +136,18 @@ impl Case {
     }
 
     /// The failures and the slow answers, counted and compared with what the run counted itself.
-    fn read_records(&mut self, path: &Path) {
+    fn read_records(&mut self, path: &Path, over: Option<Duration>) {
         let (mut buckets, mut damaged) = (Buckets::default(), 0_u64);
-        let (mut failures, mut slow) = (Vec::new(), Vec::new());
+        let (mut failures, mut answers) = (Vec::new(), tail::Reader::default());
         let read = for_each_line(path, |line| {
             let Ok(record) = serde_json::from_str::<Record>(line) else {
                 damaged += 1;
                 return;
             };
             buckets.count(record.outcome);
-            let took_us = record.end_us.saturating_sub(record.sent_us.unwrap_or(record.end_us));
+            answers.take(&record);
             if record.is_failure() {
                 failures.push(record);
-            } else if took_us >= SLOW_US && slow.len() < MOST_SLOW {
-                slow.push(record);
             }
         });
         self.missing.extend(read.err().map(|error| format!("the requests: {error:#}")));
@@ -148,23 +163,31 @@ impl Case {
                 end.buckets.failed()
             ));
         }
-        (self.failures, self.slow) = (failures, slow);
+        self.failures = failures;
+        (self.tail, self.flights) = answers.finish(over);
     }
 
     /// What was seen of those requests.
     fn read_evidence(&mut self, dir: &Path) {
-        let requests = self.failures.iter().chain(&self.slow);
+        let requests = self.failures.iter().chain(&self.tail.records);
         let ids: BTreeSet<String> = requests.map(|record| record.id.clone()).collect();
         let mut problems = Vec::new();
+        let (mut pod_ms, mut app_ms) = (Vec::new(), Vec::new());
         if !ids.is_empty() {
             for (controller, path) in logs(&dir.join(INGRESS_LOGS)) {
                 self.access_logs += 1;
-                problems.extend(for_each_line(&path, |line| self.take_access(&controller, line, &ids)).err());
+                let take = |line: &str| pod_ms.extend(self.take_access(&controller, line, &ids));
+                problems.extend(for_each_line(&path, take).err());
             }
             for (pod, path) in logs(&dir.join(APP_LOGS)) {
-                problems.extend(for_each_line(&path, |line| self.take_app(&pod, line, &ids)).err());
+                let take = |line: &str| {
+                    let is_sampled = app_ms.len() < SAMPLES;
+                    app_ms.extend(self.take_app(&pod, line, &ids, is_sampled));
+                };
+                problems.extend(for_each_line(&path, take).err());
             }
         }
+        self.typical = Typical { pod_ms: median(pod_ms), app_ms: median(app_ms) };
         let (mut seen, mut damaged) = (Vec::new(), 0_u64);
         let read = for_each_line(&dir.join(TIMELINE), |line| match serde_json::from_str(line) {
             Ok(change) => seen.push(change),
@@ -179,9 +202,10 @@ impl Case {
         }
     }
 
-    /// Takes a line of an access log.
-    pub fn take_access(&mut self, controller: &str, line: &str, ids: &BTreeSet<String>) {
+    /// Takes a line of an access log; gives back how long the pod took that answered, in milliseconds.
+    fn take_access(&mut self, controller: &str, line: &str, ids: &BTreeSet<String>) -> Option<f64> {
         if let Some(access) = access::parse(controller, line) {
+            let took = access.attempts.last().and_then(|attempt| attempt.seconds).map(|s| s * 1e3);
             if let Some(at) = access.at {
                 for attempt in &access.attempts {
                     self.uses.entry(attempt.address.clone()).or_default().insert(at);
@@ -193,7 +217,9 @@ impl Case {
                     lines.push(access);
                 }
             }
-        } else if let (Some(at), line) = access::stamped(line) {
+            return took;
+        }
+        if let (Some(at), line) = access::stamped(line) {
             let message = Message { at, line: line.to_owned() };
             if let Some((_, rest)) = line.split_once("upstream: \"") {
                 let url = rest.split('"').next().unwrap_or_default();
@@ -204,27 +230,37 @@ impl Case {
                 self.syncs.entry(controller.to_owned()).or_default().push(message);
             }
         }
+        None
     }
 
-    /// Takes a line of a pod's log.
-    pub fn take_app(&mut self, pod: &str, line: &str, ids: &BTreeSet<String>) {
+    /// Takes a line of a pod's log. Gives back how long the app took, in milliseconds, where that is asked for.
+    fn take_app(&mut self, pod: &str, line: &str, ids: &BTreeSet<String>, is_sampled: bool) -> Option<f64> {
         let (_, line) = access::stamped(line);
+        let is_inner = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
+        let words = || line.split(|c| !is_inner(c));
+        // Most lines are about none of these requests: they need not be read as what they are.
+        if !is_sampled && !words().any(|word| ids.contains(word)) {
+            return None;
+        }
         let fields: BTreeMap<String, serde_json::Value> = serde_json::from_str(line).unwrap_or_default();
         // A line that names its request is about no other, whatever else it quotes.
         let named = fields.get("request_id").and_then(|id| id.as_str());
-        let is_inner = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
-        let mut words = line.split(|c| !is_inner(c)).filter(|_| named.is_none()).chain(named);
-        let Some(id) = words.find(|word| ids.contains(*word)) else { return };
+        let took_ms = fields.get("duration_ms").and_then(serde_json::Value::as_f64);
+        let sample = took_ms.filter(|_| is_sampled && named.is_some());
+        let mut words = words().filter(|_| named.is_none()).chain(named);
+        let Some(id) = words.find(|word| ids.contains(*word)) else { return sample };
         let line = AppLine {
             pod: pod.to_owned(),
             line: line.to_owned(),
             status: fields.get("status").and_then(serde_json::Value::as_u64).and_then(|n| n.try_into().ok()),
             code: fields.get("error_code").and_then(|code| code.as_str()).map(str::to_owned),
+            took_ms,
         };
         let lines = self.app.entry(id.to_owned()).or_default();
         if !lines.contains(&line) {
             lines.push(line);
         }
+        sample
     }
 
     /// A moment of a record, by the clock on the wall.
@@ -232,6 +268,13 @@ impl Case {
         let since = SignedDuration::from_micros(i64::try_from(since_began_us).unwrap_or(i64::MAX));
         self.meta.began.checked_add(since).unwrap_or(self.meta.began)
     }
+}
+
+/// The middle one; 0 of none.
+fn median(mut numbers: Vec<f64>) -> f64 {
+    let middle = numbers.len() / 2;
+    numbers.sort_unstable_by(f64::total_cmp);
+    numbers.get(middle).copied().unwrap_or_default()
 }
 
 /// The log files of a folder, each with the pod's name; none where the folder is missing.

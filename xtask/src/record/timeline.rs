@@ -132,6 +132,14 @@ impl PodStory {
         self.states.iter().find(|state| state.at >= from && state.ready).map(|state| state.at)
     }
 
+    /// Since when it was Ready at a moment, where it was seen to become so.
+    pub fn ready_since(&self, at: Timestamp) -> Option<Timestamp> {
+        let until = self.states.partition_point(|state| state.at <= at);
+        let (before, _) = self.states.split_at(until);
+        let since = before.iter().rposition(|state| !state.ready)? + 1;
+        before.get(since).map(|state| state.at)
+    }
+
     /// A property of its first container, by JSON-like path.
     pub fn container(&self) -> Option<&k8s_openapi::api::core::v1::Container> {
         self.last.spec.as_ref()?.containers.first()

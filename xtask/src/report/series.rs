@@ -142,6 +142,7 @@ mod tests {
             end_us: n * 1000 + 10_000 + n % 100,
             status: None,
             served_by: None,
+            server_timing: None,
             error: None,
         }
     }

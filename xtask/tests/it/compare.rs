@@ -29,6 +29,7 @@ fn run(runs: &Path, name: &str, requests: u64, factor: f64, failed: u64) -> Path
             end_us: n * 1000 + us as u64,
             status: Some(if is_ok { 200 } else { 502 }),
             served_by: None,
+            server_timing: None,
             error: None,
         };
         writeln!(file, "{}", json!(record)).expect("writing");

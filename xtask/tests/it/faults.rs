@@ -342,3 +342,38 @@ fn a_slow_start_is_no_failure() {
         ran.events().into_iter().filter(|event| event["event"] == "warning" && event["name"] == "rollout");
     assert_eq!(alarms.collect::<Vec<_>>(), [Value::Null; 0], "a slow start is no bad sign");
 }
+
+#[test]
+fn pods_that_are_gone_make_answers_slow_where_a_node_drops_what_comes_for_them() {
+    let mut world = World::sandbox();
+    world.set("SANDBOX_FAULTS", "true");
+    let manifests = world.own_workspace().join("kubernetes");
+    let edit = |name: &str, from: &str, to: &str| {
+        let text = std::fs::read_to_string(manifests.join(name)).expect("reading the manifest");
+        assert!(text.contains(from), "{name} has no {from}");
+        std::fs::write(manifests.join(name), text.replace(from, to)).expect("writing it");
+    };
+    // The proxy tries for a second before it asks another pod; the pause that is put back at the end is short.
+    edit("70-ingress.yaml", "proxy-connect-timeout: \"5\"", "proxy-connect-timeout: \"1\"");
+    edit("30-deployment.yaml", "seconds: 5", "seconds: 1");
+    world.run_ok(&["up"]);
+    fault(&world, &json!({"fault": "black-hole"}));
+
+    let load = ["load", "--get", "/health", "--rate", "40", "--duration", "8", "--without", "pre-stop"];
+    let ran = world.run(&[&load[..], &["--output", "json"]].concat());
+    // Where three tries in a row met pods that were gone, the request failed.
+    assert!([0, 40, 41].contains(&ran.code), "{}\n{}", ran.stdout, ran.stderr);
+    let summary = ran.summary();
+    let groups = summary["slow"]["groups"].as_array().expect("groups");
+    let lost = groups.iter().find(|group| group["mechanism"] == "shutdown-race").expect("lost tries");
+    assert!(lost["parts_ms"]["lost_tries"].as_f64().is_some_and(|ms| ms >= 1000.0), "{lost}");
+    assert!(lost["fix"].as_str().is_some_and(|fix| fix.contains("`pre-stop` prevents it")), "{lost}");
+    let in_groups: u64 = groups.iter().filter_map(|group| group["count"].as_u64()).sum();
+    assert_eq!(Some(in_groups), summary["slow"]["count"].as_u64(), "{summary}");
+
+    let run = summary["run"].as_str().expect("a run");
+    let text = world.run_ok(&["explain", run, "--slow", "900ms"]).stdout;
+    for part in ["ms lost tries", "shutdown race: the pod closed", "told to stop at ", ": gone from "] {
+        assert!(text.contains(part), "{part}: {text}");
+    }
+}

@@ -27,6 +27,8 @@ fn right_after_up_every_request_is_answered_and_a_killed_pod_is_named() {
     assert!(summary["latency_ms"]["p99"].as_f64().is_some_and(|p99| p99 > 0.0), "{summary}");
     let gates: Vec<_> = load.events().into_iter().filter(|event| event["event"] == "gate").collect();
     assert!(
+    let slowest = &summary["slow"]["answers"][0];
+    assert!(slowest["parts_ms"]["queue"].is_number() && slowest["parts_ms"]["app"].is_number(), "{slowest}");
         gates.iter().any(|gate| gate["name"] == "attribution" && gate["state"] == "already"),
         "{gates:?}"
     );

@@ -4,25 +4,26 @@
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 use xtask::explain::mechanism::Mechanism;
-use xtask::explain::{Verdict, explain_run};
+use xtask::explain::{Explained, Verdict, explain_run};
 use xtask::record::meta::{self, Meta};
 use xtask_load::record::{Outcome, Record};
 
-const ID: &str = "0123456789abcdef0123456789abcdef";
-const POD: &str = "app-7c9-aaaaa";
-const ADDRESS: &str = "10.0.0.7:8000";
+pub(crate) const ID: &str = "0123456789abcdef0123456789abcdef";
+pub(crate) const POD: &str = "app-7c9-aaaaa";
+pub(crate) const ADDRESS: &str = "10.0.0.7:8000";
 
 /// A run in the making: each piece carries a tag by which a test can leave it out.
 #[derive(Clone)]
-struct Run {
-    records: Vec<Record>,
-    ingress: Vec<(&'static str, String)>,
-    app: Vec<(&'static str, String)>,
+pub(crate) struct Run {
+    pub(crate) plan: &'static str,
+    pub(crate) records: Vec<Record>,
+    pub(crate) ingress: Vec<(&'static str, String)>,
+    pub(crate) app: Vec<(&'static str, String)>,
     timeline: Vec<(&'static str, Value)>,
 }
 
 /// Seconds after the run's beginning, on the wall.
-fn at(seconds: f64) -> Timestamp {
+pub(crate) fn at(seconds: f64) -> Timestamp {
     let began: Timestamp = "2026-01-02T03:04:05Z".parse().expect("a time");
     began + SignedDuration::from_micros((seconds * 1e6) as i64)
 }
@@ -32,7 +33,7 @@ fn whole(seconds: f64) -> String {
     at(seconds).strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
 }
 
-fn record(id: &str, outcome: Outcome, status: Option<u16>, error: Option<&str>) -> Record {
+pub(crate) fn record(id: &str, outcome: Outcome, status: Option<u16>, error: Option<&str>) -> Record {
     Record {
         n: 0,
         id: id.to_owned(),
@@ -42,12 +43,13 @@ fn record(id: &str, outcome: Outcome, status: Option<u16>, error: Option<&str>) 
         end_us: 10_050_000,
         status,
         served_by: None,
+        server_timing: None,
         error: error.map(str::to_owned),
     }
 }
 
 /// An access line; `lists` are the four upstream columns.
-fn access(id: &str, when: f64, status: u16, lists: &str) -> String {
+pub(crate) fn access(id: &str, when: f64, status: u16, lists: &str) -> String {
     format!(
         "{} 127.0.0.1 - - [02/Jan/2026:03:04:15 +0000] \"POST /predict HTTP/1.1\" {status} 150 \"-\" \
          \"xtask-load/0.1.0\" \
@@ -64,7 +66,7 @@ fn app(id: &str, status: u16, code: &str) -> String {
 }
 
 /// A pod whose container has run since `since`, with all probes and a preStop.
-fn pod(name: &str, namespace: &str, ip: &str, since: f64) -> Value {
+pub(crate) fn pod(name: &str, namespace: &str, ip: &str, since: f64) -> Value {
     let probe = json!({"httpGet": {"path": "/health", "port": 8000}});
     json!({
         "apiVersion": "v1",
@@ -90,12 +92,12 @@ fn pod(name: &str, namespace: &str, ip: &str, since: f64) -> Value {
     })
 }
 
-fn seen(when: f64, object: &Value) -> Value {
+pub(crate) fn seen(when: f64, object: &Value) -> Value {
     json!({"at": at(when), "kind": object["kind"], "object": object})
 }
 
 /// The pod, told to end `when`.
-fn ending(mut pod: Value, when: f64, grace: i64) -> Value {
+pub(crate) fn ending(mut pod: Value, when: f64, grace: i64) -> Value {
     pod["metadata"]["deletionTimestamp"] = whole(when + grace as f64).into();
     pod["metadata"]["deletionGracePeriodSeconds"] = grace.into();
     seen(when, &pod)
@@ -144,9 +146,10 @@ fn event(when: f64, reason: &str, message: &str) -> Value {
 
 impl Run {
     /// One failed request; one pod of the app and the ingress controller, both well for a long time.
-    fn of(record: Record) -> Run {
+    pub(crate) fn of(record: Record) -> Run {
         let controller = pod("controller-1", "ingress-nginx", "10.0.0.2", -600.0);
         Run {
+            plan: "",
             records: vec![record],
             ingress: Vec::new(),
             app: Vec::new(),
@@ -158,7 +161,7 @@ impl Run {
         }
     }
 
-    fn pod() -> Value {
+    pub(crate) fn pod() -> Value {
         pod(POD, "default", "10.0.0.7", -600.0)
     }
 
@@ -184,18 +187,18 @@ impl Run {
         self
     }
 
-    fn and(mut self, tag: &'static str, seen: Value) -> Run {
+    pub(crate) fn and(mut self, tag: &'static str, seen: Value) -> Run {
         self.timeline.push((tag, seen));
         self
     }
 
     /// What was known of the pod is replaced.
-    fn pod_is(mut self, pod: &Value) -> Run {
+    pub(crate) fn pod_is(mut self, pod: &Value) -> Run {
         self.timeline.retain(|(tag, _)| *tag != "pod");
         self.and("pod", seen(-1.0, pod))
     }
 
-    fn without(&self, tag: &str) -> Run {
+    pub(crate) fn without(&self, tag: &str) -> Run {
         let mut run = self.clone();
         run.ingress.retain(|(t, _)| *t != tag);
         run.app.retain(|(t, _)| *t != tag);
@@ -229,7 +232,8 @@ impl Run {
         run
     }
 
-    fn verdict(&self) -> Verdict {
+    /// The run, written down and explained.
+    pub(crate) fn explained(&self) -> Explained {
         let dir = tempfile::tempdir().expect("a folder");
         let write = |path: &str, lines: Vec<String>| {
             let path = dir.path().join(path);
@@ -243,7 +247,7 @@ impl Run {
             host: "app.local".into(),
             request: "POST /predict".into(),
             namespace: "default".into(),
-            plan: String::new(),
+            plan: self.plan.into(),
             without: None,
             marks: Vec::new(),
             end: None,
@@ -257,7 +261,11 @@ impl Run {
         write("logs/ingress/controller-1.log", lines(&self.ingress));
         write(&format!("logs/app/{POD}.log"), lines(&self.app));
         write("timeline.jsonl", self.timeline.iter().map(|(_, seen)| seen.to_string()).collect());
-        let verdicts = explain_run(dir.path()).expect("a run").failures;
+        explain_run(dir.path()).expect("a run")
+    }
+
+    fn verdict(&self) -> Verdict {
+        let verdicts = self.explained().failures;
         verdicts.into_iter().find(|verdict| verdict.record.id == ID).expect("a verdict")
     }
 }
@@ -462,6 +470,26 @@ fn the_proxys_own_complaint_decides_how_the_connection_ended() {
     let verdict = run.verdict();
     assert_eq!(verdict.mechanism, Mechanism::NotListeningYet, "{verdict:#?}");
     assert!(verdict.evidence.iter().any(|line| line.contains("connect() failed (111")), "{verdict:#?}");
+}
+
+#[test]
+fn a_pod_that_is_gone_is_the_cause_where_proxy_or_client_wait_for_it_in_vain() {
+    let three = |one: &str| [one; 3].join(", ");
+    let silent =
+        Run::of(Record { end_us: 25_000_000, ..record(ID, Outcome::HttpError, Some(504), Some("<html>")) });
+    let lists = format!("{} {} {} {}", three(ADDRESS), three("0"), three("5.000"), three("504"));
+    let mut silent = silent.and("told", ending(Run::pod(), 9.0, 30));
+    silent.ingress.push(("access", access(ID, 25.0, 504, &lists)));
+    let mut impatient = Run::of(Record { end_us: 13_000_000, ..record(ID, Outcome::Timeout, None, None) });
+    impatient.ingress.push(("access", access(ID, 13.0, 499, &format!("{ADDRESS} 0 3.000 -"))));
+    let impatient = impatient.and("told", ending(Run::pod(), 9.0, 30));
+    for run in [silent, impatient] {
+        let verdict = run.verdict();
+        assert_eq!(verdict.mechanism, Mechanism::ShutdownRace, "{verdict:#?}");
+        // A pod that had the request is not one that was gone.
+        let had = run.app(app(ID, 499, "CLIENT_CLOSED_REQUEST")).verdict();
+        assert_ne!(had.mechanism, Mechanism::ShutdownRace, "{had:#?}");
+    }
 }
 
 #[test]

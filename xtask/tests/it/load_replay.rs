@@ -2,9 +2,10 @@
 //! that were answered at once are told by every twentieth line.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use xtask::explain::mechanism::Mechanism;
-use xtask::explain::{explain_run, text};
+use xtask::explain::{explain_run, explain_run_over, text};
 
 use crate::world::World;
 
@@ -25,13 +26,34 @@ fn a_controller_that_has_not_synced_is_not_a_service_without_pods() {
 }
 
 #[test]
-fn without_a_pre_stop_the_pods_end_is_the_cause_of_failures_and_of_late_answers() {
+fn without_a_pre_stop_the_pods_end_is_the_cause_of_failures_and_of_slow_answers() {
     let explained = explain_run(&run("without-pre-stop")).expect("a run");
-    assert!(explained.late.iter().all(|verdict| verdict.mechanism == Mechanism::ShutdownRace));
-    assert_eq!((explained.failures.len(), explained.late.len()), (1, 81));
+    let slow = &explained.slow;
+    assert_eq!((explained.failures.len(), slow.count, slow.answers.len(), slow.of), (1, 81, 81, 1249));
+    assert!(slow.answers.iter().all(|slow| slow.verdict.mechanism == Mechanism::ShutdownRace));
+    assert!(slow.answers.iter().all(|slow| slow.parts.lost_tries >= 5000.0));
     let text = text(&explained);
-    assert!(text.contains("81 × 200 at a later try: shutdown race"), "{text}");
-    assert!(text.contains("upstream timed out (110"), "{text}");
+    assert!(text.contains("slow: 81 of 1249 answers took 500 ms or more"), "{text}");
+    insta::assert_snapshot!("without_pre_stop_slow", slow.text());
+}
+
+#[test]
+fn each_slow_answer_has_one_cause_and_its_time_adds_up() {
+    for name in ["without-pre-stop", "ingress-restart"] {
+        // All answers, not only the slowest.
+        let explained = explain_run_over(&run(name), Some(Duration::ZERO)).expect("a run");
+        let slow = &explained.slow;
+        assert_eq!((slow.count, slow.answers.len()), (slow.of, slow.of), "{name}");
+        let in_groups: usize = slow.groups().iter().map(|group| group.answers.len()).sum();
+        assert_eq!(in_groups, slow.of, "{name}");
+        for answer in &slow.answers {
+            let parts = answer.parts;
+            let sum = parts.unsent + parts.lost_tries + parts.pod.unwrap_or_default() + parts.way;
+            assert!((sum - answer.ms()).abs() < 1e-6 && parts.way >= 0.0, "{name}: {answer:#?}");
+            let verdict = &answer.verdict;
+            assert!(!verdict.is_unexplained() || !verdict.missing.is_empty(), "{name}: {verdict:#?}");
+        }
+    }
 }
 
 #[test]
@@ -76,6 +98,30 @@ fn explain_ends_with_an_error_for_a_damaged_run_and_takes_a_request_alone() {
     let whole = run("ingress-restart").display().to_string();
     let ran = world.run_ok(&["explain", &whole]);
     assert!(ran.stdout.starts_with("✗ failed: 208 of 800 requests"), "{}", ran.stdout);
+    // A threshold, or none; a run where a threshold could be; and a request that was as good as any.
+    let late = run("without-pre-stop").display().to_string();
+    for args in [
+        &["explain", "--slow", "500ms", &*late][..],
+        &["explain", &late, "--slow"],
+        &["explain", "--slow", &late],
+    ] {
+        let ran = world.run_ok(args);
+        assert!(
+            ran.stdout.starts_with("slow: 81 of 1249 answers took 500 ms or more"),
+            "{args:?}: {}",
+            ran.stdout
+        );
+    }
+    let slow = &world.run_ok(&["explain", "--slow", "4s", &late, "--output", "json"]).summary()["slow"];
+    assert_eq!(
+        (&slow["count"], &slow["groups"][0]["mechanism"]),
+        (&81.into(), &"shutdown-race".into()),
+        "{slow}"
+    );
+    assert_eq!(slow["answers"].as_array().map(Vec::len), Some(81));
+    let any = world.run_ok(&["explain", "--slow", "0s", &late, "88ebd358"]).stdout;
+    assert!(any.starts_with("1 × ") && any.contains("88ebd3580e5740708bae0ae0265b3d12"), "{any}");
+
     let dir = tempfile::tempdir().expect("a folder");
     std::fs::copy(run("ingress-restart").join("load.json"), dir.path().join("load.json")).expect("copying");
     std::fs::write(dir.path().join("records.jsonl"), "").expect("writing");

@@ -29,6 +29,7 @@ fn run(dir: &Path, requests: u64) -> (Meta, End) {
             end_us: n * 1000 + 20_000 + n % 977,
             status: None,
             served_by: None,
+            server_timing: None,
             error: failed.then(|| HOSTILE.to_owned()),
         };
         writeln!(file, "{}", serde_json::to_string(&record).expect("json")).expect("writing");

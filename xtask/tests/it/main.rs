@@ -21,6 +21,7 @@ mod load_ends;
 mod load_explain;
 mod load_replay;
 mod load_report;
+mod load_tail;
 mod load_without;
 mod logs;
 mod minikube;

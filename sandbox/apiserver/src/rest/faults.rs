@@ -9,8 +9,8 @@ use std::time::Duration;
 use axum::body::Body;
 use http::{Method, Request, Response};
 use http_body_util::{BodyExt as _, Limited};
-use sandbox_contract::{Fault, NodeFault, ProxyFault};
-use serde_json::json;
+use sandbox_contract::{Fault, NodeFault};
+use serde_json::{Value, json};
 
 use crate::faults::Faults;
 use crate::state::Api;
@@ -18,7 +18,7 @@ use crate::status::{ApiError, json_response};
 
 /// Where the API is.
 pub(crate) const PATH: &str = "/sandbox/faults";
-/// The ConfigMap by which the ingress controller hears of its faults, in its own namespace; key `proxy`.
+/// The ConfigMap by which the ingress controller hears of its faults, in its own namespace; keys `proxy`, `latency-ms`.
 pub(crate) const PROXY_CONFIG: &str = "/api/v1/namespaces/ingress-nginx/configmaps/sandbox-faults";
 const MAX_BODY_BYTES: usize = 64 * 1024;
 
@@ -66,7 +66,9 @@ async fn add(api: &Arc<Api>, faults: &Arc<Faults>, fault: Fault) -> Result<(), A
         Fault::FailProbes { namespace, seconds: time } => {
             node(NodeFault::FailProbes { namespace, time: seconds(time)? })
         }
-        Fault::Proxy { answer } => tell_proxy(api, Some(answer)).await,
+        Fault::BlackHole => node(NodeFault::BlackHole),
+        Fault::Proxy { answer } => tell_proxy(api, Some(json!({"proxy": answer}))).await,
+        Fault::Latency { ms } => tell_proxy(api, Some(json!({"latency-ms": ms.to_string()}))).await,
     }
 }
 
@@ -75,19 +77,18 @@ fn seconds(seconds: f64) -> Result<Duration, ApiError> {
 }
 
 /// The ingress controller is a process of its own: it watches a ConfigMap.
-async fn tell_proxy(api: &Arc<Api>, answer: Option<ProxyFault>) -> Result<(), ApiError> {
+async fn tell_proxy(api: &Arc<Api>, data: Option<Value>) -> Result<(), ApiError> {
+    let is_over = data.is_none();
     let object = json!({
         "apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "sandbox-faults",
         "namespace": "ingress-nginx"},
-        "data": answer.map_or_else(|| json!({}), |answer| json!({"proxy": answer})),
+        "data": data.unwrap_or_else(|| json!({})),
     });
-    let (method, uri, body) = match answer {
-        Some(_) => (
-            Method::PATCH,
-            format!("{PROXY_CONFIG}?fieldManager=sandbox-faults&force=true"),
-            object.to_string(),
-        ),
-        None => (Method::DELETE, PROXY_CONFIG.to_owned(), String::new()),
+    let (method, uri, body) = if is_over {
+        (Method::DELETE, PROXY_CONFIG.to_owned(), String::new())
+    } else {
+        let uri = format!("{PROXY_CONFIG}?fieldManager=sandbox-faults&force=true");
+        (Method::PATCH, uri, object.to_string())
     };
     let request = Request::builder()
         .method(method)
@@ -96,7 +97,7 @@ async fn tell_proxy(api: &Arc<Api>, answer: Option<ProxyFault>) -> Result<(), Ap
         .body(Body::from(body))
         .map_err(ApiError::internal)?;
     match super::handle(api, request).await {
-        Err(error) if answer.is_none() && error.code == 404 => Ok(()),
+        Err(error) if is_over && error.code == 404 => Ok(()),
         result => result.map(drop),
     }
 }

@@ -6,7 +6,9 @@ use kube::api::DeleteParams;
 use serde_json::json;
 
 use crate::support::{alive, app, cluster, log_of, phase, pod, shell, until_dead};
-use sandbox_contract::LogRequest;
+use sandbox_contract::{Kubelet as _, LogRequest, NodeFault};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
 
 /// Runs until the script has printed its first line, and returns that.
 async fn first_line(cluster: &crate::support::Cluster, name: &str, bytes: i64) -> String {
@@ -120,4 +122,26 @@ async fn shutdown_ends_every_pod_within_seconds() {
     cluster.agent.stopped().await;
     assert!(begin.elapsed() < Duration::from_secs(6), "{:?}", begin.elapsed());
     assert!(!pids.iter().any(|&pid| alive(pid)));
+}
+
+#[tokio::test]
+async fn a_black_hole_answers_nobody_where_a_pod_has_ended() {
+    let cluster = cluster().await;
+    let probe = json!({ "readinessProbe": { "tcpSocket": { "port": 8000 }, "periodSeconds": 1 } });
+    for name in ["before", "after"] {
+        let ready = cluster.ready(&pod(name, probe.clone(), json!({}))).await;
+        let address = format!("{}:8000", ready.status.unwrap().pod_ip.unwrap());
+        cluster.pods().delete(name, &DeleteParams::default()).await.unwrap();
+        cluster.until_gone(name).await;
+        let connected = timeout(Duration::from_millis(300), TcpStream::connect(&address)).await;
+        if name == "before" {
+            assert_eq!(connected.unwrap().unwrap_err().kind(), std::io::ErrorKind::ConnectionRefused);
+            cluster.agent.fault(NodeFault::BlackHole).unwrap();
+        } else {
+            assert!(connected.is_err(), "{connected:?}");
+            cluster.agent.fault(NodeFault::Clear).unwrap();
+            let refused = TcpStream::connect(&address).await.unwrap_err();
+            assert_eq!(refused.kind(), std::io::ErrorKind::ConnectionRefused);
+        }
+    }
 }
