@@ -10,6 +10,7 @@ use crate::explain::ExplainArgs;
 use crate::load::args::LoadArgs;
 use crate::logs::LogsArgs;
 use crate::options::{ClusterChoice, DEFAULT_NAMESPACE, Deploy, Shared};
+use crate::prove::ProveArgs;
 use crate::test::TestArgs;
 use crate::wait::WaitArgs;
 
@@ -114,6 +115,8 @@ pub enum Command {
     Explain(ExplainArgs),
     /// Tell whether a load run is worse than another, beyond chance; needs no cluster.
     Compare(CompareArgs),
+    /// Measure what each protection is worth, by loads with it and without it.
+    Prove(Box<ProveArgs>),
     /// Check this machine: every problem at once, each with its fix; changes nothing.
     Doctor,
     /// Remove what `up` made.
@@ -158,6 +161,7 @@ impl Command {
             Command::Load(_) => "load",
             Command::Explain(_) => "explain",
             Command::Compare(_) => "compare",
+            Command::Prove(_) => "prove",
             Command::Doctor => "doctor",
             Command::Down { .. } => "down",
             Command::Logs(_) => "logs",

@@ -293,3 +293,69 @@ impl Comparison {
         json!({"base": self.base, "rows": rows.collect::<Value>(), "differs": self.differs})
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use rand_chacha::ChaCha8Rng;
+    use rand_chacha::rand_core::{Rng as _, SeedableRng as _};
+    use xtask_load::tally::Buckets;
+
+    use super::*;
+
+    /// Requests of a run: enough that p95 is judged.
+    const REQUESTS: u64 = 1500;
+
+    /// A run whose latencies go as those of a real server: log-normal, each leaning on the last; a slow drift, as of a
+    /// machine that has other work; stalls that hold up several in a row; and a run as a whole that is a little quicker
+    /// or slower than the next.
+    fn run(seed: u64, factor: f64) -> Sample {
+        let mut random = ChaCha8Rng::seed_from_u64(seed);
+        let mut uniform = || (f64::from(random.next_u32()) + 0.5) / f64::from(u32::MAX);
+        let mut normal = || (-2.0 * uniform().ln()).sqrt() * (std::f64::consts::TAU * uniform()).cos();
+        let whole = 1.0 + 0.005 * normal();
+        let (mut leaning, mut drift, mut stall) = (0.0, 0.0, 0.0);
+        let us: Vec<u64> = (0..REQUESTS)
+            .map(|_| {
+                leaning = 0.6 * leaning + normal();
+                drift = 0.99 * drift + 0.003 * normal();
+                stall = if normal() > 2.6 { 120_000.0 } else { 0.6 * stall };
+                (80_000.0 * factor * whole * (0.12 * leaning + drift).exp() + stall) as u64
+            })
+            .collect();
+        let mut sorted = us.clone();
+        sorted.sort_unstable();
+        let at = |quantile: f64| sorted[(sorted.len() as f64 * quantile) as usize] as f64 / 1e3;
+        let latency =
+            Latency { p50: at(0.5), p90: at(0.9), p95: at(0.95), p99: at(0.99), ..Latency::default() };
+        let meta = json!({
+            "began": "2026-01-02T03:04:05Z", "entry": "", "host": "", "request": "", "namespace": "",
+            "plan": "",
+        });
+        let end = json!({
+            "scheduled": REQUESTS, "seconds": 60.0, "own_cpu": 0.1, "gaps": [],
+            "buckets": Buckets { ok: REQUESTS, ..Buckets::default() },
+            "latency_ms": latency, "sent_latency_ms": latency, "lag_ms": latency,
+        });
+        Sample {
+            dir: PathBuf::new(),
+            meta: serde_json::from_value(meta).expect("a run"),
+            end: serde_json::from_value(end).expect("its end"),
+            latencies: Latencies::new(&us),
+        }
+    }
+
+    /// In how many of 40 pairs of runs the second is called worse.
+    fn worse(factor: f64) -> usize {
+        let is_worse = |pair: &u64| {
+            let (base, run) = (run(2 * pair, 1.0), run(2 * pair + 1, factor));
+            base.compare(&run).rows.iter().any(|row| row.judgement == Judgement::Worse)
+        };
+        (0..40).filter(is_worse).count()
+    }
+
+    #[test]
+    fn equal_runs_are_equal_and_a_tenth_more_is_found() {
+        let (equal, slower) = (worse(1.0), worse(1.1));
+        assert!(equal <= 2 && slower >= 38, "of 40 pairs, {equal} false alarms and {slower} found");
+    }
+}

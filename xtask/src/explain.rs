@@ -45,7 +45,8 @@ pub struct ExplainArgs {
     pub run: Option<String>,
     /// The request: its id, or the start of it.
     pub request: Option<String>,
-    /// Explain the slowest answers, with their evidence: those that took this long or longer; the worst 1 % and whatever stands out without it.
+    /// Explain the slowest answers, with their evidence: those that took this long or longer; the worst 1 % and
+    /// whatever stands out without it.
     #[arg(long, value_name = "THRESHOLD", num_args = 0..=1, default_missing_value = "")]
     pub slow: Option<String>,
 }

@@ -1,6 +1,7 @@
 //! `cargo xtask load`: every gate first, then the load, with a witness who sees what becomes of each request; then the
 //! books, the thresholds, and why what failed did.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -30,6 +31,7 @@ pub mod disturb;
 pub mod experiment;
 mod planned;
 mod ready;
+pub(crate) mod repeat;
 pub mod request;
 mod send;
 pub mod threshold;
@@ -50,6 +52,32 @@ pub use planned::plan;
 /// # Errors
 /// When a gate fails; a threshold fails (exit code 40); the generator could not keep up (41).
 pub async fn run(branch: &mut Branch<'_>, args: &LoadArgs) -> Result<Summary> {
+    let dir = branch.cx.run_dir.clone().context("the run has no folder")?;
+    match args.repeat {
+        1 => once(branch, args, &dir, Telling::Whole).await,
+        _ => repeat::run(branch, args, &dir).await,
+    }
+}
+
+/// How much is said of a run to a person.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Telling {
+    /// All of it.
+    Whole,
+    /// How it ended, in a line: it is one of several.
+    Brief,
+}
+
+/// One run from its gates to its report, kept in `dir`.
+///
+/// # Errors
+/// As [`run`].
+pub(crate) async fn once(
+    branch: &mut Branch<'_>,
+    args: &LoadArgs,
+    dir: &Path,
+    telling: Telling,
+) -> Result<Summary> {
     let cx = branch.cx;
     let plan = args.plan()?;
     let baseline =
@@ -85,6 +113,8 @@ pub async fn run(branch: &mut Branch<'_>, args: &LoadArgs) -> Result<Summary> {
         let scene = Scene {
             cx,
             args,
+            dir,
+            telling,
             plan: &plan,
             cluster: &cluster,
             manifests: &manifests,
@@ -112,6 +142,9 @@ fn unless(followed: Result<()>, result: Result<Summary>) -> Result<Summary> {
 struct Scene<'s> {
     cx: &'s Cx,
     args: &'s LoadArgs,
+    /// Where it is kept.
+    dir: &'s Path,
+    telling: Telling,
     plan: &'s Plan,
     cluster: &'s Cluster,
     manifests: &'s Manifests,
@@ -125,11 +158,10 @@ struct Scene<'s> {
 impl Scene<'_> {
     /// What lies between the gates and the report.
     async fn measure(&self, branch: &mut Branch<'_>, gated: bool) -> Result<Summary> {
-        let Scene { cx, cluster, manifests, plan, .. } = *self;
-        let dir = cx.run_dir.clone().context("the run has no folder")?;
+        let Scene { cx, dir, cluster, manifests, plan, .. } = *self;
         let target = self.args.request.target(cx, &cluster.entry, manifests.host()).await?;
         let owner = Owner::of(&cluster.client, &cx.shared.namespace, manifests.deployment_name()).await?;
-        let witness = Witness::start(&cluster.client, &cx.shared.namespace, owner, &dir).await?;
+        let witness = Witness::start(&cluster.client, &cx.shared.namespace, owner, dir).await?;
         let canary = Target::get(&cluster.entry, manifests.host(), "/health").await?;
         if !gated {
             experiment::restart_entry(cluster).await?;
@@ -154,7 +186,7 @@ impl Scene<'_> {
             cx,
             plan,
             book: &book,
-            dir: &dir,
+            dir,
             prepared: self.prepared,
             baseline: baseline.as_ref(),
             args: self.args,
@@ -166,7 +198,7 @@ impl Scene<'_> {
             finished.unwritten.as_ref().map(|error| format!("{RECORDS} could not be written: {error}")),
         );
         let measured = Measured { book: &book, finished: &finished, open_files, gaps };
-        unless(settled, self.conclude(&dir, meta, measured))
+        unless(settled, self.conclude(meta, measured))
     }
 
     /// What a disturbance or an experiment began is over before the witness leaves and the next run begins.
@@ -205,6 +237,8 @@ async fn close(cx: &Cx, witness: Witness, canary: Option<&Target>, book: &Book) 
         if !any_failed {
             break;
         }
+        // Endings of pods are told a moment after the connections broke.
+        tokio::time::sleep(Duration::from_secs(1)).await;
     }
     let mut gaps = witness.finish()?;
     if any_failed && !caught_up {
@@ -212,5 +246,3 @@ async fn close(cx: &Cx, witness: Witness, canary: Option<&Target>, book: &Book) 
     }
     Ok(gaps)
 }
-        // Endings of pods are told a moment after the connections broke.
-        tokio::time::sleep(Duration::from_secs(1)).await;

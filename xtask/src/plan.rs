@@ -51,7 +51,8 @@ pub fn show(cx: &Cx, title: &str, plan: &[Planned]) -> Summary {
 fn text(plan: &[Planned]) -> String {
     let mut text = String::new();
     for Planned { step, does, gates } in plan {
-        let mut label = step.unwrap_or("wait");
+        // What neither does nor waits is a heading.
+        let mut label = step.unwrap_or(if gates.is_empty() { "" } else { "wait" });
         for line in does {
             let _ = writeln!(text, "{label:<18} {line}");
             label = "";

@@ -354,7 +354,8 @@ fn failure(group: &[&Verdict], is_open: bool) -> Markup {
         details open[is_open] {
             summary { (group.len()) " × " (first.mechanism.title()) }
             dl {
-                dt { "mechanism" } dd { code { (first.mechanism.name()) } ", seen as " (explain::codes(group)) }
+                dt { "mechanism" }
+                dd { code { (first.mechanism.name()) } ", seen as " (explain::codes(group)) }
                 (details(group))
             }
         }

@@ -19,8 +19,8 @@ use crate::output::{self, Output};
 use crate::pipeline::Branch;
 use crate::summary::Summary;
 use crate::{
-    clusters, compare, completions, dev, doctor, down, explain, kubeconfig, load, logs, plan, redeploy,
-    smoke, status, test, up, wait, weights, workspace,
+    clusters, compare, completions, dev, doctor, down, explain, kubeconfig, load, logs, plan, prove,
+    redeploy, smoke, status, test, up, wait, weights, workspace,
 };
 
 /// Runs the command and says how the process shall end.
@@ -146,6 +146,7 @@ fn recorded(command: &Command) -> Option<&'static str> {
         Command::Dev(_) => Some("dev"),
         Command::Smoke => Some("smoke"),
         Command::Load(_) => Some("load"),
+        Command::Prove(_) => Some("prove"),
         Command::Down { .. } => Some("down"),
         Command::Weights { .. } => Some("weights"),
         Command::Test(_) => Some("test"),
@@ -172,6 +173,7 @@ async fn dispatch(cx: &Cx, command: Command) -> Result<Summary> {
         Command::Load(args) => load::run(branch, &args).await,
         Command::Explain(args) => explain::run(cx, &args),
         Command::Compare(args) => compare::run(cx, &args),
+        Command::Prove(args) => prove::run(cx, &args).await,
         Command::Doctor => doctor::run(cx).await,
         Command::Down { delete } => down::run(branch, delete).await,
         Command::Logs(args) => logs::run(cx, &args).await,
@@ -195,6 +197,7 @@ async fn planned(cx: &Cx, command: &Command) -> Result<Summary> {
         Command::Dev(deploy) => dev::plan(cx, kind, &manifests, *deploy).await?,
         Command::Smoke => smoke::plan(),
         Command::Load(args) => load::plan(cx, args, &manifests)?,
+        Command::Prove(args) => prove::plan(cx, args, &manifests)?,
         Command::Down { delete } => down::plan(cx, kind, &manifests, *delete).await?,
         Command::Weights { command } => weights::plan(cx, command)?,
         Command::Test(args) => test::plan(cx, args)?,

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{BufWriter, Write as _};
+use std::ops::Add;
 use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -59,6 +60,21 @@ impl Buckets {
             Outcome::Dropped => &mut self.dropped,
             Outcome::Unsent => &mut self.unsent,
         } += 1;
+    }
+}
+
+impl Add for Buckets {
+    type Output = Buckets;
+
+    fn add(self, more: Buckets) -> Buckets {
+        Buckets {
+            ok: self.ok + more.ok,
+            http_error: self.http_error + more.http_error,
+            socket_error: self.socket_error + more.socket_error,
+            timeout: self.timeout + more.timeout,
+            dropped: self.dropped + more.dropped,
+            unsent: self.unsent + more.unsent,
+        }
     }
 }
 
@@ -277,6 +293,7 @@ mod tests {
             end_us: 5000,
             status: (outcome == Outcome::HttpError).then_some(502),
             served_by: None,
+            server_timing: None,
             error: None,
         }
     }
@@ -293,7 +310,6 @@ mod tests {
             Outcome::Timeout,
             Outcome::Dropped,
             Outcome::Unsent,
-            server_timing: None,
         ];
         for (n, outcome) in outcomes.into_iter().enumerate() {
             book.take(&record(n as u64, outcome), None);

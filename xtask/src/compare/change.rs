@@ -5,6 +5,8 @@ use std::ops::RangeInclusive;
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng as _, SeedableRng as _};
 
+use crate::share::wilson;
+
 /// Requests that follow each other fare alike, so they are drawn again in stretches: about this many.
 const STRETCHES: usize = 40;
 /// Draws: enough for the ends of an interval of 99 %.
@@ -112,20 +114,12 @@ pub(super) fn changes(base: &Latencies, run: &Latencies, quantiles: &[f64]) -> V
 pub(super) fn failures(base: (u64, u64), run: (u64, u64)) -> Change {
     let share = |(failed, of): (u64, u64)| failed as f64 / (of as f64).max(1.0);
     let (before, now) = (share(base), share(run));
-    let ((base_low, base_high), (run_low, run_high)) = (wilson(base), wilson(run));
+    let interval = |(failed, of): (u64, u64)| wilson((failed as f64, of as f64), TAIL_SIGMAS);
+    let ((base_low, base_high), (run_low, run_high)) = (interval(base), interval(run));
     let low = (now - run_low).hypot(base_high - before);
     let high = (run_high - now).hypot(before - base_low);
     let measured = now - before;
     Change { measured, interval: measured - low..=measured + high }
-}
-
-/// Wilson's interval of a share.
-fn wilson((failed, of): (u64, u64)) -> (f64, f64) {
-    let n = (of as f64).max(1.0);
-    let (p, z2) = (failed as f64 / n, TAIL_SIGMAS * TAIL_SIGMAS);
-    let middle = (p + z2 / (2.0 * n)) / (1.0 + z2 / n);
-    let half = TAIL_SIGMAS / (1.0 + z2 / n) * (p * (1.0 - p) / n + z2 / (4.0 * n * n)).sqrt();
-    ((middle - half).max(0.0), (middle + half).min(1.0))
 }
 
 fn histogram(stretch: &[usize], first: usize) -> Vec<(usize, u32)> {
@@ -147,38 +141,6 @@ fn ratio(buckets: f64) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    /// A run of requests whose latencies drift and scatter as those of a real server: log-normal, each leaning on the
-    /// last.
-    fn run(seed: u64, requests: usize, factor: f64) -> Latencies {
-        let mut random = ChaCha8Rng::seed_from_u64(seed);
-        let mut uniform = || (f64::from(random.next_u32()) + 0.5) / f64::from(u32::MAX);
-        let mut leaning = 0.0;
-        let us: Vec<u64> = (0..requests)
-            .map(|_| {
-                let normal = (-2.0 * uniform().ln()).sqrt() * (std::f64::consts::TAU * uniform()).cos();
-                leaning = 0.5 * leaning + normal;
-                (80_000.0 * factor * (0.15 * leaning).exp()) as u64
-            })
-            .collect();
-        Latencies::new(&us)
-    }
-
-    /// In how many of 20 pairs of runs the change is told from chance.
-    fn told(factor: f64) -> usize {
-        let worse = |pair: &u64| {
-            let (base, run) = (run(2 * pair, 500, 1.0), run(2 * pair + 1, 500, factor));
-            let changes = changes(&base, &run, &[0.5, 0.9]);
-            changes.iter().any(|change| *change.interval.start() > 0.0)
-        };
-        (0..20).filter(worse).count()
-    }
-
-    #[test]
-    fn equal_runs_are_equal_and_a_tenth_more_is_found() {
-        let (equal, slower) = (told(1.0), told(1.1));
-        assert!(equal <= 1 && slower >= 19, "of 20 pairs, {equal} false alarms and {slower} found");
-    }
 
     #[test]
     fn the_change_is_measured_as_it_is() {

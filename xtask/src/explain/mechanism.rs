@@ -226,20 +226,21 @@ impl Mechanism {
                 "run the generator on a machine with cores to spare; it says nothing about the server"
             }
             Mechanism::OnTheWay => {
-                "look at the connections and the CPU of this machine and of the ingress controller: give that CPU, or a \
-                 second replica"
+                "look at the connections and the CPU of this machine and of the ingress controller: give \
+                 that CPU, or a second replica"
             }
             Mechanism::Queued => "kubernetes/40-hpa.yaml: more replicas; or less load at a time",
             Mechanism::SlowApp => {
-                "kubernetes/30-deployment.yaml: a larger resources.requests.cpu, or MODEL_THREADS in kubernetes/10-configmap.yaml; \
-                 less work for each request"
+                "kubernetes/30-deployment.yaml: a larger resources.requests.cpu, or MODEL_THREADS in \
+                 kubernetes/10-configmap.yaml; less work for each request"
             }
             Mechanism::SlowPod => {
-                "kubernetes/30-deployment.yaml: a larger resources.requests.cpu; kubernetes/40-hpa.yaml: more replicas"
+                "kubernetes/30-deployment.yaml: a larger resources.requests.cpu; kubernetes/40-hpa.yaml: \
+                 more replicas"
             }
             Mechanism::ColdPod => {
-                "answer /health with 200 only when the model is loaded and has run once; a startupProbe on it in \
-                 kubernetes/30-deployment.yaml"
+                "answer /health with 200 only when the model is loaded and has run once; a startupProbe on \
+                 it in kubernetes/30-deployment.yaml"
             }
             Mechanism::CpuThrottled => {
                 "kubernetes/30-deployment.yaml: no resources.limits.cpu, or a higher one"

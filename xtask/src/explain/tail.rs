@@ -1,5 +1,5 @@
-//! Slow answers: where each one's time went, and why. The part that took most beyond what is usual decides; the evidence
-//! and the mechanisms are those of failures.
+//! Slow answers: where each one's time went, and why. The part that took most beyond what is usual decides; the
+//! evidence and the mechanisms are those of failures.
 
 use std::collections::BTreeMap;
 
@@ -267,7 +267,7 @@ fn way(failure: &Failure<'_>, parts: &Parts) -> Verdict {
     let (late, longest) = case.flights.held_up(sent.saturating_sub(50_000), failure.record.end_us + 50_000);
     if late as u64 > own || own > 0 {
         let line = format!(
-            "{late} requests around it were sent late, by up to {:.1} ms: this machine had no time for the generator",
+            "{late} requests around it were sent late, by up to {:.1} ms: this machine had no time for them",
             longest.as_secs_f64() * 1e3
         );
         return failure.verdict(Mechanism::GeneratorLate, vec![line]);

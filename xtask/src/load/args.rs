@@ -63,8 +63,11 @@ pub struct LoadArgs {
     /// namespace of its own.
     #[arg(long, value_enum)]
     pub without: Option<Protection>,
+    /// Run it so many times, each a run of its own, and show how far the figures spread.
+    #[arg(long, value_name = "N", default_value = "1", value_parser = times)]
+    pub repeat: u32,
     /// Open the report in a browser at the end.
-    #[arg(long)]
+    #[arg(long, conflicts_with = "repeat")]
     pub report: bool,
 }
 
@@ -133,7 +136,17 @@ impl LoadArgs {
     }
 }
 
-fn rate(text: &str) -> Result<f64, String> {
+fn times(text: &str) -> Result<u32, String> {
+    let number: u32 = text.parse().map_err(|_| format!("`{text}` is not a number of runs"))?;
+    if (1..=1000).contains(&number) {
+        Ok(number)
+    } else {
+        Err(format!("`{text}` must be between 1 and 1000"))
+    }
+}
+
+/// Requests a second, as people write them.
+pub(crate) fn rate(text: &str) -> Result<f64, String> {
     let number = text.strip_suffix("/s").unwrap_or(text);
     let rate: f64 = number.parse().map_err(|_| format!("`{text}` is not a number of requests a second"))?;
     if rate.is_finite() && rate > 0.0 && rate <= 1_000_000.0 {

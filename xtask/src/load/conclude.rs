@@ -10,6 +10,7 @@ use xtask_load::run::Finished;
 use xtask_load::tally::{Book, Latency};
 
 use super::threshold::{Figures, Threshold};
+use super::{Scene, Telling};
 use crate::compare::{Comparison, Sample};
 use crate::cx::Cx;
 use crate::explain::{self, Explained};
@@ -18,6 +19,7 @@ use crate::options::Format;
 use crate::record::case::Case;
 use crate::record::meta::{End, Meta, Verdict};
 use crate::report::text;
+use crate::share::Share;
 use crate::summary::Summary;
 
 /// Senders that were free and let a request wait longer than this are no instrument.
@@ -44,8 +46,8 @@ impl Scene<'_> {
     ///
     /// # Errors
     /// When a threshold is not met, the run is invalid, or it was stopped.
-    pub(super) fn conclude(&self, dir: &Path, mut meta: Meta, measured: Measured<'_>) -> Result<Summary> {
-        let book = measured.book;
+    pub(super) fn conclude(&self, mut meta: Meta, measured: Measured<'_>) -> Result<Summary> {
+        let (dir, book) = (self.dir, measured.book);
         let mut end = end(measured);
         end.files = crate::record::sizes(dir);
         meta.end = Some(end.clone());
@@ -77,7 +79,10 @@ impl Scene<'_> {
     ) -> Result<Summary> {
         let Scene { cx, args, cluster, manifests, .. } = *self;
         let meta = &explained.meta;
-        if cx.shared.output == Format::Human {
+        let is_whole = self.telling == Telling::Whole;
+        if !is_whole {
+            cx.output.note(&brief(end, &cx.short(self.dir).to_string()));
+        } else if cx.shared.output == Format::Human {
             cx.output.data(&text::summary(meta, end, errors));
             if let Some(comparison) = comparison {
                 cx.output.data(comparison.text().trim_end());
@@ -86,6 +91,12 @@ impl Scene<'_> {
             if !causes.is_empty() {
                 cx.output.data(causes.trim_end());
             }
+            if explained.slow.count > 0 {
+                cx.output.note("`cargo xtask explain --slow` shows what the causes of slow answers rest on");
+            }
+        }
+        if let Some(without) = meta.without.as_ref().filter(|_| is_whole) {
+            cx.output.note(&worth(cx, without, end, explained));
         }
         for differs in comparison.iter().flat_map(|comparison| comparison.differs()) {
             cx.output.note(&format!("warning: {differs}"));
@@ -94,6 +105,7 @@ impl Scene<'_> {
             cx.output.note(&format!("warning: missing: {gap}"));
         }
         match &page {
+            Ok(_) if !is_whole => {}
             Ok(page) => show(cx, page, args.report),
             Err(error) => cx.output.note(&format!("warning: there is no report: {error:#}")),
         }
@@ -118,7 +130,7 @@ impl Scene<'_> {
             ("marks", json!(meta.marks)),
             ("interrupted", json!(end.interrupted)),
             ("gaps", json!(end.gaps)),
-            ("run", json!(cx.run_dir)),
+            ("run", json!(self.dir)),
             ("report", json!(page.ok())),
             ("comparison", json!(comparison.map(Comparison::json))),
         ];
@@ -145,6 +157,27 @@ impl Scene<'_> {
             Verdict::Interrupted => Err(Cancelled).attach(summary),
         }
     }
+}
+
+/// What a protection was worth by one run without it.
+fn worth(cx: &Cx, without: &str, end: &End, explained: &Explained) -> String {
+    let share = Share::of(&[(end.buckets.failed(), end.scheduled)]);
+    let late = explained.slow.answers.iter().filter(|slow| slow.parts.lost_tries > 0.0).count();
+    let late = if late > 0 {
+        format!(", and {late} more were answered only after a lost try")
+    } else {
+        String::new()
+    };
+    let prove = cx.commands.xtask(&format!("prove --protection {without}"));
+    format!("without {without} {}{late}; `{prove}` measures the same with it", share.requests("failed"))
+}
+
+/// How one of several runs ended.
+fn brief(end: &End, dir: &str) -> String {
+    let latency = end
+        .latency_ms
+        .map_or_else(String::new, |Latency { p50, p99, .. }| format!("; p50 {p50:.1} ms, p99 {p99:.1} ms"));
+    format!("{}{latency}; {dir}", end.headline())
 }
 
 fn end(Measured { book, finished, open_files, gaps }: Measured<'_>) -> End {

@@ -10,6 +10,7 @@ use kube::api::{DeleteParams, ListParams};
 use serde_json::Value;
 use tokio::net::TcpStream;
 
+use super::disturb::Disturbance;
 use crate::clusters::{Cluster, Kind};
 use crate::cx::Cx;
 use crate::failure::{Attach as _, Exit};
@@ -50,13 +51,24 @@ impl Protection {
     pub fn name(self) -> String {
         self.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default()
     }
+
+    /// The disturbances in which it shows its worth; the gates before a load show theirs without one.
+    pub fn concerns(self) -> &'static [Disturbance] {
+        match self {
+            Protection::StartupProbe | Protection::ReadinessProbe => &[Disturbance::Rollout],
+            Protection::PreStop | Protection::Grace => {
+                &[Disturbance::Rollout, Disturbance::ScaleDown, Disturbance::PodDelete]
+            }
+            Protection::Gates => &[],
+        }
+    }
 }
 
 /// Refuses where others may depend on the protection.
 ///
 /// # Errors
 /// On a real cluster's default namespace; exit code 2.
-pub(super) fn allow(cx: &Cx, protection: Protection, cluster: &Cluster) -> Result<()> {
+pub(crate) fn allow(cx: &Cx, protection: Protection, cluster: &Cluster) -> Result<()> {
     let namespace = cx.shared.namespace.as_str();
     if !is_sandbox(cluster) && (namespace == "default" || protection == Protection::Gates) {
         let refused = anyhow!("--without removes a protection from whatever runs in `{namespace}`");

@@ -18,6 +18,12 @@ use crate::temporary::ANNOTATION;
 /// # Errors
 /// When the options contradict each other (exit code 2), or there is no autoscaler for a scale-down.
 pub fn plan(cx: &Cx, args: &LoadArgs, manifests: &Manifests) -> Result<Vec<Planned>> {
+    let runs = (0..args.repeat).map(|_| once(cx, args, manifests));
+    Ok(runs.collect::<Result<Vec<_>>>()?.into_iter().flatten().collect())
+}
+
+/// One of its runs.
+fn once(cx: &Cx, args: &LoadArgs, manifests: &Manifests) -> Result<Vec<Planned>> {
     let sends = args.plan()?;
     let (namespace, name) = (&cx.shared.namespace, manifests.deployment_name());
     let mark = format!("mark deployment/{name}, annotation {ANNOTATION}");

@@ -61,6 +61,16 @@ pub struct Header(HeaderName, HeaderValue);
 type Body = (Option<HeaderValue>, Bytes);
 
 impl RequestArgs {
+    /// These, or `GET path` where nothing is said.
+    #[must_use]
+    pub fn or_get(&self, path: &str) -> RequestArgs {
+        let RequestArgs { get, path: to, method, file, body, header } = self;
+        let is_said = get.is_some() || to.is_some() || method.is_some() || file.is_some() || body.is_some();
+        let default =
+            || RequestArgs { get: Some(path.to_owned()), header: header.clone(), ..RequestArgs::default() };
+        if is_said { self.clone() } else { default() }
+    }
+
     /// The request, addressed.
     ///
     /// # Errors

@@ -13,8 +13,8 @@ const STANDS_OUT_US: u64 = 500_000;
 /// A request that was sent later than this after it was due was held up.
 const HELD_UP_US: u64 = 5_000;
 
-/// The slowest answers, from the moment at which each was due: whatever took longer than was asked for, or the worst 1 %
-/// and all that stands out.
+/// The slowest answers, from the moment at which each was due: whatever took longer than was asked for, or the worst
+/// 1 % and all that stands out.
 #[derive(Clone, Debug, Default)]
 pub struct Tail {
     /// The slowest first; no more than can be looked at.

@@ -111,6 +111,7 @@ fn help_of_each_command() {
         "load",
         "explain",
         "compare",
+        "prove",
         "down",
         "logs",
         "wait",

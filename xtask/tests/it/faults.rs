@@ -359,7 +359,7 @@ fn pods_that_are_gone_make_answers_slow_where_a_node_drops_what_comes_for_them()
     world.run_ok(&["up"]);
     fault(&world, &json!({"fault": "black-hole"}));
 
-    let load = ["load", "--get", "/health", "--rate", "40", "--duration", "8", "--without", "pre-stop"];
+    let load = ["load", "--get", "/health", "--rate", "20", "--duration", "20", "--without", "pre-stop"];
     let ran = world.run(&[&load[..], &["--output", "json"]].concat());
     // Where three tries in a row met pods that were gone, the request failed.
     assert!([0, 40, 41].contains(&ran.code), "{}\n{}", ran.stdout, ran.stderr);

@@ -1,5 +1,7 @@
 //! Load on the embedded cluster: right after `up`, through a disturbance, and what is said of what failed.
 
+use std::path::Path;
+
 use crate::world::World;
 
 #[test]
@@ -25,13 +27,23 @@ fn right_after_up_every_request_is_answered_and_a_killed_pod_is_named() {
         (up["entry"].clone(), serde_json::json!([]))
     );
     assert!(summary["latency_ms"]["p99"].as_f64().is_some_and(|p99| p99 > 0.0), "{summary}");
-    let gates: Vec<_> = load.events().into_iter().filter(|event| event["event"] == "gate").collect();
-    assert!(
     let slowest = &summary["slow"]["answers"][0];
     assert!(slowest["parts_ms"]["queue"].is_number() && slowest["parts_ms"]["app"].is_number(), "{slowest}");
+    let gates: Vec<_> = load.events().into_iter().filter(|event| event["event"] == "gate").collect();
+    assert!(
         gates.iter().any(|gate| gate["name"] == "attribution" && gate["state"] == "already"),
         "{gates:?}"
     );
+
+    // The same twice, each a run of its own.
+    let twice = ["load", "--get", "/health", "-n", "20", "--repeat", "2", "--output", "json"];
+    let repeated = world.run_ok(&twice).summary();
+    assert_eq!((&repeated["scheduled"], &repeated["verdict"]), (&40.into(), &"passed".into()), "{repeated}");
+    let runs = repeated["repeat"]["runs"].as_array().expect("runs");
+    let reports =
+        runs.iter().map(|run| Path::new(run["run"].as_str().expect("a folder")).join("report.html"));
+    assert!(runs.len() == 2 && reports.into_iter().all(|report| report.is_file()), "{repeated}");
+    assert_eq!(repeated["repeat"]["rows"][0]["name"], "p50", "{repeated}");
 
     // Another request, held against that run.
     let base = summary["run"].as_str().expect("a run");

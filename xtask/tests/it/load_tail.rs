@@ -1,5 +1,5 @@
-//! Where the time of a slow answer went, over runs that are written by hand: one for each mechanism. Take the evidence away
-//! and the verdict must change.
+//! Where the time of a slow answer went, over runs that are written by hand: one for each mechanism. Take the evidence
+//! away and the verdict must change.
 
 use serde_json::{Value, json};
 use xtask::explain::mechanism::Mechanism;
@@ -96,8 +96,9 @@ fn runs() -> Vec<(Mechanism, Run, Vec<&'static str>)> {
     silent.ingress.push((
         "complaint",
         format!(
-            "{} 2026/01/02 03:05:15 [error] 35#35: *17 upstream timed out (110: Operation timed out) while reading response \
-             header from upstream, upstream: \"http://{ADDRESS}/predict\", host: \"app.local\"",
+            "{} 2026/01/02 03:05:15 [error] 35#35: *17 upstream timed out (110: Operation timed out) while \
+             reading response header from upstream, upstream: \"http://{ADDRESS}/predict\", \
+             host: \"app.local\"",
             at(70.0)
         ),
     ));

@@ -44,6 +44,20 @@ fn too_early_is_fifty_of_fifty_and_unprobed_pods_get_requests_too_soon() {
     assert_eq!(mechanisms(&early), [("never-reached-proxy".to_owned(), 50)].into(), "{summary}");
     assert_eq!(world.run_ok(&["load", "--output", "json"]).summary()["buckets"]["ok"], 50);
 
+    // Known well enough after one run of each kind.
+    let prove = ["prove", "--protection", "gates", "--duration", "2", "--width", "50", "--output", "json"];
+    let proof = world.run_ok(&prove).summary();
+    let row = &proof["prove"]["rows"][0];
+    assert_eq!(row["with"]["failed"], 0, "{proof}");
+    assert!(row["without"]["failed"].as_u64().is_some_and(|failed| failed > 0), "{proof}");
+    let sentence = row["sentence"].as_str().expect("a sentence");
+    assert!(sentence.starts_with("without gates ") && sentence.ends_with("; with it 0 of 100"), "{sentence}");
+    let page = std::fs::read_to_string(proof["page"].as_str().expect("a page")).expect("reading the page");
+    assert!(
+        page.contains(" of 1 differences are more than chance") && page.contains("without gates "),
+        "{page}"
+    );
+
     let load = ["load", "--output", "json", "--get", "/health", "--rate", "50", "--duration", "6"];
     // Nobody reads what is written for a person; the protection is put back all the same.
     let unprobed = world.run_unread(&[&load[..], &["--without", "startup-probe"]].concat());

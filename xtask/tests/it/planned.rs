@@ -63,6 +63,7 @@ fn each_command_does_what_its_plan_says() {
     let load = ["load", "--get", "/health", "--requests", "20"];
     holds(&world, &load);
     holds(&world, &[&load[..], &["--during", "pod-delete"]].concat());
+    holds(&world, &[&load[..], &["--repeat", "2"]].concat());
     holds(&world, &[&load[..], &["--without", "grace"]].concat());
     for reads in ["status", "doctor", "kubeconfig"] {
         assert_eq!(planned(&world, &[reads]), [], "{reads}");
@@ -83,6 +84,8 @@ fn a_plan_speaks_of_the_options_that_it_was_given() {
         (&["load", "--during", "scale-down"], "scale-up"),
         (&["load", "--without", "pre-stop"], "without pre-stop"),
         (&["load", "--without", "gates"], "wait for no gate"),
+        (&["load", "--repeat", "2"], "thresholds: failed<=0"),
+        (&["prove", "--protection", "grace"], "without grace, in a scale-down"),
         (&["down"], "end the sandbox"),
         (&["status"], "reads only"),
     ] {

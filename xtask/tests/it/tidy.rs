@@ -13,7 +13,7 @@ const LAYERS: [(&str, &[&str]); 4] = [
     (
         "xtask",
         &[
-            "ingress_nginx kubernetes nearest repository rights summary",
+            "ingress_nginx kubernetes nearest repository rights share summary",
             "options",
             "commands",
             "failure",
@@ -28,7 +28,7 @@ const LAYERS: [(&str, &[&str]); 4] = [
             "compare drift logs plan",
             "status steps test wait",
             "doctor down load smoke up",
-            "dev redeploy",
+            "dev prove redeploy",
             "cli",
             "ci completions weights",
             "run",
