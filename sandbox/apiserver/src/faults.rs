@@ -1,12 +1,13 @@
 //! The faults in force, and the requests that meet them. Only what comes over a socket does: the sandbox's own
 //! controllers and node agent go on, so that a fault is in the one place it was put.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Body;
 use futures::StreamExt as _;
 use http::{Method, Request, Response};
+use parking_lot::Mutex;
 use sandbox_contract::{ApiFault, Effect, Fault};
 use tokio::sync::{broadcast, watch};
 use tokio::time::Instant;
@@ -102,7 +103,7 @@ impl Faults {
     }
 
     fn with<T>(&self, look: impl FnOnce(&mut Vec<Active>) -> T) -> T {
-        look(&mut self.active.lock().unwrap_or_else(PoisonError::into_inner))
+        look(&mut self.active.lock())
     }
 
     /// Makes a request meet its faults: an answer instead of the server's, or none.

@@ -1,8 +1,9 @@
 //! What every request handler shares.
 
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock};
 
 use http::header;
+use parking_lot::Mutex;
 use sandbox_contract::Kubelet;
 use sha2::{Digest as _, Sha256};
 use tokio_util::sync::CancellationToken;
@@ -43,13 +44,13 @@ impl Api {
     /// A new serving begins; the token ends it.
     pub(crate) fn open(&self) -> CancellationToken {
         let closing = CancellationToken::new();
-        *self.closing.lock().unwrap_or_else(PoisonError::into_inner) = closing.clone();
+        *self.closing.lock() = closing.clone();
         closing
     }
 
     /// Cancelled when the serving ends: watches and log streams end then.
     pub(crate) fn closing(&self) -> CancellationToken {
-        self.closing.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.closing.lock().clone()
     }
 
     /// The node, or the 503 that says it is not there yet.

@@ -3,12 +3,13 @@
 use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::fmt::Debug;
 use std::pin::pin;
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures::StreamExt;
 use kube::api::{ListParams, WatchEvent, WatchParams};
 use kube::{Api, ResourceExt};
+use parking_lot::{Mutex, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use serde::de::DeserializeOwned;
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
@@ -82,7 +83,7 @@ impl<K: Object> Cache<K> {
 
     /// Wakes `listener` at every change from now on.
     pub(crate) fn wake(&self, listener: &Arc<Notify>) {
-        self.shared.listeners.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::clone(listener));
+        self.shared.listeners.lock().push(Arc::clone(listener));
     }
 
     /// Every object, by namespace and name.
@@ -188,17 +189,17 @@ impl<K: Object> Cache<K> {
     }
 
     fn notify(&self) {
-        for listener in self.shared.listeners.lock().unwrap_or_else(PoisonError::into_inner).iter() {
+        for listener in self.shared.listeners.lock().iter() {
             listener.notify_one();
         }
     }
 
-    fn read(&self) -> std::sync::RwLockReadGuard<'_, State<K>> {
-        self.shared.state.read().unwrap_or_else(PoisonError::into_inner)
+    fn read(&self) -> RwLockReadGuard<'_, State<K>> {
+        self.shared.state.read()
     }
 
-    fn write(&self) -> std::sync::RwLockWriteGuard<'_, State<K>> {
-        self.shared.state.write().unwrap_or_else(PoisonError::into_inner)
+    fn write(&self) -> RwLockWriteGuard<'_, State<K>> {
+        self.shared.state.write()
     }
 }
 

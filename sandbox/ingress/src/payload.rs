@@ -4,14 +4,15 @@
 use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http_body_util::BodyExt as _;
 use hyper::body::{Body, Frame, Incoming, SizeHint};
+use parking_lot::Mutex;
 use tokio::time::Sleep;
 
 use crate::route::Settings;
@@ -65,12 +66,12 @@ impl Progress {
 
     /// Since something was read last.
     pub(crate) fn idle(&self) -> Duration {
-        self.last.lock().unwrap_or_else(PoisonError::into_inner).elapsed()
+        self.last.lock().elapsed()
     }
 
     fn read(&self, bytes: usize) -> u64 {
         let bytes = bytes as u64;
-        *self.last.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
+        *self.last.lock() = Instant::now();
         self.bytes.fetch_add(bytes, Ordering::Relaxed) + bytes
     }
 

@@ -2,9 +2,11 @@
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
+
+use parking_lot::RwLock;
 
 /// A Service port and the Ready endpoints behind it. It outlives the tables that refer to it, so that round robin goes
 /// on where it was and a request that is retried sees the endpoints of now.
@@ -24,12 +26,12 @@ impl Backend {
 
     /// Replaces the endpoints, from the next request on.
     pub fn set_endpoints(&self, endpoints: Vec<SocketAddr>) {
-        *self.endpoints.write().unwrap_or_else(PoisonError::into_inner) = endpoints;
+        *self.endpoints.write() = endpoints;
     }
 
     /// The next endpoint, round robin.
     pub fn pick(&self) -> Option<SocketAddr> {
-        let endpoints = self.endpoints.read().unwrap_or_else(PoisonError::into_inner);
+        let endpoints = self.endpoints.read();
         let count = endpoints.len();
         if count == 0 {
             return None;
@@ -39,7 +41,7 @@ impl Backend {
 
     /// The endpoints of now.
     pub fn endpoints(&self) -> Vec<SocketAddr> {
-        self.endpoints.read().unwrap_or_else(PoisonError::into_inner).clone()
+        self.endpoints.read().clone()
     }
 }
 

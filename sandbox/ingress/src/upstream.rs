@@ -2,13 +2,13 @@
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
-use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use http::{Request, Response};
 use hyper::body::Incoming;
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
+use parking_lot::Mutex;
 use tokio::net::TcpStream;
 
 use crate::payload::Payload;
@@ -76,7 +76,7 @@ impl Pool {
     }
 
     fn take(&self, address: SocketAddr) -> Option<SendRequest<Payload>> {
-        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut idle = self.idle.lock();
         let connections = idle.get_mut(&address)?;
         connections.retain(|(sender, since)| !sender.is_closed() && since.elapsed() < IDLE);
         let newest = connections.iter().rposition(|(sender, _)| sender.is_ready())?;
@@ -88,7 +88,7 @@ impl Pool {
         if connection.sender.is_closed() {
             return;
         }
-        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut idle = self.idle.lock();
         let connections = idle.entry(connection.address).or_default();
         if connections.len() < IDLE_CONNECTIONS {
             connections.push((connection.sender, Instant::now()));
@@ -97,7 +97,7 @@ impl Pool {
 
     /// Closes what was idle too long and forgets what the pods closed.
     pub(crate) fn sweep(&self) {
-        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut idle = self.idle.lock();
         idle.retain(|_, connections| {
             connections.retain(|(sender, since)| !sender.is_closed() && since.elapsed() < IDLE);
             !connections.is_empty()

@@ -5,9 +5,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
+use parking_lot::Mutex;
 use sha2::{Digest, Sha256};
 
 /// The node's own address.
@@ -50,7 +51,7 @@ impl Addresses {
     /// An address on which every one of `ports` is free.
     pub(crate) fn allocate(self: &Arc<Addresses>, ports: &[u16]) -> Result<PodAddress> {
         let Some(network) = self.network else { return self.remap(ports) };
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = self.state.lock();
         for _ in 0..=u16::MAX {
             let [third, fourth] = state.next.to_be_bytes();
             state.next = state.next.wrapping_add(1);
@@ -95,7 +96,7 @@ impl PodAddress {
 
 impl Drop for PodAddress {
     fn drop(&mut self) {
-        self.from.state.lock().unwrap_or_else(PoisonError::into_inner).used.remove(&self.ip);
+        self.from.state.lock().used.remove(&self.ip);
     }
 }
 

@@ -1,11 +1,12 @@
 //! Samples what containers use, and ends those that use more memory than they may.
 
 use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use jiff::Timestamp;
+use parking_lot::Mutex;
 use sandbox_contract::{PodUsage, Sample, Usage};
 use tokio::time::Instant;
 
@@ -47,7 +48,7 @@ type History = VecDeque<(Instant, Duration)>;
 
 impl Sampler {
     pub(crate) fn usage(&self) -> Usage {
-        let latest = self.latest.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let latest = self.latest.lock().clone();
         latest.unwrap_or_else(|| Usage { node: nothing(Timestamp::now()), pods: Vec::new() })
     }
 
@@ -74,7 +75,7 @@ impl Sampler {
             }
             histories.retain(|pgid, _| found.contains_key(pgid));
             let usage = usage(&members, &found, &mut histories);
-            *self.latest.lock().unwrap_or_else(PoisonError::into_inner) = Some(usage);
+            *self.latest.lock() = Some(usage);
         }
     }
 }

@@ -1,9 +1,10 @@
 //! A stored object, and its text while anybody is being sent it.
 
 use std::ops::Deref;
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Weak};
 
 use bytes::Bytes;
+use parking_lot::Mutex;
 use serde_json::Value;
 
 use crate::size;
@@ -43,7 +44,7 @@ impl Object {
                 &self.0
             }
         }
-        let mut kept = self.0.text.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut kept = self.0.text.lock();
         let text = kept.upgrade().unwrap_or_else(|| {
             let text = Arc::new(self.0.value.to_string().into_bytes());
             *kept = Arc::downgrade(&text);

@@ -4,9 +4,10 @@
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use jiff::Timestamp;
+use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::sync::watch;
 
@@ -57,13 +58,13 @@ impl RunLog {
     /// The file in use, to read, and its number, which is how many were put aside before it.
     pub(super) fn open(&self) -> io::Result<(File, u64)> {
         // Nothing is put aside meanwhile.
-        let _in_use = lock(&self.file);
+        let _in_use = self.file.lock();
         Ok((File::open(&self.path)?, self.progress.borrow().turned))
     }
 
     /// The file that follows number `read`, to read, and its number; of those put aside the newest is all there is.
     pub(super) fn open_next(&self, read: u64) -> io::Result<(File, u64)> {
-        let _in_use = lock(&self.file);
+        let _in_use = self.file.lock();
         let turned = self.progress.borrow().turned;
         if turned > read + 1 {
             return Ok((File::open(self.aside())?, turned - 1));
@@ -136,7 +137,7 @@ impl RunLog {
         }
         // Whole lines in one write: the two streams never mix within a line. It goes to the page cache, which is
         // quicker than handing it to another thread.
-        let mut in_use = lock(&self.file);
+        let mut in_use = self.file.lock();
         let InUse { file, is_cut } = &mut *in_use;
         let ended = if *is_cut { file.write_all(b"\n") } else { Ok(()) };
         let written = ended.and_then(|()| file.write_all(lines));
@@ -162,10 +163,6 @@ impl RunLog {
     }
 }
 
-fn lock(file: &Mutex<InUse>) -> MutexGuard<'_, InUse> {
-    file.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 fn line(lines: &mut Vec<u8>, at: Timestamp, stream: &str, tag: char, message: &[u8]) {
     // Writing to a Vec can't fail.
     let _ = write!(lines, "{at:.9} {stream} {tag} ");
@@ -183,7 +180,7 @@ mod tests {
         let log = RunLog::create(dir.path().join("app/0.log")).unwrap();
         let use_file = |path: &Path, is_cut| {
             let file = OpenOptions::new().append(true).open(path).unwrap();
-            *lock(&log.file) = InUse { file, is_cut };
+            *log.file.lock() = InUse { file, is_cut };
         };
         use_file(Path::new("/dev/full"), false);
         log.copy(&b"lost\n"[..], "stdout").await.unwrap();

@@ -3,12 +3,13 @@
 use std::collections::{HashMap, VecDeque};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock};
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{
     Container, ContainerState, ContainerStateWaiting, ContainerStatus, ObjectReference, Pod,
 };
+use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -24,7 +25,7 @@ pub(crate) struct Pods(Arc<Mutex<HashMap<String, Arc<PodHandle>>>>);
 
 impl Pods {
     pub(crate) fn lock(&self) -> MutexGuard<'_, HashMap<String, Arc<PodHandle>>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock()
     }
 
     pub(crate) fn all(&self) -> Vec<Arc<PodHandle>> {
@@ -161,7 +162,7 @@ impl PodHandle {
 
     /// A look at what a container has on this machine, which may be changed.
     pub(crate) fn with_run<T>(&self, slot: Slot, look: impl FnOnce(&mut Run) -> T) -> Option<T> {
-        let mut runs = self.runs.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut runs = self.runs.lock();
         let runs = if slot.init { &mut runs.init } else { &mut runs.containers };
         runs.get_mut(slot.index).map(look)
     }
@@ -174,7 +175,7 @@ impl PodHandle {
 
     /// The process groups of the containers that run.
     pub(crate) fn groups(&self) -> Vec<Group> {
-        let runs = self.runs.lock().unwrap_or_else(PoisonError::into_inner);
+        let runs = self.runs.lock();
         runs.init.iter().chain(&runs.containers).filter_map(|run| run.group.clone()).collect()
     }
 
@@ -196,7 +197,7 @@ impl PodHandle {
     }
 
     pub(super) fn lock_facts(&self) -> MutexGuard<'_, Facts> {
-        self.facts.lock().unwrap_or_else(PoisonError::into_inner)
+        self.facts.lock()
     }
 }
 
