@@ -64,8 +64,8 @@ fn who_has_ended_before_has_to_outlive_that() {
     };
     expect(
         &judge(&after(20, 3), &clock(25)),
-        "closed: all 3 updated pods Ready; c: container web has run for 25 s since it exited with 3 after 20 s, \
-         2 times",
+        "closed: all 3 updated pods Ready; c: container web has run for 25 s since it exited with 3 \
+         after 20 s, 2 times",
     );
     for (life, exit_code, opens) in [
         (0, 3, 10),
