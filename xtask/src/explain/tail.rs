@@ -100,7 +100,7 @@ impl Parts {
         let named: Option<f64> = (!timing.is_empty())
             .then(|| ["preprocess", "queue", "inference"].iter().filter_map(|name| part(name)).sum());
         let app = logged.or(named);
-        let tries = failure.access.map(|access| tries_ms(access));
+        let tries = failure.access.map(tries_ms);
         let lost_tries = tries.map_or(0.0, |(lost, _)| lost).min(since_sent);
         let pod = tries.map(|(_, last)| last).or(app).map(|pod| pod.min(since_sent - lost_tries));
         Parts {
