@@ -15,6 +15,7 @@ use sha2::{Digest as _, Sha256};
 
 use self::delivery::Delivery;
 use self::entry::Entry;
+use self::platform::Platform;
 use super::{Cluster, Kind, Plan, Problem, client_of};
 use crate::commands::quoted;
 use crate::cx::Cx;
@@ -29,6 +30,7 @@ use crate::repository::Place;
 mod delivery;
 mod entry;
 mod needs;
+mod platform;
 
 /// An API server that has not answered by then does not. Credentials may come from a program that asks its own server.
 const ANSWERS_WITHIN: Duration = Duration::from_secs(15);
@@ -189,16 +191,18 @@ impl Context {
         recipe: &Recipe,
     ) -> Result<Outcome<ImageRef>> {
         let nodes = needs::nodes(&cluster.client).await?;
-        let delivery = self
-            .delivery(nodes.as_deref())
-            .map_err(|problem| anyhow!("{}", problem.what).hint(problem.fix))?;
+        let refused = |problem: Problem| anyhow!("{}", problem.what).hint(problem.fix);
+        let delivery = self.delivery(nodes.as_deref()).map_err(refused)?;
+        let manifests = crate::manifests::read(&cx.root.join("kubernetes"), &cx.shared.namespace)?;
+        let platform = Platform::of(cx, &nodes.unwrap_or_default(), &manifests).await.map_err(refused)?;
         let is_there = async |reference: &str| {
             Ok(delivery::is_on(
                 needs::nodes(&cluster.client).await?.unwrap_or_default().as_slice(),
                 reference,
             ))
         };
-        let delivered = delivery::deliver(cx, step, recipe, &delivery, &self.folder()?, is_there).await?;
+        let delivered =
+            delivery::deliver(cx, step, recipe, &platform, &delivery, &self.folder()?, is_there).await?;
         if let Outcome::Did(image, _) | Outcome::Already(image, _) = &delivered {
             // Whoever comes first has delivered the same.
             let _ = self.delivered.set(image.digests.clone());

@@ -54,7 +54,7 @@ pub(super) async fn missing(cx: &Cx) -> Result<Option<String>> {
 }
 
 /// Why the host's container engine, in which minikube's node lives, can't be used; none if it can.
-async fn engine_problem(cx: &Cx) -> Result<Option<String>> {
+pub(super) async fn engine_problem(cx: &Cx) -> Result<Option<String>> {
     let sh = proc::shell()?;
     let server_version = "{{.Server.Version}}";
     let version = cmd!(sh, "docker version --format {server_version}").into();

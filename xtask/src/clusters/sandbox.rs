@@ -13,7 +13,7 @@ use tokio::sync::OnceCell;
 use super::{Cluster, Kind, Plan, Problem, is_listening};
 use crate::cx::Cx;
 use crate::failure::{Attach as _, Cancelled, Printed};
-use crate::image::{self, Digests, ImageRef, Linkage, Recipe, contents};
+use crate::image::{self, ARCHITECTURE, Digests, ImageRef, Linkage, Recipe, contents};
 use crate::pipeline::{Outcome, Running};
 use crate::proc;
 use crate::proc::excerpt::Excerpt;
@@ -293,7 +293,7 @@ impl Sandbox {
         }
         let binary = recipe.binary(cx, step, Linkage::Host).await?;
         step.at("importing the image");
-        let image = contents(&reference, &binary, &recipe.model_dir);
+        let image = contents(&reference, ARCHITECTURE, &binary, &recipe.model_dir);
         let id = program.import(cx, &self.home, &image).await;
         let id = id.context("importing the image into the sandbox's store")?;
         let digests = Digests::new([id.as_str()]);

@@ -22,7 +22,12 @@ pub enum Linkage {
     /// With everything in it, for an image that holds nothing else: linked to this machine's glibc, it would not
     /// start where that is older.
     Static,
+    /// Likewise, for the Rust target of another system or processor. The app has no C in it: Rust's own linker will do.
+    Cross(&'static str),
 }
+
+/// The last arguments of `cargo rustc`, which reach the binary alone.
+const STATIC: [&str; 2] = ["--", "-Ctarget-feature=+crt-static"];
 
 /// The command that compiles the app on this machine.
 ///
@@ -33,10 +38,15 @@ pub fn compile_command(linkage: Linkage) -> Result<Command> {
         Linkage::Host => cargo::build_command("release", PACKAGE),
         Linkage::Static => {
             let (sh, cargo, messages) = (proc::shell()?, proc::cargo(), cargo::MESSAGES);
-            // `rustc`, since its last arguments reach the binary alone.
             let build =
                 cmd!(sh, "{cargo} rustc --release --locked --package {PACKAGE} --bin {PACKAGE} {messages}");
-            Ok(build.args(["--", "-Ctarget-feature=+crt-static"]).into())
+            Ok(build.args(STATIC).into())
+        }
+        Linkage::Cross(target) => {
+            let (sh, cargo, messages) = (proc::shell()?, proc::cargo(), cargo::MESSAGES);
+            let build = cmd!(sh, "{cargo} rustc --release --locked --package {PACKAGE} --bin {PACKAGE}");
+            let linker = format!("target.{target}.linker=\"rust-lld\"");
+            Ok(build.args(["--target", target, "--config", &linker, messages]).args(STATIC).into())
         }
     }
 }
@@ -58,8 +68,9 @@ impl Recipe {
     /// When the build fails.
     pub async fn binary(&self, cx: &Cx, step: &Running<'_>, linkage: Linkage) -> Result<PathBuf> {
         match &self.compiled {
-            Some(binary) => Ok(binary.clone()),
-            None => compile(cx, step, linkage).await,
+            // What was compiled before is for this machine.
+            Some(binary) if !matches!(linkage, Linkage::Cross(_)) => Ok(binary.clone()),
+            _ => compile(cx, step, linkage).await,
         }
     }
 }
@@ -75,16 +86,22 @@ pub fn stage_plan() -> Result<Vec<String>> {
     Ok(if HOST_IS_NODE { vec![compile_command(Linkage::Static)?.to_string()] } else { Vec::new() })
 }
 
-/// Lays out a folder that `docker build` takes: the binary compiled here where the node can run it, else the
-/// sources for a build in stages; the model; the Dockerfile.
+/// Lays out a folder that `docker build` takes: the binary, where one was compiled here, else the sources for a build
+/// in stages; the model; the Dockerfile.
 ///
 /// # Errors
-/// When the compilation fails or the folder can't be written.
-pub async fn stage(cx: &Cx, step: &Running<'_>, recipe: &Recipe, folder: &Path) -> Result<()> {
+/// When the folder can't be written.
+pub fn stage(
+    cx: &Cx,
+    step: &Running<'_>,
+    recipe: &Recipe,
+    binary: Option<PathBuf>,
+    folder: &Path,
+) -> Result<()> {
     let mut files: Vec<(PathBuf, PathBuf)> = Vec::new();
     let app = cx.root.join(APP);
-    if HOST_IS_NODE {
-        files.push((recipe.binary(cx, step, Linkage::Static).await?, PACKAGE.into()));
+    if let Some(binary) = binary {
+        files.push((binary, PACKAGE.into()));
         files.push((app.join("Dockerfile.host"), "Dockerfile".into()));
     } else {
         files.push((app.join("Dockerfile"), "Dockerfile".into()));
@@ -119,4 +136,23 @@ pub async fn stage(cx: &Cx, step: &Running<'_>, recipe: &Recipe, folder: &Path) 
         Ok(())
     };
     tokio::task::block_in_place(fresh)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn for_another_processor_cargo_is_asked_for_its_target_and_rusts_own_linker() {
+        let target = "aarch64-unknown-linux-musl";
+        let command = compile_command(Linkage::Cross(target)).expect("a command").to_string();
+        for part in [
+            " rustc --release --locked --package simple-model-api --bin simple-model-api --target ",
+            "target.aarch64-unknown-linux-musl.linker=",
+            "rust-lld",
+            " -- -Ctarget-feature=+crt-static",
+        ] {
+            assert!(command.contains(part), "`{part}` is missing: {command}");
+        }
+    }
 }

@@ -7,8 +7,8 @@ use oci_spec::image::Arch;
 use super::archive::{Contents, Entry};
 use crate::repository::REPOSITORY;
 
-/// The image of a static binary, as it was compiled here, and a model.
-pub fn contents(reference: &str, binary: &Path, model_dir: &Path) -> Contents {
+/// The image of a static binary for a processor, and a model.
+pub fn contents(reference: &str, architecture: &str, binary: &Path, model_dir: &Path) -> Contents {
     let model = [xtask_weights::MODEL_FILE, xtask_weights::MANIFEST_FILE].map(|name| Entry {
         from: model_dir.join(name),
         to: format!("model/{name}"),
@@ -17,7 +17,7 @@ pub fn contents(reference: &str, binary: &Path, model_dir: &Path) -> Contents {
     let program = Entry { from: binary.to_owned(), to: REPOSITORY.to_owned(), executable: true };
     Contents {
         reference: reference.to_owned(),
-        arch: Arch::from(ARCHITECTURE),
+        arch: Arch::from(architecture),
         // Below the binary: an edit of the code moves a few MB, not 102.
         layers: vec![model.into(), vec![program]],
         entrypoint: vec![format!("/{REPOSITORY}")],
@@ -28,7 +28,7 @@ pub fn contents(reference: &str, binary: &Path, model_dir: &Path) -> Contents {
     }
 }
 
-/// The processor that is compiled for, in Go's words, which are Kubernetes' too.
+/// The processor of this machine, in Go's words, which are Kubernetes' too.
 pub const ARCHITECTURE: &str = if cfg!(target_arch = "x86_64") {
     "amd64"
 } else if cfg!(target_arch = "aarch64") {
@@ -48,7 +48,7 @@ mod tests {
             let lines = dockerfile.lines().filter_map(|line| line.strip_prefix(word)?.strip_prefix(' '));
             lines.map(str::to_owned).collect::<Vec<_>>()
         };
-        let contents = contents("app:1", Path::new("binary"), Path::new("model"));
+        let contents = contents("app:1", ARCHITECTURE, Path::new("binary"), Path::new("model"));
         assert_eq!(says("ENTRYPOINT"), [serde_json::to_string(&contents.entrypoint).expect("JSON")]);
         assert_eq!(says("ENV"), contents.env);
         assert_eq!(says("USER"), [contents.user]);

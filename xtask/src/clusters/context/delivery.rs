@@ -8,12 +8,12 @@ use k8s_openapi::api::core::v1::Node;
 use kube::ResourceExt as _;
 use xshell::cmd;
 
+use super::platform::Platform;
 use crate::clusters::Problem;
 use crate::cx::Cx;
 use crate::image::archive::{self, Packed};
 use crate::image::registry::Registry;
-use crate::image::{self, Digests, canonical, credentials};
-use crate::image::{HOST_IS_NODE, ImageRef, Linkage, Recipe};
+use crate::image::{self, ARCHITECTURE, Digests, ImageRef, Linkage, Recipe, canonical, credentials};
 use crate::pipeline::{Outcome, Running};
 use crate::proc::{self, Command};
 use crate::repository::Place;
@@ -40,14 +40,6 @@ impl Delivery {
 
     /// Why nothing can be delivered this way.
     pub(super) fn problem(&self) -> Option<Problem> {
-        if !HOST_IS_NODE {
-            return Some(Problem {
-                what: "the image is made of a binary that is compiled here, and one of this system does \
-                       not run in the nodes"
-                    .to_owned(),
-                fix: "run this command on Linux, or use minikube, which builds inside its node".to_owned(),
-            });
-        }
         let tool = match self {
             Delivery::Registry(_) => return None,
             Delivery::Kind(_) => "kind",
@@ -79,7 +71,10 @@ impl Delivery {
             (_, None) => return Ok(Vec::new()),
         };
         Ok(vec![
-            image::compile_command(Linkage::Static)?.to_string(),
+            format!(
+                "{}; with --target where the nodes are not {ARCHITECTURE}",
+                image::compile_command(Linkage::Static)?
+            ),
             format!("pack binary and model into {}", path.display()),
             into,
         ])
@@ -112,15 +107,16 @@ pub(super) async fn deliver(
     cx: &Cx,
     step: &Running<'_>,
     recipe: &Recipe,
+    platform: &Platform,
     delivery: &Delivery,
     folder: &Path,
     is_there: impl AsyncFnOnce(&str) -> Result<bool>,
 ) -> Result<Outcome<ImageRef>> {
-    let binary = recipe.binary(cx, step, Linkage::Static).await?;
+    let binary = platform.binary(cx, step, recipe, &folder.join("build")).await?;
     step.at("packing the image");
     let local = recipe.reference();
     let path = archive_in(folder);
-    let contents = image::contents(&local, &binary, &recipe.model_dir);
+    let contents = image::contents(&local, &platform.architecture, &binary, &recipe.model_dir);
     let pack = {
         let path = path.clone();
         move || -> Result<(Digests, Packed)> {

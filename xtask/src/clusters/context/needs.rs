@@ -8,18 +8,16 @@ use k8s_openapi::kube_aggregator::pkg::apis::apiregistration::v1::APIService;
 use kube::api::ListParams;
 use kube::{Api, Client, ResourceExt};
 
+use super::platform::{self, Platform};
 use crate::clusters::Problem;
 use crate::cx::Cx;
 use crate::declared;
-use crate::image::ARCHITECTURE;
 use crate::kubernetes::METRICS_API;
 use crate::manifests::Manifests;
 use crate::rights::{self, Right};
 
 /// Marks the class that an Ingress without one is given.
 const DEFAULT_CLASS: &str = "ingressclass.kubernetes.io/is-default-class";
-/// The label by which pods choose a node's processor.
-const ARCH: &str = "kubernetes.io/arch";
 
 /// Everything that is missing, each with its fix.
 pub(super) async fn problems(
@@ -35,8 +33,10 @@ pub(super) async fn problems(
         no_ingress_class(client, manifests),
         no_metrics(client, manifests)
     );
-    let architecture = nodes.and_then(|nodes| wrong_architecture(nodes, manifests));
-    [rights, found, ingress, metrics, architecture].into_iter().flatten().collect()
+    let nodes = nodes.unwrap_or_default();
+    let platform = Platform::of(cx, nodes, manifests).await.err();
+    let misplaced = platform::misplaced(nodes, manifests);
+    [rights, found, ingress, metrics, platform, misplaced].into_iter().flatten().collect()
 }
 
 /// What the steps do and the gates read.
@@ -129,43 +129,6 @@ async fn no_metrics(client: &Client, manifests: &Manifests) -> Option<Problem> {
 pub(super) async fn has_metrics(client: &Client) -> Option<bool> {
     let found = Api::<APIService>::all(client.clone()).get_opt(METRICS_API).await.ok()?;
     Some(found.is_some())
-}
-
-/// The image is of one architecture. Nodes of another would take its pods, and not run them.
-pub(super) fn wrong_architecture(nodes: &[Node], manifests: &Manifests) -> Option<Problem> {
-    let takes = |node: &&Node| node.spec.as_ref().is_none_or(|spec| spec.unschedulable != Some(true));
-    let arch = |node: &Node| Some(node.status.as_ref()?.node_info.as_ref()?.architecture.clone());
-    let nodes: Vec<&Node> = nodes.iter().filter(takes).collect();
-    let fit = nodes.iter().filter(|node| arch(node).is_none_or(|arch| arch == ARCHITECTURE)).count();
-    let others: Vec<String> = nodes
-        .iter()
-        .filter_map(|node| Some((node.name_any(), arch(node)?)))
-        .filter(|(_, arch)| arch != ARCHITECTURE)
-        .map(|(name, arch)| format!("{name} ({arch})"))
-        .collect();
-    if others.is_empty() {
-        return None;
-    }
-    if fit == 0 {
-        return Some(Problem {
-            what: format!("the image is for {ARCHITECTURE}, and no node is: {}", others.join(", ")),
-            fix: "run this command on a machine of the nodes' architecture".to_owned(),
-        });
-    }
-    let spec = manifests.deployment.spec.as_ref().and_then(|spec| spec.template.spec.as_ref());
-    let chosen = spec.and_then(|spec| spec.node_selector.as_ref()?.get(ARCH));
-    let has_affinity = spec
-        .is_some_and(|spec| spec.affinity.as_ref().is_some_and(|affinity| affinity.node_affinity.is_some()));
-    if chosen.is_some_and(|chosen| chosen == ARCHITECTURE) || has_affinity {
-        return None;
-    }
-    Some(Problem {
-        what: format!("the image is for {ARCHITECTURE}, and its pods may be put on {}", others.join(", ")),
-        fix: format!(
-            "set `nodeSelector: {{{ARCH}: {ARCHITECTURE}}}` in the pod's template, \
-             kubernetes/30-deployment.yaml"
-        ),
-    })
 }
 
 /// The nodes; none where they may not be listed.

@@ -10,7 +10,9 @@ use xshell::cmd;
 use super::{DOCKER, Minikube, words};
 use crate::cx::Cx;
 use crate::failure::{Attach as _, Exit};
-use crate::image::{self, Digests, ImageRef, Linkage, Recipe, archive, canonical};
+use crate::image::{
+    self, ARCHITECTURE, Digests, HOST_IS_NODE, ImageRef, Linkage, Recipe, archive, canonical,
+};
 use crate::pipeline::{Outcome, Running};
 use crate::proc::{self, Command};
 use crate::repository::REPOSITORY;
@@ -79,7 +81,11 @@ impl Minikube {
     async fn build(&self, cx: &Cx, step: &Running<'_>, recipe: &Recipe) -> Result<Digests> {
         let reference = recipe.reference();
         let folder = self.folder.join("image");
-        image::stage(cx, step, recipe, &folder).await?;
+        let binary = match HOST_IS_NODE {
+            true => Some(recipe.binary(cx, step, Linkage::Static).await?),
+            false => None,
+        };
+        image::stage(cx, step, recipe, binary, &folder)?;
         // Asked anew: a daemon that was restarted meanwhile listens at another port.
         let env = self.docker_env(cx).await?;
         let args = ["build", "--tag", &reference, &folder.to_string_lossy()];
@@ -139,7 +145,7 @@ impl Minikube {
         let binary = recipe.binary(cx, step, Linkage::Static).await?;
         step.at("packing the image");
         let path = self.folder.join("image.tar");
-        let contents = image::contents(&reference, &binary, &recipe.model_dir);
+        let contents = image::contents(&reference, ARCHITECTURE, &binary, &recipe.model_dir);
         let packed = {
             let path = path.clone();
             tokio::task::spawn_blocking(move || archive::write(&path, &contents))

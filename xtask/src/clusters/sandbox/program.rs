@@ -217,7 +217,8 @@ mod tests {
 
     #[test]
     fn an_image_is_imported_with_its_paths_below_its_own_folder() {
-        let image = crate::image::contents("app:1", Path::new("/t/app"), Path::new("/m"));
+        let image =
+            crate::image::contents("app:1", crate::image::ARCHITECTURE, Path::new("/t/app"), Path::new("/m"));
         let args = import_args(&image).join(OsStr::new(" "));
         let expected = "--tag app:1 --file /m/model.onnx=model/model.onnx --file \
                         /m/manifest.json=model/manifest.json \
