@@ -111,7 +111,7 @@ pub enum Command {
     Status,
     /// Send load once every gate is open, and explain what failed.
     Load(Box<LoadArgs>),
-    /// Explain why requests of a recorded run failed or were slow; needs no cluster.
+    /// Explain how a run ended, and why requests failed or were slow; needs no cluster.
     Explain(ExplainArgs),
     /// Tell whether a load run is worse than another, beyond chance; needs no cluster.
     Compare(CompareArgs),

@@ -15,6 +15,7 @@ use crate::commands::Commands;
 use crate::failure::{Attach as _, Cancelled, Exit, attached};
 use crate::options::Shared;
 use crate::output::{Output, Span, State};
+use crate::owned::Watched;
 use crate::record;
 use crate::summary::Summary;
 
@@ -38,6 +39,7 @@ pub struct Cx {
     pub leash: Arc<leash::Leash>,
     stop: Stop,
     liveness: SetOnce<Liveness>,
+    watched: SetOnce<Watched>,
     /// Why the cluster has gone.
     gone: Mutex<Option<anyhow::Error>>,
     spans: Mutex<Vec<Span>>,
@@ -88,6 +90,7 @@ impl Cx {
             leash: Arc::new(leash),
             stop: Stop::new(CancellationToken::new()),
             liveness: SetOnce::new(),
+            watched: SetOnce::new(),
             gone: Mutex::new(None),
             spans: Mutex::new(Vec::new()),
         }
@@ -108,6 +111,7 @@ impl Cx {
             leash: Arc::clone(&self.leash),
             stop: Stop::new(self.stop.token.child_token()),
             liveness: SetOnce::new(),
+            watched: SetOnce::new(),
             gone: Mutex::new(None),
             spans: Mutex::new(Vec::new()),
         }
@@ -129,7 +133,7 @@ impl Cx {
         let dir = runs.join(&id);
         let open = || -> Result<()> {
             std::fs::create_dir_all(&dir).with_context(|| format!("making {}", dir.display()))?;
-            self.output.log_to(&dir.join("events.jsonl"))?;
+            self.output.log_to(&dir.join(record::run::EVENTS))?;
             // Linked under another name first, so that `latest` is there at every moment.
             let fresh = runs.join(format!(".latest-{}", std::process::id()));
             let _ = std::fs::remove_file(&fresh);
@@ -181,6 +185,16 @@ impl Cx {
     pub fn depend_on(&self, liveness: Liveness) {
         // A second cluster in one run is the same one, found again.
         let _ = self.liveness.set(liveness);
+    }
+
+    /// From here on there is a cluster to watch, for who records the run.
+    pub fn shows(&self, watched: Watched) {
+        let _ = self.watched.set(watched);
+    }
+
+    /// What there is to watch, once there is.
+    pub async fn watched(&self) -> &Watched {
+        self.watched.wait().await
     }
 
     /// Watches over the cluster, once there is one; tells the run to stop when it has gone, and ends.

@@ -1,4 +1,5 @@
-//! `cargo xtask explain`: why requests failed or were slow, from the recorded run alone. Needs no cluster.
+//! `cargo xtask explain`: how a run ended and why requests failed or were slow, from its records alone; needs no
+//! cluster.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -15,14 +16,16 @@ use crate::cx::Cx;
 use crate::failure::{Attach as _, Exit};
 use crate::options::{Format, duration};
 use crate::record::case::Case;
-use crate::record::find;
 use crate::record::meta::Meta;
 use crate::record::timeline::Timeline;
+use crate::record::{find, find_any, is_load};
 use crate::summary::Summary;
 
 mod failure;
 mod judge;
 pub mod mechanism;
+pub mod moment;
+pub mod pipeline;
 mod proxy;
 pub mod slowest;
 pub mod tail;
@@ -41,14 +44,17 @@ const MOST_NAMED: usize = 5;
 /// Which run, and what of it.
 #[derive(Args, Clone, Debug, Default)]
 pub struct ExplainArgs {
-    /// The run: its name or folder; the newest load run without it.
+    /// The run: its name or folder; the newest of up, redeploy, smoke and load without it.
     pub run: Option<String>,
-    /// The request: its id, or the start of it.
+    /// The request of a load: its id, or the start of it.
     pub request: Option<String>,
     /// Explain the slowest answers, with their evidence: those that took this long or longer; the worst 1 % and
     /// whatever stands out without it.
     #[arg(long, value_name = "THRESHOLD", num_args = 0..=1, default_missing_value = "")]
     pub slow: Option<String>,
+    /// Say what was true at this moment: 12s after the first request or the run's beginning, or 14:03:07 by the clock.
+    #[arg(long, value_name = "MOMENT", conflicts_with_all = ["request", "slow"])]
+    pub at: Option<moment::At>,
 }
 
 impl ExplainArgs {
@@ -58,8 +64,7 @@ impl ExplainArgs {
             None | Some(("", _)) => (self.clone(), None),
             Some((_, Ok(over))) => (self.clone(), Some(over)),
             Some((run, Err(_))) => {
-                let run = Some(run.to_owned());
-                (ExplainArgs { run, request: self.run.clone(), slow: self.slow.clone() }, None)
+                (ExplainArgs { run: Some(run.to_owned()), request: self.run.clone(), ..self.clone() }, None)
             }
         }
     }
@@ -80,7 +85,7 @@ pub struct Explained {
     pub missing: Vec<String>,
 }
 
-/// Explains a run's failures, its slowest answers, or one request.
+/// Explains how a run ended, its failures, its slowest answers, one request, or what was true at a moment.
 ///
 /// # Errors
 /// When there is no such run or request (exit code 2), or the run's records are not whole.
@@ -88,12 +93,20 @@ pub fn run(cx: &Cx, args: &ExplainArgs) -> Result<Summary> {
     let runs = cx.home().join("runs");
     let (args, over) = args.settled();
     let (run, request) = (args.run.as_deref(), args.request.as_deref());
-    let (dir, request) = match (find(&runs, run), run, request) {
+    // Only a load has answers.
+    let found = if args.slow.is_some() { find(&runs, run) } else { find_any(&runs, run) };
+    let (dir, request) = match (found, run, request) {
         (Ok(dir), _, request) => (dir, request),
         // One word may be a request of the newest run.
         (Err(_), Some(word), None) if is_id(word) => (find(&runs, None)?, Some(word)),
         (Err(error), ..) => return Err(error),
     };
+    if let Some(at) = args.at {
+        return moment::run(cx, &dir, at);
+    }
+    if !is_load(&dir) {
+        return pipeline::run(cx, &dir);
+    }
     let mut explained = explain_run_over(&dir, over)
         .hint(Advice::Xtask("load", "makes a new one; a run this damaged can't be explained"))?;
     if let Some(request) = request {
@@ -111,6 +124,9 @@ pub fn run(cx: &Cx, args: &ExplainArgs) -> Result<Summary> {
     }
     if cx.shared.output == Format::Human {
         cx.output.note(&format!("run {}", cx.short(&dir)));
+        if let Some(failure) = pipeline::beside_load(&dir) {
+            cx.output.data(&failure);
+        }
         let text = match (request, &args.slow) {
             (Some(_), _) => requests_text(&explained),
             (None, Some(_)) if explained.slow.count == 0 => "no answer was as slow".to_owned(),

@@ -61,13 +61,16 @@ impl Printed {
     }
 }
 
+/// How what was stopped says so.
+pub const STOPPED: &str = "stopped before it finished";
+
 /// The run was told to stop while this was under way; it is the echo of a cause, never the cause.
 #[derive(Debug)]
 pub struct Cancelled;
 
 impl fmt::Display for Cancelled {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("stopped before it finished")
+        f.write_str(STOPPED)
     }
 }
 

@@ -18,12 +18,13 @@ use crate::failure::Attach as _;
 use crate::gates;
 use crate::gates::rollout::Rollout;
 use crate::manifests::Manifests;
-use crate::owned::Owner;
+use crate::owned::{Owner, Watched};
 use crate::pipeline::Branch;
 use crate::record::meta::Meta;
 use crate::record::{RECORDS, find};
 use crate::summary::Summary;
 use crate::temporary::{self, App};
+use crate::witness::{Bounds, Witness};
 
 pub mod args;
 mod conclude;
@@ -35,7 +36,6 @@ pub(crate) mod repeat;
 pub mod request;
 mod send;
 pub mod threshold;
-pub mod witness;
 
 use args::LoadArgs;
 use conclude::Measured;
@@ -43,7 +43,6 @@ use disturb::Prepared;
 use experiment::Protection;
 use send::Load;
 use threshold::Figures;
-use witness::Witness;
 
 pub use planned::plan;
 
@@ -87,6 +86,7 @@ pub(crate) async fn once(
     cx.output.note(&format!("{}: {}", choice.kind.name(), choice.why));
     let cluster = choice.kind.expect(cx).await?;
     let manifests = crate::manifests::read(&cx.root.join("kubernetes"), &cx.shared.namespace)?;
+    cx.shows(cluster.watched(&manifests, &cx.shared.namespace));
 
     let without = args.without;
     if let Some(protection) = without {
@@ -161,7 +161,9 @@ impl Scene<'_> {
         let Scene { cx, dir, cluster, manifests, plan, .. } = *self;
         let target = self.args.request.target(cx, &cluster.entry, manifests.host()).await?;
         let owner = Owner::of(&cluster.client, &cx.shared.namespace, manifests.deployment_name()).await?;
-        let witness = Witness::start(&cluster.client, &cx.shared.namespace, owner, dir).await?;
+        let watched =
+            Watched { selector: owner.selector, ..cluster.watched(manifests, &cx.shared.namespace) };
+        let witness = Witness::start(&watched, dir, Bounds::NONE).await?;
         let canary = Target::get(&cluster.entry, manifests.host(), "/health").await?;
         if !gated {
             experiment::restart_entry(cluster).await?;

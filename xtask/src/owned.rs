@@ -15,6 +15,27 @@ use crate::failure::Attach as _;
 /// The field manager of everything that this tool writes.
 pub const FIELD_MANAGER: &str = "xtask";
 
+/// What is watched: the app in its cluster.
+#[derive(Clone)]
+pub struct Watched {
+    /// The cluster's API.
+    pub client: Client,
+    /// Kind and context of the cluster, in words.
+    pub cluster: String,
+    /// Where the app lives.
+    pub namespace: String,
+    /// Its Deployment.
+    pub deployment: String,
+    /// The labels of its pods: others may have them too.
+    pub selector: String,
+    /// Whether the ingress controller is ingress-nginx, where its addons put it.
+    pub nginx: bool,
+    /// Base URL of the ingress.
+    pub entry: String,
+    /// The Host header to send there.
+    pub host: String,
+}
+
 /// A Deployment as the owner of pods.
 pub struct Owner {
     replica_sets: Api<ReplicaSet>,

@@ -13,6 +13,8 @@ use crate::summary::Summary;
 /// A step, or what is waited for without one; and the gates behind it.
 pub struct Planned {
     step: Option<&'static str>,
+    /// What stands in a step's place.
+    label: &'static str,
     does: Vec<String>,
     gates: Vec<&'static Gate>,
 }
@@ -21,13 +23,19 @@ impl Planned {
     /// A step, by the name that it runs under.
     #[must_use]
     pub fn step(name: &'static str, does: Vec<String>) -> Planned {
-        Planned { step: Some(name), does, gates: Vec::new() }
+        Planned { step: Some(name), label: name, does, gates: Vec::new() }
     }
 
     /// Gates that no step is before.
     #[must_use]
     pub fn gates(does: Vec<String>, gates: Vec<&'static Gate>) -> Planned {
-        Planned { step: None, does, gates }
+        Planned { step: None, label: "wait", does, gates }
+    }
+
+    /// What goes on beside the steps.
+    #[must_use]
+    pub fn beside(does: Vec<String>) -> Planned {
+        Planned { step: None, label: "beside", does, gates: Vec::new() }
     }
 
     /// The gate behind it.
@@ -50,9 +58,9 @@ pub fn show(cx: &Cx, title: &str, plan: &[Planned]) -> Summary {
 
 fn text(plan: &[Planned]) -> String {
     let mut text = String::new();
-    for Planned { step, does, gates } in plan {
+    for Planned { step, label, does, gates } in plan {
         // What neither does nor waits is a heading.
-        let mut label = step.unwrap_or(if gates.is_empty() { "" } else { "wait" });
+        let mut label = if step.is_none() && gates.is_empty() && *label == "wait" { "" } else { *label };
         for line in does {
             let _ = writeln!(text, "{label:<18} {line}");
             label = "";

@@ -1,5 +1,5 @@
-//! What a load run writes into its folder, and reads back to explain itself: the requests, what the witness saw of the
-//! cluster meanwhile, and what it all came to.
+//! What a run writes into its folder, and reads back to explain itself: what was asked for, what the witness saw of the
+//! cluster meanwhile, and what it all came to; of a load, the requests too.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -17,6 +17,7 @@ use crate::failure::{Attach as _, Exit};
 pub mod access;
 pub mod case;
 pub mod meta;
+pub mod run;
 pub mod tail;
 pub mod timeline;
 
@@ -28,6 +29,8 @@ pub const TIMELINE: &str = "timeline.jsonl";
 pub const INGRESS_LOGS: &str = "logs/ingress";
 /// The app's logs, likewise.
 pub const APP_LOGS: &str = "logs/app";
+/// The commands whose runs are explained where none is named.
+const ABOUT_APP: [&str; 4] = ["up", "redeploy", "smoke", "load"];
 /// The report.
 pub const REPORT: &str = "report.html";
 
@@ -63,6 +66,21 @@ pub fn is_load(dir: &Path) -> bool {
     [meta::FILE, RECORDS].iter().any(|file| dir.join(file).is_file())
 }
 
+/// What the witness of a run saw, in order, of that up to a moment; and what of it can't be read.
+pub fn seen(dir: &Path, until: Option<Timestamp>) -> (Vec<Seen>, Vec<String>) {
+    let (mut seen, mut damaged) = (Vec::new(), 0_u64);
+    let read = for_each_line(&dir.join(TIMELINE), |line| match serde_json::from_str::<Seen>(line) {
+        Ok(change) if until.is_some_and(|until| change.at > until) => {}
+        Ok(change) => seen.push(change),
+        Err(_) => damaged += 1,
+    });
+    let mut missing: Vec<_> = read.err().iter().map(|error| format!("evidence: {error:#}")).collect();
+    if damaged > 0 {
+        missing.push(format!("{damaged} changes of the cluster: their lines of {TIMELINE} are damaged"));
+    }
+    (seen, missing)
+}
+
 /// The files of a run's folder that its verdicts are read from, with their sizes in bytes.
 pub fn sizes(dir: &Path) -> BTreeMap<String, u64> {
     let logs = [INGRESS_LOGS, APP_LOGS].into_iter().flat_map(|folder| {
@@ -73,7 +91,7 @@ pub fn sizes(dir: &Path) -> BTreeMap<String, u64> {
     names.filter_map(|name| Some((name.clone(), dir.join(name).metadata().ok()?.len()))).collect()
 }
 
-/// The folder of a run: by path, by name, or the newest that has records.
+/// The folder of a load run: by path, by name, or the newest that has records.
 ///
 /// # Errors
 /// When there is no such run; exit code 2.
@@ -95,6 +113,32 @@ pub fn find(runs: &Path, name: Option<&str>) -> Result<PathBuf> {
     newest
         .ok_or_else(|| anyhow!("there is no load run in {}", runs.display()))
         .hint(Advice::Xtask("load", "makes one"))
+        .exit(Exit::Usage)
+}
+
+/// The folder of a run of any kind: by path, by name, or the newest that had to do with the app.
+///
+/// # Errors
+/// When there is no such run; exit code 2.
+pub fn find_any(runs: &Path, name: Option<&str>) -> Result<PathBuf> {
+    let is_run = |dir: &Path| is_load(dir) || dir.join(run::FILE).is_file();
+    if let Some(name) = name.filter(|name| *name != "latest" || is_run(&runs.join("latest"))) {
+        let dir = [runs.join(name), PathBuf::from(name)].into_iter().find(|dir| is_run(dir));
+        return dir
+            .ok_or_else(|| anyhow!("there is no run `{name}`"))
+            .hint(format!("the runs are in {}", runs.display()))
+            .exit(Exit::Usage);
+    }
+    let is_about_app = |dir: &Path| {
+        is_load(dir) || run::Asked::read(dir).is_ok_and(|asked| ABOUT_APP.contains(&asked.command.as_str()))
+    };
+    let entries = std::fs::read_dir(runs).into_iter().flatten().flatten();
+    let mut dirs: Vec<_> = entries.map(|entry| entry.path()).filter(|path| !path.is_symlink()).collect();
+    dirs.sort_unstable();
+    let newest = dirs.into_iter().rev().find(|dir| is_about_app(dir));
+    newest
+        .ok_or_else(|| anyhow!("there is no run in {}", runs.display()))
+        .hint(Advice::Xtask("up", "makes one"))
         .exit(Exit::Usage)
 }
 

@@ -28,8 +28,8 @@ pub async fn run(branch: &mut Branch<'_>, deploy: Deploy) -> Result<Summary> {
 
     let checked = steps::preflight::run(branch, &choice).await?;
     let manifests = &checked.manifests;
-    let (cluster, weights) =
-        branch.both(async |branch| steps::cluster::run(branch, &choice).await, steps::weights::run).await?;
+    let start = async |branch: &mut Branch<'_>| steps::cluster::run(branch, &choice, manifests).await;
+    let (cluster, weights) = branch.both(start, steps::weights::run).await?;
     let cluster = &cluster;
     let image = steps::image::run(branch, cluster, &weights, None).await?;
     let applied = steps::apply::run(branch, cluster, manifests, &image, &Known::default(), None).await?;

@@ -5,67 +5,106 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
 use maud::{DOCTYPE, Markup, PreEscaped, html};
-use serde_json::json;
-use xtask_load::tally::{Buckets, Latency};
 
-use crate::explain::slowest::Slowest;
-use crate::explain::{self, Explained, Verdict};
-use crate::record::meta::{self, End, Mark, Meta};
+use crate::explain::{Explained, explain_run};
+use crate::record::meta::End;
+use crate::record::run::Run;
 use crate::record::timeline::Timeline;
-use crate::record::{RECORDS, REPORT};
-use lives::{Life, Phase};
+use crate::record::{RECORDS, REPORT, is_load, seen};
+use crate::summary::Summary;
 use series::Series;
 
-/// One figure of a latency's distribution, in milliseconds.
-type Figure = fn(&Latency) -> f64;
-
+mod axis;
+mod environment;
+mod events;
+mod leave;
 mod lives;
+mod load;
+mod markdown;
+mod pipeline;
 mod plot;
 mod series;
+mod slowest;
 pub mod text;
 
-/// Groups of failures that are spelled out.
+pub use leave::leave;
+
+/// Groups of requests that are spelled out.
 const MOST_GROUPS: usize = 50;
-/// Groups that are open at first.
-const OPEN_GROUPS: usize = 5;
 /// Characters of a quoted line.
 const MOST_QUOTED: usize = 1000;
+/// Lines of one piece of evidence.
+const MOST_LINES: usize = 100;
 
-/// Draws the run in `dir`, which has ended, and leaves the page there.
+/// Draws the run in `dir`, and leaves the page there. `summary` is what the run's events will end with, where they do
+/// not yet.
 ///
 /// # Errors
-/// When the records can't be read, or the page can't be written.
-pub fn write(dir: &Path, end: &End, explained: &Explained) -> Result<PathBuf> {
-    let series = Series::read(&dir.join(RECORDS), end.seconds, end.scheduled)?;
-    let name = dir.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-    let page = Page {
-        name: &name,
-        meta: &explained.meta,
-        end,
-        series: &series,
-        timeline: &explained.timeline,
-        explained,
+/// When the page can't be written.
+pub fn write(dir: &Path, summary: Option<Summary>) -> Result<PathBuf> {
+    let run = Run::read(dir, summary);
+    // A load that had not begun is told as its steps are.
+    let explained = if is_load(dir) { explain_run(dir).ok() } else { None };
+    let end = explained.as_ref().and_then(|explained| explained.meta.end.clone());
+    let load = match (&explained, &end) {
+        (Some(explained), Some(end)) => {
+            let series = Series::read(&dir.join(RECORDS), end.seconds, end.scheduled)?;
+            Some(Load { end, explained, series })
+        }
+        _ => None,
     };
+    let seen = if explained.is_some() { Vec::new() } else { seen(dir, None).0 };
+    let alone = Timeline::new(seen);
+    let timeline = explained.as_ref().map_or(&alone, |explained| &explained.timeline);
+    let page = Page { run: &run, timeline, load: load.as_ref() };
     let path = dir.join(REPORT);
     std::fs::write(&path, page.html().into_string())
         .with_context(|| format!("writing {}", path.display()))?;
     Ok(path)
 }
 
+/// What the page shows.
 struct Page<'p> {
-    name: &'p str,
-    meta: &'p Meta,
-    end: &'p End,
-    series: &'p Series,
+    run: &'p Run,
     timeline: &'p Timeline,
+    load: Option<&'p Load<'p>>,
+}
+
+/// A load, as it was measured and explained.
+struct Load<'p> {
+    end: &'p End,
     explained: &'p Explained,
+    series: Series,
 }
 
 impl Page<'_> {
+    /// The verdict, as every other place has it: a load's is its own, unless something else failed behind it.
+    fn headline(&self) -> String {
+        match self.load {
+            Some(load) if matches!(self.run.exit_code(), None | Some(0 | 40 | 41 | 130)) => {
+                load.end.headline()
+            }
+            _ => self.run.headline(),
+        }
+    }
+
+    fn is_good(&self) -> bool {
+        self.headline().starts_with('✓')
+    }
+
+    /// What the run should have left and has not, or did not see.
+    fn gaps(&self) -> Vec<&String> {
+        let of_load = self.load.iter().flat_map(|load| load.end.gaps.iter().chain(&load.explained.missing));
+        let mut gaps: Vec<_> = self.run.asked.gaps.iter().chain(of_load).collect();
+        gaps.dedup();
+        gaps
+    }
+
     fn html(&self) -> Markup {
         // What runs is what carries this number, which nobody knew who is quoted on the page.
         let nonce = uuid::Uuid::new_v4().simple().to_string();
         let policy = format!("default-src 'none'; style-src 'unsafe-inline'; script-src 'nonce-{nonce}'");
+        let name = &self.run.name;
         html! {
             (DOCTYPE)
             html lang="en" {
@@ -74,22 +113,26 @@ impl Page<'_> {
                     meta http-equiv="Content-Security-Policy" content=(policy);
                     meta name="viewport" content="width=device-width, initial-scale=1";
                     meta name="color-scheme" content="light dark";
-                    title { "Load run " (self.name) }
+                    title { (clip(&self.headline())) " – " (name) }
                     style { (PreEscaped(include_str!("report/style.css"))) }
                 }
                 body {
                     main {
                         (self.header())
-                        (self.tiles())
-                        (self.charts())
-                        (self.tables())
-                        (self.failures())
+                        @if self.load.is_none() { (self.failure()) }
+                        @if let Some(load) = self.load { (load.sections(self.timeline)) }
+                        (self.pipeline())
+                        (self.events())
+                        (self.environment())
+                        (self.for_others())
                         footer {
-                            "Shown again by " code { "cargo xtask explain " (self.name) }
+                            "Shown again by " code { "cargo xtask explain " (name) }
                             ", from the records beside this page."
                         }
                     }
-                    script type="application/json" id="slices" { (PreEscaped(self.slices())) }
+                    @if let Some(load) = self.load {
+                        script type="application/json" id="slices" { (PreEscaped(load.slices())) }
+                    }
                     script nonce=(nonce) { (PreEscaped(include_str!("report/script.js"))) }
                 }
             }
@@ -97,338 +140,85 @@ impl Page<'_> {
     }
 
     fn header(&self) -> Markup {
-        let Page { meta, end, .. } = self;
-        let (failed, unexplained) = (end.buckets.failed(), self.explained.unexplained());
-        let mood = if end.verdict() == meta::Verdict::Passed { "good" } else { "bad" };
+        let Run { asked, seconds, name, .. } = self.run;
+        let mood = if self.is_good() { "good" } else { "bad" };
+        let command = if asked.command.is_empty() { "load" } else { asked.command.as_str() };
         html! {
             header {
-                h1 { "Load run " (self.name) }
-                p.verdict.(mood) { (clip(&end.headline())) }
-                @if failed > 0 {
-                    p.facts {
-                        (failed) " of " (end.scheduled) " requests failed; " (unexplained) " unexplained"
-                    }
-                }
-                p.facts { (meta.request) " to " (meta.host) " at " (meta.entry) ": " (meta.plan) }
+                p.kind { "cargo xtask " (command) }
+                h1.(mood) { (clip(&self.headline())) }
+                @if let Some(load) = self.load { (load.facts()) }
                 p.facts {
-                    "Began " (meta.began.strftime("%Y-%m-%d %H:%M:%S UTC")) ", namespace " (meta.namespace)
-                    @if let Some(without) = &meta.without { "; without " strong { (without) } }
+                    "Run " (name)
+                    @if !asked.line.is_empty() {
+                        ", began " (asked.began.strftime("%Y-%m-%d %H:%M:%S UTC"))
+                        ", took " (format!("{seconds:.1} s"))
+                    }
                 }
-                @for gap in end.gaps.iter().chain(&self.explained.missing) {
-                    p.facts.bad { "Missing: " (clip(gap)) }
+                @for gap in self.gaps() { p.facts.bad { "Missing: " (clip(gap)) } }
+                p.actions {
+                    button type="button" data-copy="markdown" { "Copy as Markdown" }
+                    span role="status" {}
                 }
             }
         }
     }
 
-    fn tiles(&self) -> Markup {
-        let End { scheduled, buckets, latency_ms, seconds, .. } = self.end;
-        let rate = self.end.success_rate().map_or_else(|| "–".to_owned(), |rate| format!("{rate:.2} %"));
-        let latency =
-            |pick: fn(&Latency) -> f64| latency_ms.as_ref().map_or_else(|| "–".to_owned(), |l| ms(pick(l)));
-        let tiles = [
-            ("Scheduled", scheduled.to_string()),
-            ("Successes", buckets.ok.to_string()),
-            ("Failures", buckets.failed().to_string()),
-            ("Success rate", rate),
-            ("Successes per second", format!("{:.1}", self.end.throughput())),
-            ("p50", latency(|l| l.p50)),
-            ("p99", latency(|l| l.p99)),
-            ("Seconds", format!("{seconds:.1}")),
-        ];
-        html! {
-            section aria-label="In short" {
-                dl.tiles { @for (name, value) in tiles { div { dt { (name) } dd { (value) } } } }
-            }
-        }
-    }
-
-    fn charts(&self) -> Markup {
-        let time = plot::time(self.series);
-        let (lives, more) = lives::lives(self.timeline, self.meta.began, self.end.seconds);
+    /// Why a run failed that is not a load's: all that the failure brought along.
+    fn failure(&self) -> Markup {
+        let run = self.run;
+        let Some(error) = run.told("error") else { return html! {} };
+        let waits = run.unfinished().filter_map(|step| Some((step.title(), step.wait_at(f64::MAX)?)));
+        let waits: Vec<_> = waits.map(|(title, wait)| format!("{title}: {wait}")).collect();
         html! {
             section {
-                h2 { "Over time" }
-                (self.legend())
-                div.mark-names {
-                    @for mark in &self.meta.marks {
-                        p { (format!("{:.1} s: ", self.since(mark))) (mark.what) }
-                    }
-                }
-                div.chart {
-                    (plot::latency(self.series, &time))
-                    (plot::rate(self.series, &time))
-                    (plot::time_labels(&time))
-                    h3 { "Pods" }
-                    ul.pods { @for life in &lives { (self.life(life, &time)) } }
-                    div.marks aria-hidden="true" {
-                        div style="position:relative;height:100%" {
-                            @for mark in &self.meta.marks { i style=(plot::left(&time, self.since(mark))) {} }
-                        }
-                    }
-                }
-                output aria-live="off" {}
-                @if more > 0 { p.facts { "and " (more) " more pods" } }
-                @if self.series.more_failures > 0 {
-                    p.facts {
-                        (self.series.more_failures)
-                        " failures are not drawn one by one, only counted in the requests per second"
+                h2 { "What went wrong" }
+                // Its first line is the page's headline.
+                @if error.lines().count() > 1 { p.error { (clip(error)) } }
+                @if let Some(hint) = run.told("hint") { p.hint { "What to try: " (clip(hint)) } }
+                @if !waits.is_empty() { h3 { "What was waited for" } (quoted(&waits)) }
+                @for (heading, lines) in run.evidence() {
+                    details open {
+                        summary { (clip(&heading)) }
+                        (quoted(lines.iter().take(MOST_LINES)))
+                        (more(lines.len(), MOST_LINES, "lines"))
                     }
                 }
             }
         }
     }
 
-    fn legend(&self) -> Markup {
+    /// The same in short, to be pasted elsewhere.
+    fn for_others(&self) -> Markup {
         html! {
-            ul.legend {
-                @if !self.series.dots.is_empty() { li { i.dot {} "a request" } }
-                li { i.p50 {} "p50" }
-                li { i.p99 {} "p99" }
-                li { i.ok {} "succeeded" }
-                li { i.bad {} "failed" }
-                @for phase in [Phase::Starting, Phase::Ready, Phase::Ending] {
-                    li { i class=(phase.name()) {} "pod " (phase.name()) }
-                }
-                @if !self.meta.marks.is_empty() { li { i.mark {} "disturbance" } }
-            }
-        }
-    }
-
-    fn life(&self, life: &Life, time: &plot::Axis) -> Markup {
-        html! {
-            li {
-                span title=(life.name) { (life.name) @if life.is_ingress { " (ingress controller)" } }
-                div.track {
-                    @for span in &life.phases {
-                        i class=(span.phase.name())
-                          title=(format!("{} {:.1} to {:.1} s", span.phase.name(), span.from, span.to))
-                          style={
-                              (plot::left(time, span.from)) ";" (plot::width(time, span.to - span.from))
-                          } {}
-                    }
-                    @for (at, what) in &life.exits {
-                        b title=(format!("{at:.1} s: {what}")) style=(plot::left(time, *at)) {}
-                    }
-                }
-            }
-        }
-    }
-
-    fn tables(&self) -> Markup {
-        let End { latency_ms: due, sent_latency_ms: sent, lag_ms: lag, buckets, own_cpu, .. } = self.end;
-        let rows: [(&str, Figure); 8] = [
-            ("min", |l| l.min),
-            ("mean", |l| l.mean),
-            ("p50", |l| l.p50),
-            ("p90", |l| l.p90),
-            ("p95", |l| l.p95),
-            ("p99", |l| l.p99),
-            ("p99.9", |l| l.p999),
-            ("max", |l| l.max),
-        ];
-        let cell = |latency: Option<&Latency>, pick: Figure| {
-            latency.map_or_else(|| "–".to_owned(), |latency| format!("{:.1}", pick(latency)))
-        };
-        let Buckets { ok, http_error, socket_error, timeout, dropped, unsent } = *buckets;
-        let ends = [
-            ("ok", ok),
-            ("http error", http_error),
-            ("socket error", socket_error),
-            ("timeout", timeout),
-            ("dropped by the generator", dropped),
-            ("unsent at the end", unsent),
-        ];
-        html! {
-            section.tables {
-                @if !self.end.thresholds.is_empty() {
-                    div {
-                        h2 { "Thresholds" }
-                        table {
-                            tbody {
-                                @for judged in &self.end.thresholds {
-                                    tr {
-                                        th scope="row" { (judged.mark()) " " (clip(&judged.threshold)) }
-                                        td { (judged.measured()) }
-                                    }
-                                }
-                            }
-                        }
-                    }
-                }
-                div {
-                    h2 { "Latency, in milliseconds" }
-                    table {
-                        thead {
-                            tr {
-                                th {}
-                                th scope="col" { "from due" }
-                                th scope="col" { "from sent" }
-                                th scope="col" { "generator's lag" }
-                            }
-                        }
-                        tbody {
-                            @for (name, pick) in rows {
-                                tr {
-                                    th scope="row" { (name) }
-                                    @for latency in [due.as_ref(), sent.as_ref(), Some(lag)] {
-                                        td { (cell(latency, pick)) }
-                                    }
-                                }
-                            }
-                        }
-                    }
-                    p.facts {
-                        "The generator was busy " (format!("{:.0}", own_cpu * 100.0)) " % of the time."
-                    }
-                }
-                div {
-                    h2 { "How the requests ended" }
-                    table {
-                        tbody {
-                            @for (name, count) in ends { tr { th scope="row" { (name) } td { (count) } } }
-                            tr { th scope="row" { "scheduled" } td { strong { (self.end.scheduled) } } }
-                        }
-                    }
-                }
-                @if !self.series.errors.is_empty() {
-                    div {
-                        h2 { "Errors" }
-                        table {
-                            tbody {
-                                @for (code, count) in self.series.errors.iter().take(20) {
-                                    tr { th scope="row" { (clip(code)) } td { (count) } }
-                                }
-                            }
-                        }
-                    }
-                }
-            }
-        }
-    }
-
-    fn failures(&self) -> Markup {
-        html! {
-            (causes("Why requests failed", &self.explained.failures))
-            (slowest(&self.explained.slow))
-        }
-    }
-
-    /// What the script says of each slice: numbers and nothing else.
-    fn slices(&self) -> String {
-        let round = |ms: f64| (ms * 10.0).round() / 10.0;
-        let slices = self.series.slices.iter().map(|slice| {
-            let latency = slice.latency.map_or([0.0; 3], |l| [l.p50, l.p99, l.max].map(round));
-            json!([slice.ok, slice.failed, latency[0], latency[1], latency[2]])
-        });
-        json!({"seconds": self.series.seconds, "slices": slices.collect::<Vec<_>>()}).to_string()
-    }
-
-    fn since(&self, mark: &Mark) -> f64 {
-        mark.at.duration_since(self.meta.began).as_secs_f64()
-    }
-}
-
-/// Groups of requests, each of one mechanism.
-fn causes(title: &str, verdicts: &[Verdict]) -> Markup {
-    let groups = explain::groups(verdicts);
-    html! {
-            @if !groups.is_empty() {
-                section {
-                    h2 { (title) }
-                    @for (index, group) in groups.iter().take(MOST_GROUPS).enumerate() {
-                        (failure(group, index < OPEN_GROUPS))
-                    }
-                    @if groups.len() > MOST_GROUPS {
-                        p.facts { "and " (groups.len() - MOST_GROUPS) " more groups" }
-                    }
-                }
-            }
-    }
-}
-
-/// Requests of one mechanism, with the evidence of the first.
-fn failure(group: &[&Verdict], is_open: bool) -> Markup {
-    let first = group[0];
-    html! {
-        details open[is_open] {
-            summary { (group.len()) " × " (first.mechanism.title()) }
-            dl {
-                dt { "mechanism" }
-                dd { code { (first.mechanism.name()) } ", seen as " (explain::codes(group)) }
-                (details(group))
-            }
-        }
-    }
-}
-
-/// The slowest answers: a table of their causes, and the evidence of each.
-fn slowest(slow: &Slowest) -> Markup {
-    let groups = slow.groups();
-    html! {
-        @if !groups.is_empty() {
             section {
-                h2 { "Where the time of the slowest answers went" }
-                p.facts { (slow.headline()) @if let Some(more) = slow.more() { "; " (more) } }
-                table {
-                    thead {
-                        tr {
-                            th scope="col" { "cause" } th scope="col" { "answers" }
-                            th scope="col" { "took" } th scope="col" { "most of it" }
-                        }
-                    }
-                    tbody {
-                        @for group in &groups {
-                            tr {
-                                th scope="row" { (group.mechanism.title()) }
-                                td { (group.answers.len()) } td { (group.range()) } td { (group.most()) }
-                            }
-                        }
-                    }
-                }
-                @for group in groups.iter().take(MOST_GROUPS) {
-                    details {
-                        summary { (group.answers.len()) " × " (group.mechanism.title()) }
-                        dl {
-                            dt { "mechanism" } dd { code { (group.mechanism.name()) } }
-                            dt { "time" }
-                            dd {
-                                (group.parts().line())
-                                @if group.answers.len() > 1 { " (the middle of each)" }
-                            }
-                            (details(&group.verdicts()))
-                        }
-                    }
+                details {
+                    summary { "This run as Markdown" }
+                    pre id="markdown" tabindex="0" { (self.markdown()) }
                 }
             }
         }
     }
 }
 
-/// What is known of requests of one mechanism, with the evidence of the first.
-fn details(group: &[&Verdict]) -> Markup {
-    let first = group[0];
-    let ids: Vec<&str> = group.iter().take(5).map(|verdict| verdict.record.id.as_str()).collect();
-    let pods: Vec<String> =
-        explain::pods(group).into_iter().map(|(pod, count)| format!("{count} × {pod}")).collect();
-    let rejected: Vec<String> =
-        first.rejected.iter().map(|(mechanism, why)| format!("{}: {why}", mechanism.name())).collect();
-    html! {
-        @if !pods.is_empty() { dt { "pods" } dd { (quoted(&pods)) } }
-        dt { "evidence" } dd { (quoted(&first.evidence)) }
-        @if !rejected.is_empty() { dt { "rejected" } dd { (quoted(&rejected)) } }
-        @if !first.missing.is_empty() { dt { "missing" } dd { (quoted(&first.missing)) } }
-        dt { "fix" } dd { (first.fix) }
-        dt { "requests" }
-        dd {
-            code { (ids.join(" ")) }
-            @if group.len() > ids.len() { " and " (group.len() - ids.len()) " more" }
-        }
-    }
-}
-
-fn quoted(lines: &[String]) -> Markup {
+fn quoted<'l>(lines: impl IntoIterator<Item = &'l String>) -> Markup {
     html! { ul.quoted { @for line in lines { li { (clip(line)) } } } }
+}
+
+/// What is not shown of so many.
+fn more(count: usize, shown: usize, what: &str) -> Markup {
+    html! { @if count > shown { p.facts { "and " (count - shown) " more " (what) } } }
+}
+
+/// The head of a table.
+fn head(columns: &[&str]) -> Markup {
+    let cell = |column: &str| html! { @if column.is_empty() { td {} } @else { th scope="col" { (column) } } };
+    html! { thead { tr { @for column in columns { (cell(column)) } } } }
+}
+
+/// A row of a table: its name, and what belongs to it.
+fn row(name: &str, cells: &[String]) -> Markup {
+    html! { tr { th scope="row" { (clip(name)) } @for cell in cells { td { (clip(cell)) } } } }
 }
 
 fn clip(line: &str) -> String {

@@ -17,10 +17,11 @@ use crate::failure::{Exit, exit_of};
 use crate::options::{Format, Shared};
 use crate::output::{self, Output};
 use crate::pipeline::Branch;
+use crate::recorder::{self, Recorder, Scope};
 use crate::summary::Summary;
 use crate::{
     clusters, compare, completions, dev, doctor, down, explain, kubeconfig, load, logs, plan, prove,
-    redeploy, smoke, status, test, up, wait, weights, workspace,
+    redeploy, report, smoke, status, test, up, wait, weights, workspace,
 };
 
 /// Runs the command and says how the process shall end.
@@ -69,7 +70,7 @@ pub fn without_run(error: &clap::Error) -> Exit {
         _ => ("usage", Err(anyhow::anyhow!("{text}"))),
     };
     let output = Output::new(Format::Json, false).named(name);
-    output.summary(&[], &result, exit);
+    output.summary(&output.summarized(&[], &result, exit), &[], &result, exit);
     output.delivered(exit, true)
 }
 
@@ -81,8 +82,9 @@ async fn run(shared: Shared, command: Command) -> Exit {
         Ok(cx) => Arc::new(cx),
         Err(error) => {
             let exit = exit_of(&error);
-            let output = output();
-            let summary = output.summary(&[], &Err(error), exit);
+            let (output, result) = (output(), Err(error));
+            let summary = output.summarized(&[], &result, exit);
+            output.summary(&summary, &[], &result, exit);
             return tell(&ci, &output, &summary, exit);
         }
     };
@@ -94,19 +96,29 @@ async fn run(shared: Shared, command: Command) -> Exit {
     // What only reads has nothing to go on for when nobody reads it; what changes the cluster goes on to its end.
     let only_reads = cx.shared.dry_run || recorded(&command).is_none();
     let reader = tokio::spawn(read(Arc::clone(&cx), only_reads));
+    let recorder = reported(&command).and_then(|scope| Recorder::begin(&cx, name, scope));
+    let opens = matches!(&command, Command::Load(args) if args.report);
     let result = if cx.shared.dry_run { planned(&cx, &command).await } else { dispatch(&cx, command).await };
     let result = cx.verdict(result);
-    signals.abort();
     timer.abort();
     guard.abort();
     reader.abort();
     let mut exit = result.as_ref().map_or_else(exit_of, |_| Exit::Done);
+    let gaps = match recorder {
+        Some(recorder) => Some(recorder.end().await),
+        None => None,
+    };
     // That it was stopped for want of a reader is nothing to tell.
     if !(only_reads && cx.output.reader_has_left()) {
         let spans = cx.spans().clone();
-        let summary = cx.output.summary(&spans, &result, exit);
+        let mut summary = cx.output.summarized(&spans, &result, exit);
+        if let Some(gaps) = gaps {
+            report::leave(&cx, &mut summary, &gaps, opens);
+        }
+        cx.output.summary(&summary, &spans, &result, exit);
         exit = tell(&ci, &cx.output, &summary, exit);
     }
+    signals.abort();
     cx.output.delivered(exit, only_reads)
 }
 
@@ -162,6 +174,16 @@ fn recorded(command: &Command) -> Option<&'static str> {
     }
 }
 
+/// What is recorded of a command's run beside its events, for its report; nothing of those that have none.
+fn reported(command: &Command) -> Option<Scope> {
+    match command {
+        Command::Up(_) | Command::Redeploy(_) => Some(Scope::Cluster),
+        // A load has a witness of its own, who must be there before the first request.
+        Command::Load(_) | Command::Smoke => Some(Scope::Environment),
+        _ => None,
+    }
+}
+
 async fn dispatch(cx: &Cx, command: Command) -> Result<Summary> {
     let branch = &mut Branch::first(cx);
     match command {
@@ -191,7 +213,7 @@ async fn planned(cx: &Cx, command: &Command) -> Result<Summary> {
     let choice = clusters::choose(cx).await?;
     let kind = &choice.kind;
     let manifests = crate::manifests::read(&cx.root.join("kubernetes"), &cx.shared.namespace)?;
-    let plan = match command {
+    let mut plan = match command {
         Command::Up(deploy) => up::plan(cx, kind, &manifests, *deploy).await?,
         Command::Redeploy(deploy) => redeploy::plan(cx, kind, &manifests, *deploy).await?,
         Command::Dev(deploy) => dev::plan(cx, kind, &manifests, *deploy).await?,
@@ -211,6 +233,7 @@ async fn planned(cx: &Cx, command: &Command) -> Result<Summary> {
         | Command::Completions { .. }
         | Command::Leash => Vec::new(),
     };
+    plan.extend(reported(command).map(|scope| recorder::plan(cx, scope)));
     Ok(plan::show(cx, &format!("plan on {} ({})", kind.name(), choice.why), &plan))
 }
 

@@ -18,6 +18,7 @@ pub async fn run(branch: &mut Branch<'_>) -> Result<Summary> {
     let choice = clusters::choose(cx).await?;
     let cluster = choice.kind.expect(cx).await?;
     let manifests = crate::manifests::read(&cx.root.join("kubernetes"), &cx.shared.namespace)?;
+    cx.shows(cluster.watched(&manifests, &cx.shared.namespace));
     let left = temporary::warn(cx, App::of(cx, &cluster, &manifests)).await;
     steps::smoke::run(branch, &cluster, &manifests).await?;
     let mut summary = cluster.summary(&manifests);

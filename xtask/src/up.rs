@@ -66,7 +66,7 @@ pub async fn bring_up(branch: &mut Branch<'_>, choice: &Choice, deploy: Deploy, 
         Ok(())
     };
     let start_and_deploy = async |branch: &mut Branch<'_>| {
-        let cluster = steps::cluster::run(branch, choice).await?;
+        let cluster = steps::cluster::run(branch, choice, manifests).await?;
         let deployed = deploy_to(branch, &cluster, manifests, deploy, known, &prepared).await?;
         Ok((cluster, deployed))
     };

@@ -4,6 +4,7 @@
 use std::fmt::Write as _;
 
 use super::verdict::{Case, End, explanation, word};
+use crate::markdown::{block, cell};
 use crate::output::plain;
 use crate::summary::Summary;
 
@@ -60,10 +61,7 @@ pub(super) fn markdown(summary: &Summary, cases: &[Case]) -> String {
         let _ = writeln!(text, "| {mark} | {} {} | {took} | {} |", case.kind, cell(&case.name), cell(detail));
     }
     if failed {
-        let why = plain(&explanation(summary));
-        // No line of it can end the block.
-        let fence = "`".repeat(why.split(|c| c != '`').map(str::len).max().unwrap_or(0).max(2) + 1);
-        let _ = write!(text, "\n{fence}\n{}\n{fence}\n", clip(&why));
+        let _ = write!(text, "\n{}", block(clip(&explanation(summary))));
     }
     for (name, what) in [("report", "Report"), ("run", "Records")] {
         if let Some(path) = summary.get(name).map(word).filter(|path| !path.is_empty()) {
@@ -79,20 +77,6 @@ fn clip(text: &str) -> &str {
         Some((at, _)) => &text[..at],
         None => text,
     }
-}
-
-/// Words of a server in a table of Markdown: no markup, no HTML, one line.
-fn cell(text: &str) -> String {
-    plain(text).chars().fold(String::new(), |mut cell, c| {
-        match c {
-            '\n' | '\r' => cell.push(' '),
-            '<' => cell.push_str("&lt;"),
-            '&' => cell.push_str("&amp;"),
-            c if "\\`*_{}[]()#+!|~@".contains(c) => cell.extend(['\\', c]),
-            c => cell.push(c),
-        }
-        cell
-    })
 }
 
 #[cfg(test)]

@@ -15,6 +15,7 @@ use crate::failure::{Attach as _, Exit};
 use crate::image::{Digests, HOST_IS_NODE, ImageRef, Linkage, Recipe};
 use crate::manifests::Manifests;
 use crate::options::ClusterChoice;
+use crate::owned::Watched;
 use crate::pipeline::{Outcome, Running};
 use crate::summary::Summary;
 
@@ -65,6 +66,20 @@ impl Cluster {
             ("host", manifests.host()),
         ];
         fields.into_iter().map(|(name, value)| (name.to_owned(), value.into())).collect()
+    }
+
+    /// The app of these manifests in it, for who watches it.
+    pub fn watched(&self, manifests: &Manifests, namespace: &str) -> Watched {
+        Watched {
+            client: self.client.clone(),
+            cluster: format!("{}, context {}", self.kind.name(), self.context),
+            namespace: namespace.to_owned(),
+            deployment: manifests.deployment_name().to_owned(),
+            selector: manifests.pod_selector().to_owned(),
+            nginx: self.nginx,
+            entry: self.entry.clone(),
+            host: manifests.host().to_owned(),
+        }
     }
 }
 

@@ -2,7 +2,6 @@
 //! and the exit code.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, anyhow};
 use serde_json::{Value, json};
@@ -65,8 +64,7 @@ impl Scene<'_> {
         explained.meta.end = Some(end.clone());
         end.gaps.extend(explained.meta.write(dir).err().map(|error| format!("{error:#}")));
         let errors = book.tally().errors.clone();
-        let page = crate::report::write(dir, &end, &explained).context("drawing the report");
-        self.tell(&end, &errors, &explained, comparison.as_ref(), page)
+        self.tell(&end, &errors, &explained, comparison.as_ref())
     }
 
     fn tell(
@@ -75,9 +73,8 @@ impl Scene<'_> {
         errors: &BTreeMap<String, u64>,
         explained: &Explained,
         comparison: Option<&Comparison>,
-        page: Result<PathBuf>,
     ) -> Result<Summary> {
-        let Scene { cx, args, cluster, manifests, .. } = *self;
+        let Scene { cx, cluster, manifests, .. } = *self;
         let meta = &explained.meta;
         let is_whole = self.telling == Telling::Whole;
         if !is_whole {
@@ -104,12 +101,15 @@ impl Scene<'_> {
         for gap in end.gaps.iter().chain(&explained.missing) {
             cx.output.note(&format!("warning: missing: {gap}"));
         }
-        match &page {
-            Ok(_) if !is_whole => {}
-            Ok(page) => show(cx, page, args.report),
-            Err(error) => cx.output.note(&format!("warning: there is no report: {error:#}")),
-        }
         let mut summary = cluster.summary(manifests);
+        // That of a run of its own is drawn when all of it is over.
+        if !is_whole {
+            let page = crate::report::write(self.dir, None).context("drawing the report");
+            if let Err(error) = &page {
+                cx.output.note(&format!("warning: there is no report: {error:#}"));
+            }
+            summary.insert("report".into(), json!(page.ok()));
+        }
         summary.extend(explained.json());
         summary.extend(self.left.clone());
         let fields = [
@@ -131,7 +131,6 @@ impl Scene<'_> {
             ("interrupted", json!(end.interrupted)),
             ("gaps", json!(end.gaps)),
             ("run", json!(self.dir)),
-            ("report", json!(page.ok())),
             ("comparison", json!(comparison.map(Comparison::json))),
         ];
         summary.extend(fields.into_iter().map(|(name, value)| (name.to_owned(), value)));
@@ -246,32 +245,4 @@ fn percentiles(latency: Option<Latency>) -> Value {
         fields.values_mut().for_each(|value| *value = Value::Null);
     }
     all
-}
-
-/// Names the page, and opens it where that is asked for and there is something to open it with.
-fn show(cx: &Cx, page: &Path, open: bool) {
-    let mut how = String::new();
-    if open {
-        how = match browse(page) {
-            Ok(()) => " (opened)".to_owned(),
-            Err(why) => format!(" (not opened: {why:#})"),
-        };
-    }
-    if open || cx.shared.output == Format::Human {
-        cx.output.note(&format!("report: {}{how}", cx.short(page)));
-    }
-}
-
-fn browse(page: &Path) -> Result<()> {
-    let name = if cfg!(target_os = "macos") { "open" } else { "xdg-open" };
-    let has_desktop = cfg!(target_os = "macos")
-        || ["DISPLAY", "WAYLAND_DISPLAY"].iter().any(|v| std::env::var_os(v).is_some());
-    if !has_desktop {
-        return Err(anyhow!("there is no desktop here"));
-    }
-    let program = which::which(name).map_err(|_| anyhow!("there is no `{name}` on PATH"))?;
-    let shell = crate::proc::shell()?;
-    // The browser stays when this program has ended.
-    crate::proc::daemon(xshell::cmd!(shell, "{program} {page}").into(), &page.with_file_name("browser.log"))
-        .map(drop)
 }

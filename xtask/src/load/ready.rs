@@ -6,12 +6,12 @@ use std::time::Duration;
 use anyhow::Result;
 use xtask_load::client::{Client, Target};
 
-use super::witness::Witness;
 use crate::clusters::Cluster;
 use crate::failure::Evidence;
 use crate::gates::{self, Gate, Site, Verdict};
 use crate::manifests::Manifests;
 use crate::pipeline::{Branch, Done};
+use crate::witness::Witness;
 
 /// The gate before the load itself.
 pub(super) const ATTRIBUTION: Gate = Gate {

@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, anyhow};
 use parking_lot::Mutex;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use crate::commands::Commands;
@@ -34,7 +34,7 @@ const SCHEMA: u32 = 1;
 const WORTH_A_TABLE: f64 = 1.0;
 
 /// What an event is about.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Kind {
     /// Work that changes something, or looks whether it has to.
@@ -48,7 +48,7 @@ pub enum Kind {
 }
 
 /// Where a step or gate stands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum State {
     /// It begins.
@@ -64,7 +64,7 @@ pub enum State {
 }
 
 /// One line of the event log.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Event {
     /// What it is about.
     #[serde(rename = "event")]
@@ -74,14 +74,14 @@ pub struct Event {
     /// Where it stands.
     pub state: State,
     /// In one line, what or why.
-    #[serde(skip_serializing_if = "String::is_empty")]
+    #[serde(default, skip_serializing_if = "String::is_empty")]
     pub detail: String,
     /// Seconds since the run began.
     pub at_seconds: f64,
     /// Seconds since this step or gate began.
     pub seconds: f64,
     /// Seconds until its deadline, where it has one.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub left_seconds: Option<f64>,
 }
 
@@ -254,14 +254,13 @@ impl Output {
         self.keyboard.give_back();
     }
 
-    /// The last thing of a run: the timing table, the failure with its evidence, the JSON summary, which is given back.
-    pub fn summary(
+    /// The JSON summary of a run that has come to `result`.
+    pub fn summarized(
         &self,
         spans: &[Span],
         result: &Result<Map<String, Value>>,
         exit: Exit,
     ) -> Map<String, Value> {
-        self.human.lock().finish();
         let mut summary = Map::new();
         summary.insert("event".into(), "summary".into());
         summary.insert("schema".into(), SCHEMA.into());
@@ -279,6 +278,18 @@ impl Output {
                 tell_failure(&mut summary, error, &self.commands);
             }
         }
+        summary
+    }
+
+    /// The last thing of a run: the timing table, the failure with its evidence, the JSON summary.
+    pub fn summary(
+        &self,
+        summary: &Map<String, Value>,
+        spans: &[Span],
+        result: &Result<Map<String, Value>>,
+        exit: Exit,
+    ) {
+        self.human.lock().finish();
         self.json_line(&json!(summary).to_string());
         if let Some(lost) = self.log.lock().as_ref().and_then(Log::lost) {
             self.note(&format!("warning: {lost}"));
@@ -291,7 +302,6 @@ impl Output {
                 streams::tell(&human::failure(error, exit, &self.commands, self.colour()));
             }
         }
-        summary
     }
 
     /// Adds a line to the event log; says why it can't, once.

@@ -13,7 +13,7 @@ use super::access::{self, Access};
 use super::meta::Meta;
 use super::tail::{self, Flights, Tail};
 use super::timeline::Timeline;
-use super::{APP_LOGS, INGRESS_LOGS, RECORDS, TIMELINE, for_each_line};
+use super::{APP_LOGS, INGRESS_LOGS, RECORDS, for_each_line};
 
 /// Measurements from which a typical one is taken.
 const SAMPLES: usize = 10_000;
@@ -188,18 +188,10 @@ impl Case {
             }
         }
         self.typical = Typical { pod_ms: median(pod_ms), app_ms: median(app_ms) };
-        let (mut seen, mut damaged) = (Vec::new(), 0_u64);
-        let read = for_each_line(&dir.join(TIMELINE), |line| match serde_json::from_str(line) {
-            Ok(change) => seen.push(change),
-            Err(_) => damaged += 1,
-        });
-        problems.extend(read.err());
+        let (seen, missing) = super::seen(dir, None);
         self.timeline = Timeline::new(seen);
         self.missing.extend(problems.iter().map(|error| format!("evidence: {error:#}")));
-        if damaged > 0 {
-            self.missing
-                .push(format!("{damaged} changes of the cluster: their lines of {TIMELINE} are damaged"));
-        }
+        self.missing.extend(missing);
     }
 
     /// Takes a line of an access log; gives back how long the pod took that answered, in milliseconds.

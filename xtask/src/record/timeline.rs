@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 
 use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{ContainerStateTerminated, Event, Pod};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 
@@ -18,6 +19,8 @@ pub struct Timeline {
     pub endpoints: BTreeMap<String, Vec<EndpointAt>>,
     /// Events, in order of time.
     pub events: Vec<EventSeen>,
+    /// The last that was seen of the app's Deployment.
+    pub deployment: Option<Deployment>,
 }
 
 /// One pod's life.
@@ -97,12 +100,39 @@ pub struct EventSeen {
     pub reason: String,
     /// Its message.
     pub message: String,
+    /// When it was seen, by this machine's clock.
+    pub seen: Timestamp,
+    /// All of it.
+    pub object: Event,
+}
+
+impl EventSeen {
+    /// When it happened, as exactly as is known: the cluster tells whole seconds, cut off.
+    pub fn moment(&self) -> Timestamp {
+        let is_fresh = self.seen.duration_since(self.at).abs() < SignedDuration::from_secs(2);
+        if is_fresh { self.seen } else { self.at }
+    }
+
+    /// Whether it tells of something that went wrong.
+    pub fn is_warning(&self) -> bool {
+        self.object.type_.as_deref() == Some("Warning")
+    }
 }
 
 impl PodStory {
     /// How it stood at a moment.
     pub fn at(&self, at: Timestamp) -> Option<&PodAt> {
         self.states.iter().rev().find(|state| state.at <= at)
+    }
+
+    /// Whether it was Ready at a moment.
+    pub fn was_ready(&self, at: Timestamp) -> bool {
+        self.at(at).is_some_and(|state| state.ready)
+    }
+
+    /// Whether it was gone by then.
+    pub fn is_gone(&self, at: Timestamp) -> bool {
+        self.gone.is_some_and(|gone| gone <= at)
     }
 
     /// Whether it had been told to end by then.
@@ -169,6 +199,7 @@ impl Timeline {
                 "Pod" => timeline.pod(&seen, &mut index),
                 "EndpointSlice" => timeline.slice(&seen, &mut slices),
                 "Event" if !seen.gone => timeline.event(&seen),
+                "Deployment" => timeline.deployment = serde_json::from_value(seen.object).ok(),
                 _ => {}
             }
         }
@@ -270,7 +301,27 @@ impl Timeline {
             about: event.involved_object.name.clone().unwrap_or_default(),
             reason: event.reason.clone().unwrap_or_default(),
             message: event.message.clone().unwrap_or_default(),
+            seen: seen.at,
+            object: event,
         });
+    }
+
+    /// The events from a moment on; one that repeats is one, with its last count and time.
+    pub fn events_from(&self, from: Timestamp) -> Vec<&EventSeen> {
+        let mut last: Vec<&EventSeen> = Vec::new();
+        let mut places: HashMap<&str, usize> = HashMap::new();
+        for event in self.events.iter().filter(|event| event.moment() >= from) {
+            let uid = event.object.metadata.uid.as_deref();
+            match uid.and_then(|uid| places.get(uid)) {
+                Some(place) => last[*place] = event,
+                None => {
+                    places.extend(uid.map(|uid| (uid, last.len())));
+                    last.push(event);
+                }
+            }
+        }
+        last.sort_by_key(|event| event.moment());
+        last
     }
 
     /// The pod that had `address:port` at a moment, or had it last before.

@@ -1,7 +1,10 @@
 //! The pods of a run over its time: when each started, was Ready, was told to end, and was gone.
 
 use jiff::Timestamp;
+use maud::{Markup, html};
 
+use super::axis::Axis;
+use super::plot;
 use crate::ingress_nginx::NAMESPACE as INGRESS_NAMESPACE;
 use crate::record::timeline::{PodStory, Timeline};
 
@@ -27,6 +30,12 @@ pub(super) struct Span {
     pub(super) to: f64,
 }
 
+impl Span {
+    fn told(&self) -> String {
+        format!("{} {:.1} to {:.1} s", self.phase.name(), self.from, self.to)
+    }
+}
+
 /// How a pod stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Phase {
@@ -42,6 +51,35 @@ impl Phase {
             Phase::Starting => "starting",
             Phase::Ready => "ready",
             Phase::Ending => "ending",
+        }
+    }
+}
+
+/// What the colours of the lanes mean.
+pub(super) fn legend(phases: [Phase; 3]) -> Markup {
+    html! { @for phase in phases { li { i class=(phase.name()) {} "pod " (phase.name()) } } }
+}
+
+impl Life {
+    /// It as a lane over time; its text says what the colours say.
+    pub(super) fn lane(&self, time: &Axis) -> Markup {
+        let phases = self.phases.iter().map(Span::told);
+        let exits = self.exits.iter().map(|(at, what)| format!("{at:.1} s: {what}"));
+        let told: Vec<_> = phases.chain(exits).collect();
+        html! {
+            li {
+                span.name { (self.name) @if self.is_ingress { " (ingress controller)" } }
+                div.track aria-hidden="true" {
+                    @for span in &self.phases {
+                        i class=(span.phase.name()) title=(span.told())
+                            style=(plot::from_to(time, span.from, span.to)) {}
+                    }
+                    @for (at, what) in &self.exits {
+                        b title=(format!("{at:.1} s: {what}")) style=(plot::left(time, *at)) {}
+                    }
+                }
+                span.unseen { (told.join(", ")) }
+            }
         }
     }
 }

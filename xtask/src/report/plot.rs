@@ -5,59 +5,21 @@ use std::fmt::Write as _;
 
 use maud::{Markup, html};
 
-use super::series::{Dot, Series, SliceLatency};
+use super::axis::Axis;
+use super::series::{Bin, Dot, Series, SliceLatency};
 
 /// The SVG's own units: from left to right, and from top to bottom.
 const WIDTH: f64 = 1000.0;
 const HEIGHT: f64 = 100.0;
 
-/// A scale with round numbers at its ends.
-pub(super) struct Axis {
-    low: f64,
-    high: f64,
-    is_log: bool,
-    ticks: Vec<f64>,
-}
-
-impl Axis {
-    /// Time or a rate, from 0; about `count` ticks.
-    fn linear(high: f64, count: f64) -> Axis {
-        let raw = (high / count).max(1e-9);
-        let power = 10_f64.powf(raw.log10().floor());
-        let step =
-            [1.0, 2.0, 5.0, 10.0].into_iter().map(|n| n * power).find(|step| *step >= raw).unwrap_or(raw);
-        let ticks = (0..).map(|n| f64::from(n) * step).take_while(|tick| *tick <= high * 1.0001).collect();
-        Axis { low: 0.0, high, is_log: false, ticks }
-    }
-
-    /// Latencies, which differ by powers of ten.
-    fn log(low: f64, high: f64) -> Axis {
-        let low = low.max(0.01);
-        let steps = (-2..8).flat_map(|power| [1.0, 2.0, 5.0].map(|n| n * 10_f64.powi(power)));
-        let steps: Vec<f64> = steps.collect();
-        let low = steps.iter().rev().find(|step| **step <= low * 1.0001).copied().unwrap_or(0.01);
-        let least = low * 2.0;
-        let high = steps.iter().find(|step| **step >= high.max(least) * 0.9999).copied().unwrap_or(1e8);
-        let within: Vec<f64> = steps.into_iter().filter(|step| (low..=high).contains(step)).collect();
-        let is_decade = |step: &f64| (step.log10() - step.log10().round()).abs() < 1e-6;
-        let ticks = if within.len() > 7 { within.into_iter().filter(is_decade).collect() } else { within };
-        Axis { low, high, is_log: true, ticks }
-    }
-
-    /// Where a value lies, from 0 to 1.
-    fn share(&self, value: f64) -> f64 {
-        let share = if self.is_log {
-            (value.max(self.low) / self.low).ln() / (self.high / self.low).ln()
-        } else {
-            value / self.high.max(1e-9)
-        };
-        share.clamp(0.0, 1.0)
-    }
-}
-
 /// Time, from the run's beginning to its end.
 pub(super) fn time(series: &Series) -> Axis {
     Axis::linear(series.seconds, 5.0)
+}
+
+/// Time, from 0 to so many seconds.
+pub(super) fn seconds(seconds: f64) -> Axis {
+    Axis::linear(seconds.max(1e-3), 5.0)
 }
 
 /// Where a moment lies, in percent of the width.
@@ -65,9 +27,9 @@ pub(super) fn left(time: &Axis, seconds: f64) -> String {
     format!("left:{:.2}%", time.share(seconds) * 100.0)
 }
 
-/// A length of time, likewise.
-pub(super) fn width(time: &Axis, seconds: f64) -> String {
-    format!("width:{:.2}%", time.share(seconds) * 100.0)
+/// Where a length of time lies, likewise.
+pub(super) fn from_to(time: &Axis, from: f64, to: f64) -> String {
+    format!("{};width:{:.2}%", left(time, from), (time.share(to) - time.share(from)) * 100.0)
 }
 
 /// The numbers under the charts.
@@ -143,6 +105,40 @@ pub(super) fn rate(series: &Series, time: &Axis) -> Markup {
     }
     let drawn = html! { path.ok d=(ok) {} path.failed d=(failed) {} };
     panel("Requests per second", &axis, time, &drawn, "low")
+}
+
+/// How many requests took how long; the scale is logarithmic.
+pub(super) fn histogram(bins: &[Bin], p50: f64, p99: f64) -> Markup {
+    let (Some(first), Some(last)) = (bins.first(), bins.last()) else { return html! {} };
+    let across = Axis::log(first.from, last.to);
+    let most = bins.iter().map(|bin| bin.count).max().unwrap_or(0);
+    let up = Axis::linear(most.max(1) as f64, 3.0);
+    let mut bars = String::new();
+    for bin in bins.iter().filter(|bin| bin.count > 0) {
+        let (left, right) = (across.share(bin.from) * WIDTH, across.share(bin.to) * WIDTH);
+        let top = (1.0 - up.share(bin.count as f64)) * HEIGHT;
+        let _ = write!(bars, "M{left:.1} {HEIGHT}V{top:.1}H{right:.1}V{HEIGHT}z");
+    }
+    let line = |ms: f64| format!("M{:.1} 0V{HEIGHT}", across.share(ms) * WIDTH);
+    html! {
+        ul.legend {
+            li { i.ok {} "requests that succeeded" }
+            li { i.p50 {} "p50: " (super::ms(p50)) }
+            li { i.p99 {} "p99: " (super::ms(p99)) }
+        }
+        div.chart {
+            (panel(
+                "Requests by latency from when each was due",
+                &up,
+                &across,
+                &html! { path.ok d=(bars) {} path.p99 d=(line(p99)) {} path.p50 d=(line(p50)) {} },
+                "low",
+            ))
+            div.times aria-hidden="true" {
+                @for tick in &across.ticks { span style=(left(&across, *tick)) { (number(*tick)) " ms" } }
+            }
+        }
+    }
 }
 
 fn panel(title: &str, axis: &Axis, time: &Axis, drawn: &Markup, class: &str) -> Markup {

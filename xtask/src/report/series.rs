@@ -1,5 +1,6 @@
 //! The records of a run, cut into slices of time: what a chart needs of a million requests.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{BufRead as _, BufReader};
 use std::path::Path;
@@ -7,6 +8,8 @@ use std::path::Path;
 use anyhow::{Context as _, Result};
 use xtask_load::record::{Outcome, Record};
 use xtask_load::tally::error_code;
+
+use super::axis::Axis;
 
 /// Slices of a long run.
 const MOST_SLICES: u64 = 240;
@@ -18,6 +21,11 @@ const REQUESTS_A_SLICE: u64 = 4;
 const MOST_DOTS: u64 = 2000;
 /// Failed requests that are drawn one by one.
 const MOST_FAILURES: usize = 1000;
+
+/// Bars of the histogram.
+const BINS: u32 = 48;
+/// Pods that are told apart: who answered is the answer's own word.
+const MOST_PODS: usize = 200;
 
 /// The requests of a run over its time.
 #[derive(Debug, Default)]
@@ -34,6 +42,25 @@ pub(super) struct Series {
     pub(super) more_failures: u64,
     /// How many failed in which way, the most frequent first.
     pub(super) errors: Vec<(String, u64)>,
+    /// How many of those that succeeded took how long.
+    pub(super) histogram: Vec<Bin>,
+    /// What each pod answered well.
+    pub(super) pods: BTreeMap<String, Answered>,
+}
+
+/// Requests that took from so many milliseconds to so many.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct Bin {
+    pub(super) from: f64,
+    pub(super) to: f64,
+    pub(super) count: u64,
+}
+
+/// What one pod answered well.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct Answered {
+    pub(super) count: usize,
+    pub(super) latency: Option<SliceLatency>,
 }
 
 /// What was due in one slice of time.
@@ -79,7 +106,8 @@ impl Series {
         let count = (scheduled / REQUESTS_A_SLICE).clamp(FEWEST_SLICES, MOST_SLICES) as usize;
         let mut series = Series { seconds, slices: vec![Slice::default(); count], ..Series::default() };
         let mut latencies: Vec<Vec<f32>> = vec![Vec::new(); count];
-        let mut errors = std::collections::BTreeMap::<String, u64>::new();
+        let mut errors = BTreeMap::<String, u64>::new();
+        let mut pods = BTreeMap::<String, Vec<f32>>::new();
         for record in records {
             let dot = Dot {
                 at: record.due_us as f64 / 1e6,
@@ -90,6 +118,11 @@ impl Series {
             if record.outcome == Outcome::Ok {
                 slice.ok += 1;
                 latencies[index].push(dot.ms as f32);
+                if let Some(pod) = record.served_by
+                    && (pods.len() < MOST_PODS || pods.contains_key(&pod))
+                {
+                    pods.entry(pod).or_default().push(dot.ms as f32);
+                }
                 if scheduled <= MOST_DOTS {
                     series.dots.push(dot);
                 }
@@ -103,6 +136,9 @@ impl Series {
                 series.more_failures += 1;
             }
         }
+        series.histogram = histogram(latencies.iter().flatten().map(|ms| f64::from(*ms)));
+        let answered = |ms: Vec<f32>| Answered { count: ms.len(), latency: SliceLatency::of(ms) };
+        series.pods = pods.into_iter().map(|(pod, ms)| (pod, answered(ms))).collect();
         for (slice, latencies) in series.slices.iter_mut().zip(latencies) {
             slice.latency = SliceLatency::of(latencies);
         }
@@ -115,6 +151,23 @@ impl Series {
     pub(super) fn slice_seconds(&self) -> f64 {
         self.seconds / self.slices.len().max(1) as f64
     }
+}
+
+fn histogram(ms: impl Iterator<Item = f64> + Clone) -> Vec<Bin> {
+    let (low, high) = ms.clone().fold((f64::INFINITY, 0.0), |(low, high), ms| (ms.min(low), ms.max(high)));
+    if high <= 0.0 {
+        return Vec::new();
+    }
+    let scale = Axis::log(low, high);
+    let edges: Vec<f64> = scale.steps(BINS).collect();
+    let bin = |edges: &[f64]| Bin { from: edges[0], to: edges[1], count: 0 };
+    let mut bins: Vec<Bin> = edges.windows(2).map(bin).collect();
+    for ms in ms {
+        let index = (scale.share(ms) * f64::from(BINS)) as usize;
+        let last = bins.len() - 1;
+        bins[index.min(last)].count += 1;
+    }
+    bins
 }
 
 impl SliceLatency {
@@ -170,5 +223,8 @@ mod tests {
         let p50: Vec<f64> = series.slices.iter().filter_map(|slice| Some(slice.latency?.p50)).collect();
         assert_eq!((p50[0], p50[p50.len() - 1]), (5.0, 80.0));
         assert_eq!(series.dots.len(), 80);
+        let bars: Vec<_> = series.histogram.iter().filter(|bin| bin.count > 0).collect();
+        assert_eq!(bars.iter().map(|bin| bin.count).collect::<Vec<_>>(), [40, 40]);
+        assert!(bars[0].from <= 5.0 && 5.0 <= bars[0].to && bars[1].from <= 80.0 && 80.0 <= bars[1].to);
     }
 }

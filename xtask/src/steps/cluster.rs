@@ -10,6 +10,7 @@ use kube::{Api, Client};
 use crate::clusters::{Choice, Cluster, Kind};
 use crate::cx::Cx;
 use crate::gates;
+use crate::manifests::Manifests;
 use crate::pipeline::{Branch, Done, step};
 use crate::plan::Planned;
 
@@ -31,11 +32,12 @@ pub fn plan(cx: &Cx, commands: Vec<String>) -> Planned {
 ///
 /// # Errors
 /// When it can't be started, or the gate fails.
-pub async fn run(branch: &mut Branch<'_>, choice: &Choice) -> Result<Done<Cluster>> {
+pub async fn run(branch: &mut Branch<'_>, choice: &Choice, manifests: &Manifests) -> Result<Done<Cluster>> {
     let cx = branch.cx;
     let cluster = step(branch, NAME, async |step| choice.kind.ensure_running(cx, step).await).await?;
     choice.kind.watch_over(cx);
     let namespace = &cx.shared.namespace;
+    cx.shows(cluster.watched(manifests, namespace));
     // Side by side: an API server that does not answer is the gate's to tell, and one that does gets the namespace
     // whose service account the gate waits for.
     branch

@@ -70,6 +70,23 @@ fn held_up(ran: &Ran, gate: &str, why: &str) {
     assert!(error.contains(gate), "{error}");
     let waits = waits(ran, gate);
     assert!(waits.contains(why), "`{why}` was not said at {gate}:\n{waits}");
+    explained(ran, &[" expired while waiting for ", &format!("gate {gate}: "), why]);
+}
+
+/// What `explain` says of a run, from a copy of its folder alone, where there is no cluster.
+#[track_caller]
+fn explained(ran: &Ran, words: &[&str]) {
+    let run = ran.summary()["run"].as_str().expect("a run").to_owned();
+    let elsewhere = World::sandbox();
+    let copy = elsewhere.scratch().join("run");
+    let copied = std::process::Command::new("cp").args(["-R", &run]).arg(&copy).status();
+    assert!(copied.expect("cp").success());
+    let text = elsewhere.run_ok(&["explain", &copy.display().to_string()]).stdout;
+    for words in words {
+        assert!(text.contains(words), "`{words}` is not said:\n{text}");
+    }
+    let report = std::fs::read_to_string(copy.join("report.html")).expect("a report");
+    assert!(report.contains("What went wrong"), "{report}");
 }
 
 #[test]
@@ -158,6 +175,7 @@ fn an_api_server_that_stays_sick_is_named_as_the_cause() {
         error.contains("configmap/simple-model-api-config") && error.contains("a fault on purpose"),
         "{error}"
     );
+    explained(&ran, &["✗ step apply failed: ", "a fault on purpose"]);
     clear(&world);
 
     // Silence is waited for, and ends with the time that was given.
@@ -165,6 +183,7 @@ fn an_api_server_that_stays_sick_is_named_as_the_cause() {
     let ran = world.run(&["up", "--output", "json", "--timeout", "4s"]);
     assert_eq!(ran.code, 31, "{}", ran.stdout);
     assert!(ran.took < Duration::from_secs(7), "{:?}", ran.took);
+    explained(&ran, &["--timeout 4s expired while waiting for cluster"]);
     clear(&world);
     world.run_ok(&["up"]);
 }
@@ -326,6 +345,7 @@ fn a_doomed_rollout_is_called_so_within_five_seconds() {
         // The new pods come, and the sign with them, within a moment of the restart.
         let took = seconds(&ran, "rollout", "failed") - seconds(&ran, "rollout", "start");
         assert!(took < 5.0, "{answer}: {took:.1} s");
+        explained(&ran, &["✗ gate rollout failed: ", reason, "last warnings", "critical path: "]);
         clear(&world);
         world.run_ok(&["redeploy"]);
     }

@@ -8,6 +8,7 @@ use crate::world::World;
 fn right_after_up_every_request_is_answered_and_a_killed_pod_is_named() {
     let world = World::sandbox();
     let up = world.run_ok(&["up", "--output", "json"]).summary();
+    recorded(&world, &up);
 
     let ran = world.run_ok(&["load"]);
     for part in ["50 ok + 0 http", "Success rate   100.00 %", "from due"] {
@@ -76,6 +77,41 @@ fn right_after_up_every_request_is_answered_and_a_killed_pod_is_named() {
     let run = summary["run"].as_str().expect("a run");
     let explained = world.run_ok(&["explain", run, "--output", "json"]).summary();
     assert_eq!(explained["failures"], summary["failures"]);
+    // In the middle of it the pods were there, and their endpoints.
+    let at = world.run_ok(&["explain", run, "--at", "0.1", "--output", "json"]).summary()["at"].clone();
+    assert!(at["under_way"][0].as_str().is_some_and(|step| step.starts_with("step load")), "{at}");
+    assert!(at["endpoints"].as_array().is_some_and(|all| all.len() >= 3), "{at}");
+    assert_eq!(world.run(&["explain", run, "--at", "1h"]).code, 2);
+}
+
+/// A run that went well is told in two lines; what was true in its middle can be asked, and its report is there.
+fn recorded(world: &World, up: &serde_json::Value) {
+    let run = up["run"].as_str().expect("a run");
+    let text = world.run_ok(&["explain", run]).stdout;
+    let lines: Vec<_> = text.lines().collect();
+    assert_eq!(lines.len(), 2, "{text}");
+    assert!(lines[0].starts_with("✓ up: done in ") && lines[1].starts_with("critical path: "), "{text}");
+    assert_eq!(up["gaps"], serde_json::json!([]), "{up}");
+    // When the first of its pods was Ready, the rollout was under way.
+    let rollout = up["steps"].as_array().expect("steps").iter().find(|step| step["name"] == "rollout");
+    let rollout = rollout.expect("a rollout");
+    let seconds = |field: &str| rollout[field].as_f64().expect("seconds");
+    let almost = format!("{:.2}", seconds("start_seconds") + seconds("seconds") * 0.9);
+    let text = world.run_ok(&["explain", run, "--at", &almost]).stdout;
+    for part in [
+        "under way  gate rollout, for ",
+        "open gates cluster",
+        "steps done preflight",
+        "simple-model-api-deployment-",
+    ] {
+        assert!(text.contains(part), "`{part}` is missing:\n{text}");
+    }
+    let report = std::fs::read_to_string(up["report"].as_str().expect("a report")).expect("the report");
+    for part in
+        ["✓ up: done in ", "Steps and gates", "Kubernetes", "SEEDED", "Image digest", "class=\"ready\""]
+    {
+        assert!(report.contains(part), "`{part}` is missing");
+    }
 }
 
 #[test]

@@ -4,8 +4,8 @@ use std::io::Write as _;
 use std::path::Path;
 
 use serde_json::json;
-use xtask::explain::explain_run;
 use xtask::record::meta::{self, End, Judged, Mark, Meta};
+use xtask::record::run::{Asked, Environment};
 use xtask::report;
 use xtask_load::record::{Outcome, Record};
 use xtask_load::tally::{Buckets, Latency};
@@ -15,7 +15,7 @@ const HOSTILE: &str = "</script></style></title>--><script>document.documentElem
     <svg onload=document.documentElement.dataset.ran=1>{{7*7}}&\u{2028}\u{202e}";
 
 /// A run of `requests`, each hundredth of which failed with hostile words.
-fn run(dir: &Path, requests: u64) -> (Meta, End) {
+fn run(dir: &Path, requests: u64) {
     let mut file =
         std::fs::File::create(dir.join("records.jsonl")).map(std::io::BufWriter::new).expect("a file");
     for n in 0..requests {
@@ -77,32 +77,65 @@ fn run(dir: &Path, requests: u64) -> (Meta, End) {
         end: Some(end.clone()),
     };
     std::fs::write(dir.join(meta::FILE), serde_json::to_vec(&meta).expect("json")).expect("writing");
-    (meta, end)
+    events(dir);
+}
+
+/// What the steps of a run and its environment said, all of it hostile.
+fn events(dir: &Path) {
+    let asked = Asked {
+        command: HOSTILE.into(),
+        line: HOSTILE.into(),
+        began: "2026-01-02T03:04:00Z".parse().expect("a time"),
+        environment: Environment {
+            nodes: Some(HOSTILE.into()),
+            weights: Some(HOSTILE.into()),
+            ..Environment::default()
+        },
+        gaps: vec![HOSTILE.into()],
+        files: None,
+    };
+    asked.write(dir).expect("writing");
+    let event = |kind: &str, state: &str, at: f64| {
+        json!({
+            "event": kind, "name": HOSTILE, "state": state, "detail": HOSTILE, "at_seconds": at,
+            "seconds": at,
+        })
+    };
+    let evidence = json!([[HOSTILE, [HOSTILE]]]);
+    let lines = [
+        event("gate", "start", 0.0),
+        event("gate", "wait", 0.5),
+        event("warning", "wait", 0.6),
+        event("gate", "failed", 1.0),
+        json!({
+            "event": "summary", "exit_code": 30, "error": format!("{HOSTILE}\n{HOSTILE}"), "hint": HOSTILE,
+            "evidence": evidence, "critical_path": [HOSTILE],
+        }),
+    ];
+    let text = lines.map(|line| line.to_string()).join("\n");
+    std::fs::write(dir.join("events.jsonl"), text).expect("writing");
 }
 
 fn page(requests: u64) -> String {
     let dir = tempfile::tempdir().expect("a folder");
-    let (_, end) = run(dir.path(), requests);
-    let explained = explain_run(dir.path()).expect("verdicts");
-    let path = report::write(dir.path(), &end, &explained).expect("a page");
-    assert_eq!(path, dir.path().join("report.html"));
+    run(dir.path(), requests);
+    drawn(dir.path())
+}
+
+fn drawn(dir: &Path) -> String {
+    let path = report::write(dir, None).expect("a page");
+    assert_eq!(path, dir.join("report.html"));
     std::fs::read_to_string(path).expect("reading it")
 }
 
 #[test]
 fn what_others_said_is_text_and_nothing_is_fetched() {
     let page = page(1000);
-    assert!(!page.contains("<img") && !page.contains("<script>doc"), "{page}");
-    assert!(page.matches("&lt;img src=http://127.0.0.1:9").count() > 8);
-    // Its own two scripts, and no address of anything.
-    assert_eq!(page.matches("<script").count(), 2);
-    for fetching in ["src=\"", "href=", "url(", "@import", "fetch(", "<link", "<iframe"] {
-        assert!(!page.contains(fetching), "{fetching}");
-    }
-    balanced(&page);
-    // What it is for.
+    // Its own two scripts.
+    harmless(&page, 2);
+    // What it is for. That something failed beside the load is said first.
     for part in [
-        "✗ failed: ",
+        "✗ gate ",
         "10 of 1000 requests failed",
         "Content-Security-Policy",
         "path class=\"p99\"",
@@ -112,6 +145,33 @@ fn what_others_said_is_text_and_nothing_is_fetched() {
     ] {
         assert!(page.contains(part), "{part}");
     }
+}
+
+/// A run that is no load's, all that its steps said being hostile.
+#[test]
+fn what_a_step_said_is_text_too() {
+    let dir = tempfile::tempdir().expect("a folder");
+    events(dir.path());
+    let page = drawn(dir.path());
+    harmless(&page, 1);
+    for part in
+        ["What went wrong", "Steps and gates", "Environment", "What it waited for (1)", "Copy as Markdown"]
+    {
+        assert!(page.contains(part), "{part}");
+    }
+}
+
+/// What others said is text, and nothing is fetched.
+#[track_caller]
+fn harmless(page: &str, scripts: usize) {
+    assert!(!page.contains("<img") && !page.contains("<script>doc"), "{page}");
+    assert!(page.matches("&lt;img src=http://127.0.0.1:9").count() > 8);
+    assert_eq!(page.matches("<script").count(), scripts);
+    // No address of anything.
+    for fetching in ["src=\"", "href=", "url(", "@import", "fetch(", "<link", "<iframe"] {
+        assert!(!page.contains(fetching), "{fetching}");
+    }
+    balanced(page);
 }
 
 #[test]

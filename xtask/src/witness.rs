@@ -1,27 +1,29 @@
-//! The witness: from before the first request until after the last it keeps what the cluster does, so that a failure
-//! can be explained when the pod it met is long gone. Everything goes to the run's folder as it comes:
+//! The witness: while a run goes on it keeps what the cluster does, so that what failed can be explained when the pod
+//! it met is long gone. Everything goes to the run's folder as it comes:
 //!
 //! - `logs/ingress/POD.log`: the access log, each line behind the node's timestamp
 //! - `logs/app/POD.log`: the app's log, likewise
-//! - `timeline.jsonl`: pods, ReplicaSets, endpoints and events, one object a change
+//! - `timeline.jsonl`: the Deployment, ReplicaSets, pods, endpoints and events, one object a change
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt::Debug;
 use std::fs::File;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, anyhow};
+use futures::future::BoxFuture;
 use futures::{AsyncBufReadExt as _, FutureExt as _, StreamExt as _, TryStreamExt as _};
 use jiff::Timestamp;
-use k8s_openapi::api::apps::v1::ReplicaSet;
+use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
 use k8s_openapi::api::core::v1::{Event, Pod};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::api::LogParams;
 use kube::runtime::{WatchStreamExt as _, watcher};
-use kube::{Api, Client, Resource, ResourceExt as _};
+use kube::{Api, Resource, ResourceExt as _};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -30,7 +32,7 @@ use tokio::task::JoinSet;
 
 use crate::failure::reason;
 use crate::ingress_nginx::{CONTROLLER_PODS, NAMESPACE as INGRESS_NAMESPACE};
-use crate::owned::Owner;
+use crate::owned::{Owner, Watched};
 use crate::record::{APP_LOGS, INGRESS_LOGS, Seen, TIMELINE, access};
 
 /// The first lists must be there by then.
@@ -43,6 +45,43 @@ const NO_LOG: &str = "unable to retrieve container logs for ";
 /// What was in the logs shortly before the run gives the first lines a context.
 const SECONDS_BEFORE: i64 = 10;
 
+/// How many bytes are kept at most.
+#[derive(Clone, Copy, Debug)]
+pub struct Bounds {
+    /// Of the timeline.
+    pub timeline: u64,
+    /// Of all logs together.
+    pub logs: u64,
+}
+
+impl Bounds {
+    /// No bounds: a load needs each line that belongs to a request.
+    pub const NONE: Bounds = Bounds { timeline: u64::MAX, logs: u64::MAX };
+}
+
+/// Bytes that may still be written.
+struct Budget {
+    whole: u64,
+    left: AtomicU64,
+}
+
+impl Budget {
+    fn of(bytes: u64) -> Budget {
+        Budget { whole: bytes, left: AtomicU64::new(bytes) }
+    }
+
+    /// Takes so many off it; not where there are not as many left.
+    fn take(&self, bytes: usize) -> bool {
+        let less = |left: u64| left.checked_sub(bytes as u64);
+        self.left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less).is_ok()
+    }
+
+    /// What it means that it is used up.
+    fn used_up(&self, what: &str) -> String {
+        format!("the rest of {what}: {} MB are kept at most", self.whole / 1_000_000)
+    }
+}
+
 /// Watches while it lives.
 pub struct Witness {
     shared: Arc<Shared>,
@@ -50,75 +89,95 @@ pub struct Witness {
 }
 
 struct Shared {
-    client: Client,
-    /// Whose the app's pods are: others may have their labels.
-    owner: Owner,
+    began: Instant,
+    watched: Watched,
     dir: PathBuf,
     timeline: Mutex<File>,
+    timeline_budget: Budget,
+    log_budget: Budget,
     /// Runs of containers: each is followed once, and for as long as it is among those that run.
     followed: Mutex<BTreeSet<String>>,
     running: Mutex<BTreeMap<String, Vec<String>>>,
     followers: Mutex<JoinSet<()>>,
     /// Requests that someone waits to see in the access log.
     wanted: Mutex<HashMap<String, oneshot::Sender<String>>>,
+    /// What was never listed so far, and why; nothing while there is no answer.
+    unlisted: Mutex<BTreeMap<String, Option<String>>>,
     /// What the witness did not get to see.
     gaps: Mutex<Vec<String>>,
 }
 
 impl Witness {
-    /// Watches the namespace of the app, whose pods are those of `owner`, and the ingress controller; back when
-    /// everything was listed once.
+    /// Watches the app and the ingress controller; back when everything was listed once.
     ///
     /// # Errors
     /// When the folder can't be written, or the API does not answer.
-    pub async fn start(client: &Client, namespace: &str, owner: Owner, dir: &Path) -> Result<Witness> {
+    pub async fn start(watched: &Watched, dir: &Path, bounds: Bounds) -> Result<Witness> {
+        let (witness, listed) = Witness::begin(watched, dir, bounds)?;
+        tokio::time::timeout(SYNC_DEADLINE, futures::future::try_join_all(listed))
+            .await
+            .map_err(|_| anyhow!("no answer from the API server within {} s", SYNC_DEADLINE.as_secs()))?
+            .context("watching the cluster")?;
+        Ok(witness)
+    }
+
+    /// Watches the app and the ingress controller from now on; each promise is kept when one kind was listed once.
+    ///
+    /// # Errors
+    /// When the folder can't be written.
+    pub fn begin(
+        watched: &Watched,
+        dir: &Path,
+        bounds: Bounds,
+    ) -> Result<(Witness, Vec<oneshot::Receiver<()>>)> {
         for role in [INGRESS_LOGS, APP_LOGS] {
             let folder = dir.join(role);
             std::fs::create_dir_all(&folder).with_context(|| format!("making {}", folder.display()))?;
         }
         let timeline = dir.join(TIMELINE);
-        let selector = owner.selector.clone();
         let shared = Arc::new(Shared {
-            client: client.clone(),
-            owner,
+            began: Instant::now(),
+            watched: watched.clone(),
             dir: dir.to_owned(),
             timeline: Mutex::new(
                 File::create(&timeline).with_context(|| format!("creating {}", timeline.display()))?,
             ),
+            timeline_budget: Budget::of(bounds.timeline),
+            log_budget: Budget::of(bounds.logs),
             followed: Mutex::default(),
             running: Mutex::default(),
             followers: Mutex::new(JoinSet::new()),
             wanted: Mutex::default(),
+            unlisted: Mutex::default(),
             gaps: Mutex::default(),
         });
-        let mut watches = JoinSet::new();
-        let mut synced = Vec::new();
-        let all = watcher::Config::default;
-        let mut add = |(work, listed): (futures::future::BoxFuture<'static, ()>, oneshot::Receiver<()>)| {
+        let Watched { client, namespace, deployment, selector, nginx, .. } = watched;
+        let (mut watches, mut listed) = (JoinSet::new(), Vec::new());
+        let mut add = |(work, is_listed): (BoxFuture<'static, ()>, oneshot::Receiver<()>)| {
             watches.spawn(work);
-            synced.push(listed);
+            listed.push(is_listed);
         };
+        let all = watcher::Config::default;
         let app = || Api::<Pod>::namespaced(client.clone(), namespace);
         // The Service sends requests to whatever has the labels: all of that is noted, and the app's own logs are
         // followed.
-        add(watch(&shared, app(), all().labels(&selector), |shared, pod, is_first| {
+        add(watch(&shared, app(), all().labels(selector), |shared, pod, is_first| {
             follow(shared, APP_LOGS, pod, is_first);
         }));
-        let controllers = Api::<Pod>::namespaced(client.clone(), INGRESS_NAMESPACE);
-        add(watch(&shared, controllers, all().labels(CONTROLLER_PODS), |shared, pod, is_first| {
-            follow(shared, INGRESS_LOGS, pod, is_first);
-        }));
-        let nothing_more = |_: &Arc<Shared>, _: &_, _| {};
+        let only = all().fields(&format!("metadata.name={deployment}"));
+        add(watch(&shared, Api::<Deployment>::namespaced(client.clone(), namespace), only, |_, _, _| {}));
         add(watch(&shared, Api::<ReplicaSet>::namespaced(client.clone(), namespace), all(), |_, _, _| {}));
         add(watch(&shared, Api::<EndpointSlice>::namespaced(client.clone(), namespace), all(), |_, _, _| {}));
-        add(watch(&shared, Api::<Event>::namespaced(client.clone(), namespace), all(), nothing_more));
-        add(watch(&shared, Api::<Event>::namespaced(client.clone(), INGRESS_NAMESPACE), all(), nothing_more));
-        let listed = futures::future::try_join_all(synced);
-        tokio::time::timeout(SYNC_DEADLINE, listed)
-            .await
-            .map_err(|_| anyhow!("no answer from the API server within {} s", SYNC_DEADLINE.as_secs()))?
-            .context("watching the cluster")?;
-        Ok(Witness { shared, watches })
+        add(watch(&shared, Api::<Event>::namespaced(client.clone(), namespace), all(), |_, _, _| {}));
+        if *nginx {
+            let controllers = Api::<Pod>::namespaced(client.clone(), INGRESS_NAMESPACE);
+            add(watch(&shared, controllers, all().labels(CONTROLLER_PODS), |shared, pod, is_first| {
+                follow(shared, INGRESS_LOGS, pod, is_first);
+            }));
+            let events = Api::<Event>::namespaced(client.clone(), INGRESS_NAMESPACE);
+            add(watch(&shared, events, all(), |_, _, _| {}));
+        }
+        Ok((Witness { shared, watches }, listed))
     }
 
     /// A promise that is kept when the access log shows the request `id`: the name of the controller's pod.
@@ -136,7 +195,14 @@ impl Witness {
         self.watches.abort_all();
         lock(&self.shared.followers).abort_all();
         lock(&self.shared.timeline).flush().context("writing the timeline")?;
-        Ok(lock(&self.shared.gaps).clone())
+        let unlisted = lock(&self.shared.unlisted);
+        // A run may be over before there can be an answer.
+        let is_late = self.shared.began.elapsed() > SYNC_DEADLINE;
+        let why = |why: &Option<String>| why.clone().or_else(|| is_late.then(|| "no answer".to_owned()));
+        let never = unlisted.iter().filter_map(|(kind, reason)| {
+            Some(format!("{kind}, which could not be listed: {}", why(reason)?))
+        });
+        Ok(lock(&self.shared.gaps).iter().cloned().chain(never).collect())
     }
 }
 
@@ -155,6 +221,9 @@ impl Shared {
         let seen = Seen { at: Timestamp::now(), kind: K::kind(&()).into_owned(), gone, object: value };
         let mut line = serde_json::to_vec(&seen).unwrap_or_default();
         line.push(b'\n');
+        if !self.timeline_budget.take(line.len()) {
+            return self.gap(self.timeline_budget.used_up(TIMELINE));
+        }
         if let Err(error) = lock(&self.timeline).write_all(&line) {
             self.gap(format!("the timeline could not be written: {error}"));
         }
@@ -182,6 +251,9 @@ where
 {
     let shared = Arc::clone(shared);
     let (listed, is_listed) = oneshot::channel();
+    let namespace = api.namespace().unwrap_or_default();
+    let name = format!("{} in {namespace}", K::plural(&()));
+    lock(&shared.unlisted).insert(name.clone(), None);
     let work = async move {
         let mut listed = Some(listed);
         let mut known: HashMap<String, K> = HashMap::new();
@@ -205,6 +277,7 @@ where
                         }
                         is_there
                     });
+                    lock(&shared.unlisted).remove(&name);
                     listed.take().map(|listed| listed.send(()));
                 }
                 Ok(watcher::Event::Apply(object)) => {
@@ -216,6 +289,10 @@ where
                     shared.note(&object, true);
                     lock(&shared.running).remove(&object.uid().unwrap_or_default());
                     known.remove(&object.name_any());
+                }
+                // Nothing is lost of what begins later.
+                Err(error) if listed.is_some() => {
+                    lock(&shared.unlisted).insert(name.clone(), Some(reason(&error)));
                 }
                 Err(error) => shared.gap(format!("watch of {}: {}", K::plural(&()), reason(&error))),
             }
@@ -240,7 +317,7 @@ fn follow(shared: &Arc<Shared>, role: &'static str, pod: &Pod, is_first: bool) {
         if lock(&shared.followed).insert(run.clone()) {
             let follower = Follower {
                 shared: Arc::clone(shared),
-                api: Api::namespaced(shared.client.clone(), &pod.namespace().unwrap_or_default()),
+                api: Api::namespaced(shared.watched.client.clone(), &pod.namespace().unwrap_or_default()),
                 file: shared.dir.join(role).join(format!("{}.log", pod.name_any())),
                 is_access_log: role == INGRESS_LOGS,
                 pod: pod.clone(),
@@ -268,12 +345,21 @@ struct Follower {
 
 impl Follower {
     async fn work(self, since: Option<i64>) {
-        // Where whose it is can't be told, its labels decide.
-        if !self.is_access_log && matches!(self.shared.owner.owns(&self.pod).await, Ok(false)) {
+        if !self.is_access_log && !self.is_of_app().await {
             return;
         }
         if let Err(error) = self.read(since).await {
             self.shared.gap(format!("log of {}: {error:#}", self.pod.name_any()));
+        }
+    }
+
+    /// Whether the pod is the app's; where that can't be found out, its labels decide.
+    async fn is_of_app(&self) -> bool {
+        let Watched { client, namespace, deployment, .. } = &self.shared.watched;
+        match Owner::find(client, namespace, deployment).await {
+            Ok(Some(owner)) => owner.owns(&self.pod).await.unwrap_or(true),
+            Ok(None) => false,
+            Err(_) => true,
         }
     }
 
@@ -306,6 +392,10 @@ impl Follower {
                             self.tell(&line);
                         }
                         line.push('\n');
+                        if file.is_some() && !self.shared.log_budget.take(line.len()) {
+                            self.shared.gap(self.shared.log_budget.used_up("the logs"));
+                            file = None;
+                        }
                         // Whoever waits for a line hears of it all the same.
                         if let Some(Err(error)) = file.as_mut().map(|file| file.write_all(line.as_bytes())) {
                             self.is_not_kept(&error);
@@ -358,6 +448,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 #[cfg(test)]
 mod tests {
     use http::{Request, Response};
+    use kube::Client;
     use kube::api::{Patch, PatchParams, PostParams};
     use kube::client::Body;
     use sandbox_apiserver::ApiServer;
@@ -433,6 +524,48 @@ mod tests {
         tokio::time::timeout(Duration::from_secs(10), wait).await.unwrap_or_else(|_| panic!("never: {what}"));
     }
 
+    /// The Deployment `web` and what has its labels.
+    fn watched(client: &Client) -> Watched {
+        Watched {
+            client: client.clone(),
+            cluster: String::new(),
+            namespace: "default".into(),
+            deployment: "web".into(),
+            selector: "app=web".into(),
+            nginx: true,
+            entry: String::new(),
+            host: String::new(),
+        }
+    }
+
+    #[tokio::test]
+    async fn a_record_that_is_full_or_was_never_begun_is_a_gap() {
+        let (client, _) = server(&[]);
+        let dir = tempfile::tempdir().expect("a folder");
+        let bounds = Bounds { timeline: 2_000_000, logs: 0 };
+        let witness = Witness::start(&watched(&client), dir.path(), bounds).await.expect("a witness");
+        let large = "x".repeat(500_000);
+        for n in 0..5 {
+            let event = json!({
+                "metadata": {"name": format!("e{n}")}, "involvedObject": {}, "message": large,
+                "reason": "Large",
+            });
+            create::<Event>(&client, event).await;
+        }
+        until("it is full", || !lock(&witness.shared.gaps).is_empty()).await;
+        lock(&witness.shared.unlisted).insert("pods in default".into(), Some("forbidden".into()));
+        let gaps = witness.finish().expect("an end");
+        assert_eq!(
+            gaps,
+            [
+                "the rest of timeline.jsonl: 2 MB are kept at most",
+                "pods in default, which could not be listed: forbidden"
+            ]
+        );
+        let kept = std::fs::metadata(dir.path().join(TIMELINE)).expect("the timeline").len();
+        assert!((1_500_000..2_000_000).contains(&kept), "{kept}");
+    }
+
     #[tokio::test]
     async fn a_log_that_is_lost_is_a_gap_and_other_pods_logs_are_not_read() {
         let (client, asked) = server(&[
@@ -459,8 +592,7 @@ mod tests {
         let dir = tempfile::tempdir().expect("a folder");
         let no_file = dir.path().join(APP_LOGS).join("web-full.log");
         std::fs::create_dir_all(&no_file).expect("a folder in the place of the file");
-        let owner = Owner::of(&client, "default", "web").await.expect("an owner");
-        let witness = Witness::start(&client, "default", owner, dir.path()).await.expect("a witness");
+        let witness = Witness::start(&watched(&client), dir.path(), Bounds::NONE).await.expect("a witness");
         // That of which nothing can be kept too: a line in it may be waited for.
         until("all three logs are followed", || lock(&asked).len() == 3).await;
         state(&client, "web-lost", json!({"terminated": {"exitCode": 137}})).await;
