@@ -95,7 +95,7 @@ async fn only_what_an_apply_would_change_is_drift() {
 
     let container = json!({"name": "simple-model-api", "imagePullPolicy": "Always"});
     let edit = json!({"metadata": {"name": APP}, "spec": {"template": {"spec": {"containers": [container],
-        "terminationGracePeriodSeconds": 1}}}});
+        "terminationGracePeriodSeconds": 29}}}});
     scene.others("kubectl-edit", "Deployment", edit).await;
     scene.delete("Service", "simple-model-api-service").await;
     let drift = look().await;
