@@ -208,10 +208,13 @@ impl Cx {
     /// Whether the cluster has gone; the run is told to stop then.
     pub async fn has_gone(&self) -> bool {
         let Some(liveness) = self.liveness.get() else { return false };
-        let Some(why) = liveness(self).await else { return false };
-        self.gone.lock().get_or_insert(why);
-        self.stop(Reason::Gone);
-        true
+        if let Some(why) = liveness(self).await {
+            self.gone.lock().get_or_insert(why);
+            self.stop(Reason::Gone);
+            return true;
+        }
+        // Who found out meanwhile has stopped the run, and with it what was asked here.
+        self.stop.reason.load(Ordering::SeqCst) == Reason::Gone as u8
     }
 
     fn stop(&self, reason: Reason) {

@@ -110,6 +110,9 @@ pub(crate) async fn once(
             Some(what) => Some(Prepared::new(branch, changes, what, &manifests).await?),
             None => None,
         };
+        if gated && changes_app {
+            ready::route(branch, &cluster, &manifests).await?;
+        }
         let scene = Scene {
             cx,
             args,

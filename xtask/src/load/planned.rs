@@ -5,7 +5,7 @@ use anyhow::Result;
 use super::args::LoadArgs;
 use super::disturb::{self, Disturbance, SCALE_UP};
 use super::experiment::{self, Protection};
-use super::ready::ATTRIBUTION;
+use super::ready::{self, ATTRIBUTION};
 use super::send;
 use crate::cx::Cx;
 use crate::gates;
@@ -29,9 +29,10 @@ fn once(cx: &Cx, args: &LoadArgs, manifests: &Manifests) -> Result<Vec<Planned>>
     let mark = format!("mark deployment/{name}, annotation {ANNOTATION}");
     let mut plan = Vec::new();
     if args.is_gated() {
-        let all =
-            gates::standing(manifests, cx.shared.context.is_none(), true).map(|(gate, _)| gate).collect();
-        plan.push(Planned::gates(vec!["every gate of `up`, at the same time".to_owned()], all));
+        let others = ready::before_route(manifests, cx.shared.context.is_none(), true);
+        let others = others.map(|(gate, _)| gate).collect();
+        plan.push(Planned::gates(vec!["every gate of `up`, at the same time".to_owned()], others));
+        plan.push(Planned::gates(vec!["the route behind them".to_owned()], vec![&gates::route::GATE]));
     }
     if let Some(protection) = args.without.filter(|_| args.is_gated()) {
         let does = format!("patch deployment/{name}: without {}", protection.name());
@@ -41,6 +42,10 @@ fn once(cx: &Cx, args: &LoadArgs, manifests: &Manifests) -> Result<Vec<Planned>>
         let hpa = disturb::autoscaler(manifests)?;
         let does = format!("raise hpa/{hpa} and deployment/{name} to as many replicas as may be and fit");
         plan.push(Planned::step(SCALE_UP, vec![mark, does]).gate(&gates::settled::GATE));
+    }
+    if args.is_gated() && args.changes_app() {
+        let does = "the route to the pods as they are now".to_owned();
+        plan.push(Planned::gates(vec![does], vec![&gates::route::GATE]));
     }
     let witness = vec![
         format!("watch pods, ReplicaSets, endpoints and events in {namespace}; follow the app's logs"),

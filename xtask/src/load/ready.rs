@@ -8,7 +8,7 @@ use xtask_load::client::{Client, Target};
 
 use crate::clusters::Cluster;
 use crate::failure::Evidence;
-use crate::gates::{self, Gate, Site, Verdict};
+use crate::gates::{self, Gate, Site, Standing, Verdict};
 use crate::manifests::Manifests;
 use crate::pipeline::{Branch, Done};
 use crate::witness::Witness;
@@ -24,15 +24,35 @@ const ANSWER_DEADLINE: Duration = Duration::from_secs(5);
 /// A line that is not in the log by then is looked for with a new canary.
 const LINE_DEADLINE: Duration = Duration::from_secs(2);
 
-/// Passes every gate, all at the same time.
+/// Passes every gate, all at the same time but the route, which is last: a proxy goes on for a while with the pods that it
+/// knew, and by then those are gone that `settled` has waited for.
 ///
 /// # Errors
 /// The gate that fails.
 pub(super) async fn gates(branch: &mut Branch<'_>, cluster: &Cluster, manifests: &Manifests) -> Result<()> {
     let site = &Site { cluster, manifests, namespace: &branch.cx.shared.namespace };
-    let waits = gates::standing(manifests, cluster.nginx, cluster.metrics)
+    let waits = before_route(manifests, cluster.nginx, cluster.metrics)
         .map(|(_, ask)| async move |branch: &mut Branch<'_>| (ask.wait)(branch, site).await);
-    branch.all(waits).await.map(drop)
+    branch.all(waits).await?;
+    route(branch, cluster, manifests).await
+}
+
+/// All gates but the last.
+pub(super) fn before_route(
+    manifests: &Manifests,
+    nginx: bool,
+    metrics: bool,
+) -> impl Iterator<Item = (&'static Gate, Standing)> {
+    gates::standing(manifests, nginx, metrics).filter(|(gate, _)| gate.name != gates::route::GATE.name)
+}
+
+/// Passes the gate of the route, also when the pods have been changed since.
+///
+/// # Errors
+/// When it fails.
+pub(super) async fn route(branch: &mut Branch<'_>, cluster: &Cluster, manifests: &Manifests) -> Result<()> {
+    let namespace = &branch.cx.shared.namespace;
+    gates::route::wait(branch, &cluster.entry, manifests, &cluster.client, namespace).await.map(drop)
 }
 
 /// Sends a request of our own by the real entry and waits until the access log shows its id.
