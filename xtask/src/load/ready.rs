@@ -24,8 +24,8 @@ const ANSWER_DEADLINE: Duration = Duration::from_secs(5);
 /// A line that is not in the log by then is looked for with a new canary.
 const LINE_DEADLINE: Duration = Duration::from_secs(2);
 
-/// Passes every gate, all at the same time but the route, which is last: a proxy goes on for a while with the pods that it
-/// knew, and by then those are gone that `settled` has waited for.
+/// Passes every gate, all at the same time but the route, which is last: a proxy goes on for a while with the pods that
+/// it knew, and by then those are gone that `settled` has waited for.
 ///
 /// # Errors
 /// The gate that fails.
