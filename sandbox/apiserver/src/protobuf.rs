@@ -71,7 +71,7 @@ struct Known {
 fn table() -> &'static HashMap<&'static str, HashMap<u64, Known>> {
     static TABLE: OnceLock<HashMap<&'static str, HashMap<u64, Known>>> = OnceLock::new();
     TABLE.get_or_init(|| {
-        let lines = include_str!("fields.txt").lines().filter(|line| !line.starts_with('#'));
+        let lines = include_str!("protobuf/fields.txt").lines().filter(|line| !line.starts_with('#'));
         lines
             .filter_map(|line| {
                 let mut words = line.split(' ');

@@ -34,7 +34,7 @@ fn clock(seconds: i64) -> Clock {
 /// The README's table of gates is the gates' own.
 #[test]
 fn the_readme_says_when_each_gate_opens() {
-    let readme = include_str!("../../../../README.md");
+    let readme = include_str!("../../../README.md");
     let (_, table) =
         readme.split_once("| gate | opens when | if it stays closed |\n|---|---|---|\n").unwrap();
     let rows: Vec<_> = table
