@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, anyhow};
 use jiff::{SignedDuration, Timestamp};
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -45,6 +46,21 @@ pub fn later(at: Timestamp, by: SignedDuration) -> Timestamp {
 #[must_use]
 pub fn earlier(at: Timestamp, by: SignedDuration) -> Timestamp {
     at.saturating_sub(by).unwrap_or(at)
+}
+
+/// Keeps what a run says of itself in a file of its folder; who reads that meanwhile finds the old one or the new one.
+fn keep(dir: &Path, file: &str, value: &impl Serialize) -> Result<()> {
+    let (fresh, path) = (dir.join(format!(".{file}")), dir.join(file));
+    let text = serde_json::to_vec_pretty(value).context("writing the run down")?;
+    std::fs::write(&fresh, text).with_context(|| format!("writing {}", fresh.display()))?;
+    std::fs::rename(&fresh, &path).with_context(|| format!("writing {}", path.display()))
+}
+
+/// What [`keep`] has left there.
+fn kept<T: DeserializeOwned>(dir: &Path, file: &str) -> Result<T> {
+    let path = dir.join(file);
+    let text = std::fs::read(&path).with_context(|| format!("reading {}", path.display()))?;
+    serde_json::from_slice(&text).with_context(|| format!("reading {}", path.display()))
 }
 
 /// One line of the timeline: an object as it was seen.

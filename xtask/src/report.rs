@@ -63,6 +63,20 @@ pub fn write(dir: &Path, summary: Option<Summary>) -> Result<PathBuf> {
     Ok(path)
 }
 
+/// The head of a page that fetches nothing; `more_style` comes behind the style that all have.
+pub fn document_head(title: &str, policy: &str, more_style: &str) -> Markup {
+    html! {
+        head {
+            meta charset="utf-8";
+            meta http-equiv="Content-Security-Policy" content=(policy);
+            meta name="viewport" content="width=device-width, initial-scale=1";
+            meta name="color-scheme" content="light dark";
+            title { (title) }
+            style { (PreEscaped(include_str!("report/style.css"))) (PreEscaped(more_style)) }
+        }
+    }
+}
+
 /// What the page shows.
 struct Page<'p> {
     run: &'p Run,
@@ -108,14 +122,7 @@ impl Page<'_> {
         html! {
             (DOCTYPE)
             html lang="en" {
-                head {
-                    meta charset="utf-8";
-                    meta http-equiv="Content-Security-Policy" content=(policy);
-                    meta name="viewport" content="width=device-width, initial-scale=1";
-                    meta name="color-scheme" content="light dark";
-                    title { (clip(&self.headline())) " – " (name) }
-                    style { (PreEscaped(include_str!("report/style.css"))) }
-                }
+                (document_head(&format!("{} – {name}", clip(&self.headline())), &policy, ""))
                 body {
                     main {
                         (self.header())

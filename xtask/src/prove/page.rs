@@ -5,12 +5,13 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use jiff::Timestamp;
-use maud::{DOCTYPE, Markup, PreEscaped, html};
+use maud::{DOCTYPE, Markup, html};
 
 use super::worth::{Cell, Row, Worth};
 use super::{ProveArgs, REQUEST};
 use crate::clusters::Cluster;
 use crate::record::REPORT;
+use crate::report::document_head;
 use crate::share::thousands;
 
 /// Nothing is fetched, and nothing runs.
@@ -46,16 +47,7 @@ fn page(how: &str, worth: &Worth<'_>, took: Duration) -> Markup {
     html! {
         (DOCTYPE)
         html lang="en" {
-            head {
-                meta charset="utf-8";
-                meta http-equiv="Content-Security-Policy" content=(POLICY);
-                meta name="viewport" content="width=device-width, initial-scale=1";
-                meta name="color-scheme" content="light dark";
-                title { "What each protection is worth" }
-                style {
-                    (PreEscaped(include_str!("../report/style.css"))) (PreEscaped(include_str!("style.css")))
-                }
-            }
+            (document_head("What each protection is worth", POLICY, include_str!("style.css")))
             body {
                 main {
                     header {

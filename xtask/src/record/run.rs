@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -82,10 +82,7 @@ impl Asked {
     /// # Errors
     /// When that can't be written.
     pub fn write(&self, dir: &Path) -> Result<()> {
-        let (fresh, path) = (dir.join(".run.json"), dir.join(FILE));
-        let text = serde_json::to_vec_pretty(self).context("writing the run down")?;
-        std::fs::write(&fresh, text).with_context(|| format!("writing {}", fresh.display()))?;
-        std::fs::rename(&fresh, &path).with_context(|| format!("writing {}", path.display()))
+        super::keep(dir, FILE, self)
     }
 
     /// Reads it from a run's folder.
@@ -93,9 +90,7 @@ impl Asked {
     /// # Errors
     /// When there is none, or it is not whole.
     pub fn read(dir: &Path) -> Result<Asked> {
-        let path = dir.join(FILE);
-        let text = std::fs::read(&path).with_context(|| format!("reading {}", path.display()))?;
-        serde_json::from_slice(&text).with_context(|| format!("reading {}", path.display()))
+        super::kept(dir, FILE)
     }
 }
 
