@@ -8,7 +8,7 @@ use http_body_util::BodyExt as _;
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{Node, ServiceAccount};
 use kube::runtime::watcher;
-use kube::{Api, Client};
+use kube::{Api, Client, ResourceExt as _};
 
 use super::clock::Clock;
 use super::watch::{self, Feed, Objects};
@@ -32,6 +32,8 @@ pub const GATE: Gate = Gate {
 };
 /// What a node's lease lasts where it does not say; the kubelet renews it every 10 s.
 const NODE_LEASE: Duration = Duration::from_secs(40);
+/// So many nodes are named one by one.
+const NAMED: usize = 3;
 
 /// What was seen of the cluster.
 #[derive(Default)]
@@ -155,17 +157,17 @@ pub fn judge(s: &Snapshot, clock: &Clock) -> Verdict {
         return Verdict::Closed("the API server's /readyz has not answered yet".to_owned());
     }
     let mut closed = Vec::new();
-    let mut ready = None;
+    let mut ready = Vec::new();
     for (name, node) in &s.nodes {
         match not_ready(name, node, s.node_leases.get(name), clock) {
-            None => ready = Some(name),
+            None => ready.push(node),
             Some(why) => closed.push(why),
         }
     }
-    let node = ready.map(|node| format!("node {node} Ready"));
+    let node = (!ready.is_empty()).then(|| of_nodes(&ready, &closed));
     let hidden = || s.nodes_hidden.then(|| "its nodes may not be seen".to_owned());
     let Some(node) = node.or_else(hidden) else {
-        let why = if closed.is_empty() { "no node has registered".to_owned() } else { closed.join("; ") };
+        let why = if closed.is_empty() { "no node has registered".to_owned() } else { few(&closed, "; ") };
         return Verdict::Closed(why);
     };
     if s.service_accounts.is_empty() {
@@ -175,6 +177,33 @@ pub fn judge(s: &Snapshot, clock: &Clock) -> Verdict {
         ));
     }
     Verdict::Open((), format!("API ready, {node}"))
+}
+
+/// Which nodes are Ready, and what is to be known of the others and of the cordoned: the app may do without them.
+fn of_nodes(ready: &[&Node], not_ready: &[String]) -> String {
+    let is_cordoned = |node: &&&Node| node.spec.as_ref().is_some_and(|spec| spec.unschedulable == Some(true));
+    let cordoned: Vec<String> = ready.iter().filter(is_cordoned).map(|node| node.name_any()).collect();
+    if let ([node], []) = (ready, not_ready) {
+        let cordoned = if cordoned.is_empty() { "" } else { ", but cordoned" };
+        return format!("node {} Ready{cordoned}", node.name_any());
+    }
+    let mut text = format!("{} of {} nodes Ready", ready.len(), ready.len() + not_ready.len());
+    if !cordoned.is_empty() {
+        text += &format!(", cordoned of them {}", few(&cordoned, ", "));
+    }
+    if !not_ready.is_empty() {
+        text += &format!("; {}", few(not_ready, "; "));
+    }
+    text
+}
+
+/// The first few, and how many more there are.
+fn few(all: &[String], between: &str) -> String {
+    let named = all.iter().take(NAMED).map(String::as_str).collect::<Vec<_>>().join(between);
+    match all.len().saturating_sub(NAMED) {
+        0 => named,
+        more => format!("{named}{between}{more} more"),
+    }
 }
 
 /// Why a node takes no pods yet.

@@ -14,7 +14,7 @@ use crate::kubernetes::{event_time, one_line, pod_condition};
 
 mod signs;
 
-pub use signs::{ANY_NODE, Grace, REFUSAL_GRACE, Sign, UNSCHEDULABLE_GRACE, signs, unsteady};
+pub use signs::{ANY_NODE, Grace, REFUSAL_GRACE, Sign, signs, unsteady};
 
 /// The kind of a volume claim.
 const CLAIM: &str = "PersistentVolumeClaim";

@@ -6,6 +6,7 @@ mod cluster;
 mod drivers;
 mod ingress;
 mod objects;
+mod pod_signs;
 mod rollout;
 mod rollout_failures;
 mod route;
@@ -16,7 +17,7 @@ pub(crate) use api::{Server, cx};
 
 use super::Verdict;
 use super::clock::Clock;
-use super::rollout::Snapshot;
+use super::rollout::{Snapshot, judge};
 
 /// Noon of the day on which all cases play.
 const NOON: &str = "2026-03-01T12:00:00Z";
@@ -72,5 +73,26 @@ fn judge_each<T>(judge: impl Fn(&Snapshot, &Clock) -> Verdict<T>, cases: &[Case]
         change(&mut world);
         world.note(&clock(5));
         expect(&judge(&world, &clock(5)), wanted);
+    }
+}
+
+fn each_pod(world: &mut Snapshot, change: impl Fn(&mut k8s_openapi::api::core::v1::Pod)) {
+    world.pods.values_mut().for_each(change);
+}
+
+/// Judges now and then; the second at which it is doomed, as the gate's own recheck finds it.
+fn doomed_after(world: &mut Snapshot, patience: i64) -> Option<(i64, String)> {
+    let mut now = 0;
+    loop {
+        let clock = clock(now);
+        world.note(&clock);
+        if let verdict @ Verdict::Doomed(..) = judge(world, &clock) {
+            return Some((now, line(&verdict)));
+        }
+        // The gate wakes only when the judgement asked for it.
+        now += i64::try_from(clock.next()?.as_secs()).unwrap().max(1);
+        if now > patience {
+            return None;
+        }
     }
 }

@@ -7,29 +7,24 @@ use k8s_openapi::api::core::v1::{ContainerStateTerminated, ContainerStatus, Even
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use super::super::clock::Clock;
-use super::{
-    CLAIM, claims, container, ending, latest, name, path, probe_saw, running_since, startup_budget, statuses,
-};
+use super::{container, ending, latest, name, path, probe_saw, running_since, startup_budget, statuses};
 use crate::commands::Advice;
-use crate::kubernetes::{Condition, event_time, one_line, pod_condition};
+use crate::kubernetes::{event_time, one_line, pod_condition};
 
-/// How long a pod may have no node before that counts as permanent: 15 s, and one for the fraction of a second that the
-/// condition's timestamp leaves out.
-pub const UNSCHEDULABLE_GRACE: Duration = Duration::from_secs(16);
-/// How long a volume may take to be made.
-const PROVISIONING_GRACE: Duration = Duration::from_secs(90);
+mod pull;
+mod unschedulable;
+
+pub use unschedulable::ANY_NODE;
+
 /// How long a refusal that someone may still mend must stand: an image or a ConfigMap that is about to be made.
 pub const REFUSAL_GRACE: Duration = Duration::from_secs(4);
-/// Stands in advice for the node that is meant, which a pod does not name.
-pub const ANY_NODE: &str = "NODE";
 /// How often a container must have ended in a row before that is a crash loop.
 const CRASHES: i32 = 3;
 /// Bounds of a crash loop's grace; between them it is the time that the pod's own probes give a start.
 const CRASH_GRACE: (Duration, Duration) = (Duration::from_secs(10), Duration::from_secs(30));
-/// A container without a readiness probe that has run so long is taken to stay.
-const STEADY: Duration = Duration::from_secs(5);
-/// Bounds of what it has to run after it ended by itself: between them it has to outlive its earlier life.
-const STEADY_AGAIN: (Duration, Duration) = (Duration::from_secs(10), Duration::from_secs(60));
+/// Bounds of what a container without a readiness probe has to run, to be taken to stay: most crash in their first
+/// seconds, of which a node under load tells seconds later. One that ended by itself has to outlive its earlier life.
+const STEADY: (Duration, Duration) = (Duration::from_secs(10), Duration::from_secs(60));
 
 /// A bad sign of one container or of the pod.
 #[derive(Clone, Debug, PartialEq)]
@@ -68,7 +63,7 @@ pub fn signs(pod: &Pod, events: &[&Event], clock: &Clock) -> Vec<Sign> {
     let scheduled =
         pod_condition(pod, "PodScheduled").filter(|c| c.status == "False" && c.reason == "Unschedulable");
     if let Some(condition) = scheduled {
-        signs.push(unschedulable(pod, &condition, events, clock));
+        signs.push(unschedulable::sign(pod, &condition, events, clock));
     }
     for status in statuses(pod) {
         let sign = probe_sign(pod, status, events)
@@ -77,46 +72,6 @@ pub fn signs(pod: &Pod, events: &[&Event], clock: &Clock) -> Vec<Sign> {
         signs.extend(sign.map(|sign| Sign { key: format!("{uid}/{}/{}", status.name, sign.key), ..sign }));
     }
     signs
-}
-
-/// A pod without a node: no room, a cordon, or a volume that is not there.
-fn unschedulable(pod: &Pod, condition: &Condition<'_>, events: &[&Event], clock: &Clock) -> Sign {
-    let uid = pod.metadata.uid.as_deref().unwrap_or_default();
-    let mut text = format!("unschedulable: {}", one_line(condition.message));
-    let mut grace = UNSCHEDULABLE_GRACE;
-    let message = condition.message.to_ascii_lowercase();
-    let advice = if message.contains("persistentvolumeclaim") || message.contains("storageclass") {
-        let about: Vec<_> = events
-            .iter()
-            .copied()
-            .filter(|event| event.involved_object.kind.as_deref() == Some(CLAIM))
-            .collect();
-        let failed = latest(&about, &["ProvisioningFailed", "FailedBinding"], None);
-        if let Some((reason, message)) = failed {
-            let claim = about.iter().find(|event| event.message.as_deref() == Some(message));
-            let claim = claim.and_then(|event| event.involved_object.name.as_deref()).unwrap_or_default();
-            text += &format!("; persistentvolumeclaim/{claim}: {reason}: {}", one_line(message));
-        } else if message.contains("unbound") {
-            // Somebody may be making the volume.
-            grace = PROVISIONING_GRACE;
-        }
-        let claims: Vec<_> = claims(pod).collect();
-        let namespace = pod.metadata.namespace.as_deref().unwrap_or("default");
-        let arguments = format!("-n {namespace} describe persistentvolumeclaim {}", claims.join(" "));
-        Advice::Kubectl(arguments, "says what the volume claim waits for")
-    } else if message.contains("were unschedulable") {
-        Advice::Kubectl(format!("uncordon {ANY_NODE}"), "lets pods onto the cordoned node again")
-    } else {
-        "free room on the node, ask for less in resources.requests, or give the cluster more".into()
-    };
-    Sign {
-        key: format!("{uid}/unschedulable"),
-        text,
-        advice: Some(advice),
-        grace: Grace::Since(condition.since.unwrap_or_else(|| clock.now()), grace),
-        alone: true,
-        probe: None,
-    }
 }
 
 fn waiting_sign(pod: &Pod, status: &ContainerStatus, events: &[&Event]) -> Option<Sign> {
@@ -144,11 +99,11 @@ fn waiting_sign(pod: &Pod, status: &ContainerStatus, events: &[&Event]) -> Optio
         "ErrImagePull" | "ImagePullBackOff" => {
             // The back-off's message may not repeat what the registry said; the event of the pull does.
             let said = latest(events, &["Failed"], None).map(|(_, message)| message).unwrap_or_default();
-            let gone = is_not_found(&message) || is_not_found(said);
-            let grace = if gone { Grace::Lasting(REFUSAL_GRACE) } else { Grace::Forever };
-            let push = || "the registry has no such image: fix the name or tag, or push it".into();
-            let mut sign = sign("image", grace, gone.then(push));
-            if let Some(sign) = sign.as_mut().filter(|_| gone && !is_not_found(&message)) {
+            let cure = pull::cure(&message);
+            let told = cure.or_else(|| pull::cure(said));
+            let grace = told.map_or(Grace::Forever, |_| Grace::Lasting(REFUSAL_GRACE));
+            let mut sign = sign("image", grace, told.map(Advice::from));
+            if let Some(sign) = sign.as_mut().filter(|_| told.is_some() && cure.is_none()) {
                 sign.text = format!("{reason}: {}", one_line(said));
             }
             sign
@@ -171,14 +126,6 @@ fn waiting_sign(pod: &Pod, status: &ContainerStatus, events: &[&Event]) -> Optio
         "CrashLoopBackOff" => crash_sign(pod, status, events),
         _ => None,
     }
-}
-
-/// What registries and container engines say when the image does not exist.
-fn is_not_found(message: &str) -> bool {
-    let message = message.to_ascii_lowercase();
-    ["not found", "manifest unknown", "does not exist", "no such image"]
-        .iter()
-        .any(|words| message.contains(words))
 }
 
 fn crash_sign(pod: &Pod, status: &ContainerStatus, events: &[&Event]) -> Option<Sign> {
@@ -232,7 +179,7 @@ pub fn unsteady(pod: &Pod, events: &[&Event], clock: &Clock) -> Option<String> {
         let since = running_since(status)?;
         let last = status.last_state.as_ref().and_then(|last| last.terminated.as_ref());
         let end = last.filter(|last| status.restart_count > 0 && !was_stopped_with_its_node(last, events));
-        if clock.passed(told.map_or(since, |told| told.max(since)), end.map_or(STEADY, steady_again)) {
+        if clock.passed(told.map_or(since, |told| told.max(since)), steady(end)) {
             return None;
         }
         let (name, seconds) = (&status.name, clock.since(since).as_secs());
@@ -249,10 +196,10 @@ pub fn unsteady(pod: &Pod, events: &[&Event], clock: &Clock) -> Option<String> {
     })
 }
 
-/// How long a container has to run after that end. A life that can't be outlived in time proves nothing about the next.
-fn steady_again(end: &ContainerStateTerminated) -> Duration {
-    let (least, most) = STEADY_AGAIN;
-    let outlived = life(end).map_or(least, |life| life * 3 / 2);
+/// How long a container has to run, after that end. A life that can't be outlived in time proves nothing of the next.
+fn steady(end: Option<&ContainerStateTerminated>) -> Duration {
+    let (least, most) = STEADY;
+    let outlived = end.and_then(life).map_or(least, |life| life * 3 / 2);
     if outlived > most { least } else { outlived.max(least) }
 }
 

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::objects::object;
 use super::{at, clock, expect};
-use crate::gates::{cluster, metrics};
+use crate::gates::{Verdict, cluster, metrics};
 
 fn world(ready: &Value) -> cluster::Snapshot {
     let mut world = cluster::Snapshot {
@@ -60,6 +60,29 @@ fn stays_closed_and_says_why() {
         &cluster::judge(&bare, &clock(0)),
         "closed: the service account `default` in namespace default does not exist",
     );
+}
+
+#[test]
+fn of_many_nodes_one_that_is_ready_will_do_and_the_others_are_told_of() {
+    let mut world = world(&is_ready());
+    let node = |name: &str, cordoned: bool, ready: &str| {
+        let condition = json!({"type": "Ready", "status": ready, "reason": "NodeStatusUnknown"});
+        object(json!({"metadata": {"name": name}, "spec": {"unschedulable": cordoned},
+            "status": {"conditions": [condition]}}))
+    };
+    world.nodes.insert("mini".into(), node("mini", true, "True"));
+    expect(&cluster::judge(&world, &clock(0)), "open: API ready, node mini Ready, but cordoned");
+    world.nodes.insert("a".into(), node("a", false, "True"));
+    world.nodes.insert("b".into(), node("b", false, "Unknown"));
+    expect(
+        &cluster::judge(&world, &clock(0)),
+        "open: API ready, 2 of 3 nodes Ready, cordoned of them mini; node b is not Ready (NodeStatusUnknown)",
+    );
+    for name in ["c", "d", "e", "f"] {
+        world.nodes.insert(name.into(), node(name, false, "Unknown"));
+    }
+    let Verdict::Open((), line) = cluster::judge(&world, &clock(0)) else { panic!("it is open") };
+    assert!(line.ends_with("node d is not Ready (NodeStatusUnknown); 2 more"), "{line}");
 }
 
 /// What a node said before the last stop stands until its kubelet is back.

@@ -48,11 +48,11 @@ fn who_is_not_asked_whether_it_is_ready_has_to_run_for_a_while() {
         "closed: all 3 updated pods Ready; c: container web has run for 2 s, and no probe asks whether it \
          is ready",
     );
-    assert_eq!(opens_at(&world), Some(5));
+    assert_eq!(opens_at(&world), Some(10));
     // The node was late to tell that it runs.
     let ready = json!([{"type": "Ready", "status": "True", "lastTransitionTime": at(8).to_string()}]);
     patch(world.pods.get_mut("web-new-c").unwrap(), &json!({"status": {"conditions": ready}}));
-    assert_eq!(opens_at(&world), Some(13));
+    assert_eq!(opens_at(&world), Some(18));
 }
 
 #[test]
@@ -76,7 +76,7 @@ fn who_has_ended_before_has_to_outlive_that() {
         (60, 3, 10),
         (3_000_000, 3, 10),
         // It was stopped with its node.
-        (20, 137, 5),
+        (20, 137, 10),
     ] {
         assert_eq!(opens_at(&after(life, exit_code)), Some(opens), "after {life} s, exit {exit_code}");
     }

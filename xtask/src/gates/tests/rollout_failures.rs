@@ -8,34 +8,13 @@ use super::objects::{
     ID, IMAGE, OTHER_ID, complete, crashed, not_ready, patch, pod, replica_set, starting, template, waiting,
     warning,
 };
-use super::{at, clock, expect, line};
+use super::{at, clock, doomed_after, each_pod, expect};
 use crate::commands::Advice;
 use crate::gates::Verdict;
 use crate::gates::rollout::{Snapshot, judge};
 
-fn each_pod(world: &mut Snapshot, change: impl Fn(&mut k8s_openapi::api::core::v1::Pod)) {
-    world.pods.values_mut().for_each(change);
-}
-
 fn deployment(world: &mut Snapshot, changes: &Value) {
     patch(world.deployments.get_mut("web").unwrap(), changes);
-}
-
-/// Judges now and then; the second at which it is doomed, as the gate's own recheck finds it.
-fn doomed_after(world: &mut Snapshot, patience: i64) -> Option<(i64, String)> {
-    let mut now = 0;
-    loop {
-        let clock = clock(now);
-        world.note(&clock);
-        if let verdict @ Verdict::Doomed(..) = judge(world, &clock) {
-            return Some((now, line(&verdict)));
-        }
-        // The gate wakes only when the judgement asked for it.
-        now += i64::try_from(clock.next()?.as_secs()).unwrap().max(1);
-        if now > patience {
-            return None;
-        }
-    }
 }
 
 #[test]
@@ -478,27 +457,6 @@ fn a_probe_whose_answer_may_mend_is_no_doom() {
     for mut world in [probed("Readiness", 404, 2), probed("Readiness", 503, 200)] {
         assert_eq!(doomed_after(&mut world, 600), None);
     }
-}
-
-#[test]
-fn a_cordoned_node_is_told_from_a_full_one() {
-    let mut world = complete();
-    each_pod(&mut world, |pod| {
-        let why =
-            "0/1 nodes are available: 1 node(s) were unschedulable. preemption: 0/1 nodes are available";
-        let condition = json!({
-            "type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": why,
-            "lastTransitionTime": at(-20).to_string(),
-        });
-        patch(pod, &json!({"status": {"conditions": [condition], "containerStatuses": null}}));
-    });
-    world.note(&clock(0));
-    let Verdict::Doomed(why, advice) = judge(&world, &clock(0)) else {
-        panic!("{:?}", judge(&world, &clock(0)))
-    };
-    assert!(why.contains("1 node(s) were unschedulable"), "{why}");
-    let cordoned = Advice::Kubectl("uncordon NODE".into(), "lets pods onto the cordoned node again");
-    assert_eq!(advice, cordoned);
 }
 
 /// Another team's Deployment may select by the same labels.
