@@ -62,7 +62,11 @@ pub async fn plan(cx: &Cx, kind: &Kind, manifests: &Manifests, delete: bool) -> 
     if left_behind(cx, kind, delete).await?.is_some() {
         let objects = manifests.objects.iter().rev();
         let declared = objects.map(|object| format!("delete {} if this tool applied it", object.title()));
-        let rest = ["delete what has left kubernetes/", "delete the namespace if this tool made it"];
+        let namespace = match kind {
+            Kind::Context(_) => "leave the namespace",
+            _ => "delete the namespace if this tool made it",
+        };
+        let rest = ["delete what has left kubernetes/", namespace];
         plan.push(Planned::step(REMOVE, declared.chain(rest.map(str::to_owned)).collect()));
     }
     let stop = match kind {
@@ -97,10 +101,16 @@ async fn remove(branch: &mut Branch<'_>, cluster: &Cluster, manifests: &Manifest
         let left = drift::orphans(&cluster.client, &cx.shared.namespace, manifests);
         let left = cx.unless_stopped(left).await.context("looking for what has left kubernetes/")?;
         let removed = removed + cx.unless_stopped(prune::remove(step, left)).await?.len();
-        cx.unless_stopped(remove_namespace(cx, cluster)).await?;
+        // In a cluster of others it stays: who has but a role in it may not even look at namespaces.
+        let stays = if let Kind::Context(_) = cluster.kind {
+            format!(", namespace {} stays", cx.shared.namespace)
+        } else {
+            cx.unless_stopped(remove_namespace(cx, cluster)).await?;
+            String::new()
+        };
         Ok(match removed {
             0 => Outcome::Already((), "the app is not in the cluster".to_owned()),
-            _ => Outcome::Did((), format!("{removed} objects removed")),
+            _ => Outcome::Did((), format!("{removed} objects removed{stays}")),
         })
     })
     .await

@@ -43,6 +43,9 @@ pub struct Shared {
     #[arg(long, global = true, default_value = DEFAULT_NAMESPACE, env = "XTASK_NAMESPACE")]
     #[arg(value_parser = name)]
     pub namespace: String,
+    /// Create the namespace in the cluster of --context too, if it is missing; `down` leaves it there.
+    #[arg(long, global = true, env = "XTASK_CREATE_NAMESPACE", value_parser = BoolishValueParser::new())]
+    pub create_namespace: bool,
     /// Loopback port of the sandbox's ingress; 0 picks a free one.
     #[arg(long, global = true, default_value_t = DEFAULT_PORT, env = "XTASK_PORT")]
     pub port: u16,
@@ -61,6 +64,13 @@ pub struct Shared {
     /// Show each command and what it prints.
     #[arg(short, long, global = true, env = "XTASK_VERBOSE", value_parser = BoolishValueParser::new())]
     pub verbose: bool,
+}
+
+impl Shared {
+    /// Whether a namespace that is missing is created: in a cluster that is somebody else's, only when that is asked.
+    pub fn creates_namespace(&self) -> bool {
+        self.context.is_none() || self.create_namespace
+    }
 }
 
 /// What `up`, `redeploy` and `dev` are asked beside that.

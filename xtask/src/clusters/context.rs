@@ -2,6 +2,7 @@
 //! its name. Nothing is started, stopped or installed.
 
 use std::io::Write as _;
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -10,7 +11,7 @@ use anyhow::{Context as _, Result, anyhow};
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::Node;
 use kube::Api;
-use kube::config::Kubeconfig;
+use kube::config::{KubeConfigOptions, Kubeconfig};
 use sha2::{Digest as _, Sha256};
 
 use self::delivery::Delivery;
@@ -22,6 +23,7 @@ use crate::cx::Cx;
 use crate::failure::{Attach as _, Exit, Hint, attached, paragraph, reason};
 use crate::image::{Digests, ImageRef, Recipe};
 use crate::ingress_nginx;
+use crate::manifests;
 use crate::nearest::nearest;
 use crate::options::Shared;
 use crate::pipeline::{Outcome, Running};
@@ -31,8 +33,9 @@ mod delivery;
 mod entry;
 mod needs;
 mod platform;
+mod plugin;
 
-/// An API server that has not answered by then does not. Credentials may come from a program that asks its own server.
+/// An API server that has not answered by then does not.
 const ANSWERS_WITHIN: Duration = Duration::from_secs(15);
 
 /// A context of the user's kubeconfig.
@@ -94,29 +97,15 @@ impl Context {
         let config = self.pick()?;
         let path = self.folder_of(&config).join("kubeconfig");
         write(&path, &config).with_context(|| format!("writing {}", path.display()))?;
-        let options =
-            kube::config::KubeConfigOptions { context: Some(self.name.clone()), ..Default::default() };
-        let connect = async {
-            let config = kube::Config::from_custom_kubeconfig(config, &options).await?;
-            let client = client_of(config)?;
-            // Any answer but a refusal of the credentials will do: they may be good for one namespace alone.
-            match client.apiserver_version().await {
-                Err(kube::Error::Api(status)) if status.code == 403 => Ok(client),
-                Err(error) => Err(error.into()),
-                Ok(_) => anyhow::Ok(client),
-            }
-        };
-        let answer = tokio::time::timeout(ANSWERS_WITHIN, connect).await;
-        let within = || anyhow!("no answer within {} s", ANSWERS_WITHIN.as_secs());
-        let client = answer.unwrap_or_else(|_| Err(within())).map_err(|error| {
-            anyhow!("{}", reason(error.as_ref()))
-                .context(format!("asking the API server of context {}", self.name))
-                .hint(format!("does kubectl get an answer, with --context {}?", quoted(&self.name)))
-                .exit(Exit::Preflight)
-        })?;
+        let client = self.client(cx, config).await.map_err(|error| error.exit(Exit::Preflight))?;
         let published = match &self.entry {
             Some(url) => Some(Entry { url: url.trim_end_matches('/').to_owned(), how: String::new() }),
-            None => entry::published(&client, &cx.shared.namespace).await,
+            None => {
+                // Unreadable manifests are reported by whoever applies them.
+                let manifests = manifests::read(&cx.root.join("kubernetes"), &cx.shared.namespace).ok();
+                let ours = manifests.as_ref().map(|manifests| &manifests.ingress);
+                entry::published(&client, &cx.shared.namespace, ours).await
+            }
         };
         let (entry, tunnel) = match published {
             Some(entry) => (entry.url, None),
@@ -140,6 +129,39 @@ impl Context {
         })
     }
 
+    /// A client that has had an answer.
+    async fn client(&self, cx: &Cx, config: Kubeconfig) -> Result<kube::Client> {
+        let does_kubectl = format!("does kubectl get an answer, with --context {}?", quoted(&self.name));
+        let asking = || format!("asking the API server of context {}", self.name);
+        let options = KubeConfigOptions { context: Some(self.name.clone()), ..Default::default() };
+        let has_proxy =
+            config.clusters.iter().any(|one| one.cluster.as_ref().is_some_and(|one| one.proxy_url.is_some()));
+        let user = config.clone();
+        let made = async {
+            let mut config = kube::Config::from_custom_kubeconfig(config, &options).await?;
+            if !has_proxy && is_here(&config.cluster_url) {
+                // As kubectl: the environment's proxies lead elsewhere.
+                config.proxy_url = None;
+            }
+            // The user's credentials may come from a program that waits for a login in the browser.
+            tokio::task::spawn_blocking(|| client_of(config)).await?
+        };
+        let refused = |error: anyhow::Error| {
+            plugin::failure(&error, &user).unwrap_or_else(|| {
+                anyhow!("{}", reason(error.as_ref())).context(asking()).hint(does_kubectl.as_str())
+            })
+        };
+        let client = cx.unless_stopped(async { made.await.map_err(refused) }).await?;
+        let answer = match tokio::time::timeout(ANSWERS_WITHIN, client.apiserver_version()).await {
+            // Any answer but a refusal of the credentials will do: they may be good for one namespace alone.
+            Ok(Ok(_)) => return Ok(client),
+            Ok(Err(kube::Error::Api(status))) if status.code == 403 => return Ok(client),
+            Ok(Err(error)) => anyhow!("{}", reason(&error)),
+            Err(_) => anyhow!("no answer within {} s", ANSWERS_WITHIN.as_secs()),
+        };
+        Err(answer.context(asking())).hint(does_kubectl.as_str())
+    }
+
     pub(super) async fn find(&self, cx: &Cx) -> Result<Option<Cluster>> {
         self.connect(cx).await.map(Some)
     }
@@ -160,7 +182,7 @@ impl Context {
             Err(problem) => vec![problem],
         };
         // Unreadable manifests are reported by whoever applies them.
-        if let Ok(manifests) = crate::manifests::read(&cx.root.join("kubernetes"), &cx.shared.namespace) {
+        if let Ok(manifests) = manifests::read(&cx.root.join("kubernetes"), &cx.shared.namespace) {
             problems.extend(needs::problems(cx, &cluster.client, &manifests, nodes.as_deref()).await);
         }
         Ok(problems)
@@ -193,7 +215,7 @@ impl Context {
         let nodes = needs::nodes(&cluster.client).await?;
         let refused = |problem: Problem| anyhow!("{}", problem.what).hint(problem.fix);
         let delivery = self.delivery(nodes.as_deref()).map_err(refused)?;
-        let manifests = crate::manifests::read(&cx.root.join("kubernetes"), &cx.shared.namespace)?;
+        let manifests = manifests::read(&cx.root.join("kubernetes"), &cx.shared.namespace)?;
         let platform = Platform::of(cx, &nodes.unwrap_or_default(), &manifests).await.map_err(refused)?;
         let is_there = async |reference: &str| {
             Ok(delivery::is_on(
@@ -245,6 +267,12 @@ impl Context {
     pub(super) fn stop(&self) -> Outcome<()> {
         Outcome::Already((), format!("the cluster of context {} goes on", self.name))
     }
+}
+
+/// Whether a URL is of this machine itself.
+fn is_here(url: &http::Uri) -> bool {
+    let host = url.host().unwrap_or_default().trim_matches(['[', ']']);
+    host == "localhost" || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
 }
 
 /// Where kubectl looks: `--kubeconfig`, else the files of `KUBECONFIG`, else `~/.kube/config`.

@@ -1,5 +1,6 @@
 //! The cluster runs, and the namespace is there.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
@@ -22,9 +23,12 @@ const NAME: &str = "cluster";
 
 /// What it would do; `commands` are the kind's own.
 pub fn plan(cx: &Cx, commands: Vec<String>) -> Planned {
-    let verb = if cx.shared.context.is_some() { "expect" } else { "create" };
-    let missing = if cx.shared.context.is_some() { "" } else { " if it is missing" };
-    let namespace = format!("{verb} namespace {}{missing}", cx.shared.namespace);
+    let name = &cx.shared.namespace;
+    let namespace = if cx.shared.creates_namespace() {
+        format!("create namespace {name} if it is missing")
+    } else {
+        format!("expect namespace {name}")
+    };
     Planned::step(NAME, [commands, vec![namespace]].concat()).gate(&gates::cluster::GATE)
 }
 
@@ -43,10 +47,13 @@ pub async fn run(branch: &mut Branch<'_>, choice: &Choice, manifests: &Manifests
     branch
         .both(
             async |branch| gates::cluster::wait(branch, &cluster.client, namespace).await,
-            async |_| match cluster.kind {
-                // In a cluster that is not this tool's none is made: the preflight has looked for it.
-                Kind::Context(_) => Ok(()),
-                _ => cx.unless_stopped(ensure_namespace(&cluster.client, namespace)).await,
+            async |_| {
+                // Where none is created, the preflight has looked for it.
+                if !cx.shared.creates_namespace() {
+                    return Ok(());
+                }
+                let labels = labels(&cluster.kind);
+                cx.unless_stopped(ensure_namespace(&cluster.client, namespace, &labels)).await
             },
         )
         .await?;
@@ -56,11 +63,19 @@ pub async fn run(branch: &mut Branch<'_>, choice: &Choice, manifests: &Manifests
 /// Says in the namespace's own labels that this tool made it, so that `down` knows.
 pub const MADE_BY: (&str, &str) = ("app.kubernetes.io/managed-by", "xtask");
 
+/// The labels of a namespace that is made. One in a cluster of others is not `down`'s to remove: by then they may have
+/// their own in it.
+fn labels(kind: &Kind) -> BTreeMap<String, String> {
+    let restricted = ("pod-security.kubernetes.io/enforce", "restricted");
+    let made_by = (!matches!(kind, Kind::Context(_))).then_some(MADE_BY);
+    made_by.into_iter().chain([restricted]).map(|(key, value)| (key.to_owned(), value.to_owned())).collect()
+}
+
 /// Makes the namespace where it is missing, as soon as the API server answers.
-async fn ensure_namespace(client: &Client, name: &str) -> Result<()> {
+async fn ensure_namespace(client: &Client, name: &str, labels: &BTreeMap<String, String>) -> Result<()> {
     let api: Api<Namespace> = Api::all(client.clone());
     loop {
-        match make_namespace(&api, name).await {
+        match make_namespace(&api, name, labels).await {
             Err(kube::Error::Api(status)) if !is_passing(&status) => {
                 return Err(kube::Error::Api(status)).with_context(|| format!("making namespace {name}"));
             }
@@ -75,17 +90,17 @@ fn is_passing(status: &kube::core::Status) -> bool {
     status.code == 429 || status.code >= 500
 }
 
-async fn make_namespace(api: &Api<Namespace>, name: &str) -> kube::Result<()> {
+async fn make_namespace(
+    api: &Api<Namespace>,
+    name: &str,
+    labels: &BTreeMap<String, String>,
+) -> kube::Result<()> {
     if api.get_opt(name).await?.is_some() {
         return Ok(());
     }
     let mut namespace = Namespace::default();
     namespace.metadata.name = Some(name.to_owned());
-    namespace.metadata.labels = Some(
-        [MADE_BY, ("pod-security.kubernetes.io/enforce", "restricted")]
-            .map(|(key, value)| (key.to_owned(), value.to_owned()))
-            .into(),
-    );
+    namespace.metadata.labels = Some(labels.clone());
     match api.create(&PostParams::default(), &namespace).await {
         Err(kube::Error::Api(status)) if status.code == 409 => Ok(()),
         other => other.map(drop),

@@ -31,7 +31,9 @@ impl Cluster {
     /// Runs a command on its context; what the tools that deliver were asked meanwhile.
     fn run(&self, args: &[&str]) -> (Ran, Vec<String>) {
         let before = self.world.calls().len();
-        let ran = self.world.run_ok(&[args, &["--context", "lab", "--output", "json"]].concat());
+        let ran = self
+            .world
+            .run_ok(&[args, &["--context", "lab", "--namespace", "shop", "--output", "json"]].concat());
         let asked = self.world.calls().split_off(before).into_iter().map(|(call, _)| call).collect();
         (ran, asked)
     }
@@ -56,14 +58,14 @@ fn up_delivers_by_the_tool_that_made_the_nodes_and_passes_every_gate() {
     let cluster = Cluster::start_with_tools();
     let own = cluster.kubectl_ok(&["get", "nodes", "-o", "name"]).trim().to_owned();
 
-    // As k3d names its nodes. The cluster publishes no address, so the entry is a tunnel, which the route's gate goes
-    // through.
+    // As k3d names its nodes. The namespace is made, as it is asked for. The cluster publishes no address, so the entry is
+    // a tunnel, which the route's gate goes through.
     let node = cluster.world.scratch().join("node.json");
     let k3d = r#"{"apiVersion": "v1", "kind": "Node", "metadata": {"name": "k3d-lab-server-0"},
         "spec": {"providerID": "k3s://k3d-lab-server-0", "unschedulable": true}}"#;
     std::fs::write(&node, k3d).expect("writing");
     cluster.kubectl_ok(&["create", "-f", &node.display().to_string()]);
-    let (up, asked) = cluster.run(&["up"]);
+    let (up, asked) = cluster.run(&["up", "--create-namespace"]);
     let archive = loaded(&asked, "k3d image import ", " --cluster lab");
     assert!(archive.contains("/xtask/context/lab-") && archive.ends_with("/image.tar"), "{archive}");
     assert!(up.stdout.contains("a tunnel to the ingress controller's pods"), "{}", up.stdout);
@@ -91,7 +93,9 @@ fn up_delivers_by_the_tool_that_made_the_nodes_and_passes_every_gate() {
 
     cluster.run(&["down"]);
     let left = "deployments,services,ingresses,hpa";
-    let of_app = ["get", left, "-l", "app.kubernetes.io/name=simple-model-api", "-o", "name"];
+    let of_app = ["get", left, "-n", "shop", "-l", "app.kubernetes.io/name=simple-model-api", "-o", "name"];
     assert_eq!(cluster.kubectl_ok(&of_app), "");
+    // It may hold what is others' by now.
+    assert_eq!(cluster.kubectl_ok(&["get", "namespace", "shop", "-o", "name"]).trim(), "namespace/shop");
     assert_eq!(cluster.kubectl_ok(&["get", "nodes", "-o", "name"]).trim(), own);
 }

@@ -1,9 +1,12 @@
 //! `wait`: any workload of any cluster that a kubeconfig names, judged from the outside.
 
+use std::io::{Read as _, Write as _};
+use std::net::{Shutdown, TcpListener, TcpStream};
 use std::process::{Child, Stdio};
+use std::sync::mpsc::{Receiver, Sender};
 use std::time::Duration;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::world::{Ran, World, eventually};
 
@@ -35,6 +38,16 @@ impl Cluster {
         Ran::of(&mut command)
     }
 
+    /// Another kubeconfig, which leads to the same cluster in another way.
+    fn kubeconfig_with(&self, name: &str, change: impl FnOnce(&mut Value)) -> String {
+        let text = std::fs::read_to_string(&self.kubeconfig).expect("a kubeconfig");
+        let mut config: Value = serde_yaml::from_str(&text).expect("YAML");
+        change(&mut config);
+        let path = self.world.scratch().join(name);
+        std::fs::write(&path, config.to_string()).expect("writing");
+        path.display().to_string()
+    }
+
     fn create(&self, name: &str, image: &str) {
         let ran = self.kubectl(&["create", "deployment", name, "--image", image]);
         assert_eq!(ran.code, 0, "{}", ran.stderr);
@@ -50,6 +63,42 @@ impl Drop for Cluster {
         let _ = self.world.sandbox_itself("stop", &[]).output();
         let _ = self.daemon.wait();
     }
+}
+
+/// An HTTP proxy, and word of each connection that it has made for somebody.
+fn proxy() -> (String, Receiver<String>) {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let url = format!("http://{}", listener.local_addr().expect("an address"));
+    let (made, connected) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        for client in listener.incoming().flatten() {
+            let made = made.clone();
+            std::thread::spawn(move || connect(client, &made));
+        }
+    });
+    (url, connected)
+}
+
+/// `CONNECT host:port HTTP/1.1`, and from then on each side gets what the other sends.
+fn connect(mut client: TcpStream, made: &Sender<String>) -> Option<()> {
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        let mut byte = [0];
+        client.read_exact(&mut byte).ok()?;
+        head.extend(byte);
+    }
+    let head = String::from_utf8(head).ok()?;
+    let to = head.strip_prefix("CONNECT ")?.split(' ').next()?;
+    let mut server = TcpStream::connect(to).ok()?;
+    client.write_all(b"HTTP/1.1 200 Connection established\r\n\r\n").ok()?;
+    made.send(to.to_owned()).ok()?;
+    let (mut from, mut into) = (client.try_clone().ok()?, server.try_clone().ok()?);
+    std::thread::spawn(move || {
+        let _ = std::io::copy(&mut from, &mut into);
+        into.shutdown(Shutdown::Write)
+    });
+    std::io::copy(&mut server, &mut client).ok()?;
+    client.shutdown(Shutdown::Write).ok()
 }
 
 fn workload<'s>(summary: &'s Value, name: &str) -> &'s Value {
@@ -130,6 +179,35 @@ fn what_is_not_there_is_said_at_once_as_kubectl_says_it() {
         assert_eq!(ran.code, code, "{args:?}: {}", ran.stderr);
         assert!(ran.stderr.contains(word), "{args:?}: {}", ran.stderr);
     }
+    // Through the proxy that a kubeconfig names; one of the environment is not for what runs on this machine.
+    let (proxy, connected) = proxy();
+    let proxied = cluster.kubeconfig_with("proxied", |config| {
+        config["clusters"][0]["cluster"]["proxy-url"] = proxy.into();
+    });
+    for (kubeconfig, is_proxied) in [(&proxied, true), (&cluster.kubeconfig, false)] {
+        let args = ["wait", "deployment/wbe", "--context", "lab", "--kubeconfig", kubeconfig];
+        let ran = Ran::of(cluster.world.command(&args).env("HTTPS_PROXY", "http://127.0.0.1:1"));
+        assert_eq!(ran.code, 2, "{}", ran.stderr);
+        assert!(ran.stderr.contains("did you mean deployment/web?"), "{}", ran.stderr);
+        assert_eq!(connected.try_iter().count() > 0, is_proxied, "{}", ran.stderr);
+    }
+    // A program that the credentials come from, and that is not there, or fails.
+    let failing = "echo a-secret; echo log in first >&2; exit 7";
+    for (command, args, words) in [
+        ("no-such-plugin", json!([]), ["running `no-such-plugin`", "apt-get install plugin"]),
+        ("sh", json!(["-c", failing]), ["running `sh`", "log in first"]),
+    ] {
+        let exec = json!({"apiVersion": "client.authentication.k8s.io/v1", "command": command, "args": args,
+            "interactiveMode": "Never", "installHint": "apt-get install plugin"});
+        let kubeconfig =
+            cluster.kubeconfig_with(command, |config| config["users"][0]["user"] = json!({"exec": exec}));
+        let ran = cluster.wait(&["deployment/web", "--kubeconfig", &kubeconfig]);
+        assert_eq!(ran.code, 10, "{}", ran.stderr);
+        for word in words {
+            assert!(ran.stderr.contains(word), "`{word}` is missing: {}", ran.stderr);
+        }
+        assert!(!ran.stderr.lines().any(|line| line == "a-secret"), "{}", ran.stderr);
+    }
     let plan = cluster.wait(&["deployment/web", "--dry-run"]);
     assert!(plan.stdout.contains("watch deployment/web, its pods and its events"), "{}", plan.stdout);
 }
@@ -163,6 +241,13 @@ fn what_a_context_lacks_is_named_before_anything_is_changed() {
     {
         assert!(plan.contains(line), "`{line}` is missing:\n{plan}");
     }
+    // Asked to, it makes the namespace; the rest is missing all the same.
+    let asked = ["--namespace", "shop", "--create-namespace"];
+    let plan = run(&[&["up", "--dry-run", "--registry", "127.0.0.1:5000/team"], &asked[..]].concat()).stdout;
+    assert!(plan.contains("create namespace shop if it is missing"), "{plan}");
+    let ran = run(&[&["up"], &asked[..]].concat());
+    assert_eq!(ran.code, 10, "{}", ran.stderr);
+    assert!(!ran.stderr.contains("namespace shop"), "{}", ran.stderr);
     // Its kubeconfig, with nothing of the user's but this context, for its owner alone.
     let path = run(&["kubeconfig"]).stdout;
     let about = std::fs::metadata(path.trim()).expect("a kubeconfig");

@@ -21,16 +21,25 @@ pub(super) struct Entry {
     pub(super) how: String,
 }
 
-/// The address that the cluster has published: on an Ingress of the namespace, else on the controller's Service.
-pub(super) async fn published(client: &Client, namespace: &str) -> Option<Entry> {
+/// The address that the cluster has published: on our Ingress, or, before it is there, on another of its class, which
+/// the same controller serves; else on the controller's Service.
+pub(super) async fn published(client: &Client, namespace: &str, ours: Option<&Ingress>) -> Option<Entry> {
     let ingresses: Api<Ingress> = Api::namespaced(client.clone(), namespace);
     let listed = ingresses.list(&ListParams::default()).await.map(|list| list.items).unwrap_or_default();
-    if let Some(entry) = listed.iter().find_map(of_ingress) {
+    if let Some(entry) = of_ingresses(&listed, ours) {
         return Some(entry);
     }
     let services: Api<Service> = Api::all(client.clone());
     let listed = services.list(&ListParams::default().labels(CONTROLLERS)).await.ok()?;
     listed.items.iter().find_map(of_service)
+}
+
+fn of_ingresses(listed: &[Ingress], ours: Option<&Ingress>) -> Option<Entry> {
+    let class = |ingress: &Ingress| ingress.spec.as_ref()?.ingress_class_name.clone();
+    let is_ours = |one: &&Ingress| ours.is_some_and(|ours| one.metadata.name == ours.metadata.name);
+    let is_alike = |one: &&Ingress| ours.is_none_or(|ours| class(one) == class(ours));
+    let of_ours = listed.iter().filter(is_ours).find_map(of_ingress);
+    of_ours.or_else(|| listed.iter().filter(is_alike).find_map(of_ingress))
 }
 
 fn of_ingress(ingress: &Ingress) -> Option<Entry> {
@@ -124,6 +133,25 @@ mod tests {
         let entry = of_service(&serde_json::from_value(service).expect("a Service")).expect("an entry");
         assert_eq!(entry.url, "http://203.0.113.8:8000");
         assert_eq!(entry.how, "the address of service/traefik");
+    }
+
+    /// One for the office and one for the world, by two controllers.
+    #[test]
+    fn the_address_of_another_class_is_not_ours() {
+        let ingress = |name: &str, class: &str, ip: Option<&str>| -> Ingress {
+            let addresses: Vec<_> = ip.into_iter().map(|ip| json!({"ip": ip})).collect();
+            let ingress = json!({"metadata": {"name": name}, "spec": {"ingressClassName": class},
+                "status": {"loadBalancer": {"ingress": addresses}}});
+            serde_json::from_value(ingress).expect("an Ingress")
+        };
+        let ours = ingress("app", "nginx", None);
+        let url = |listed: &[Ingress]| of_ingresses(listed, Some(&ours)).map(|entry| entry.url);
+        let office = || ingress("office", "internal", Some("10.0.0.7"));
+        let shop = || ingress("shop", "nginx", Some("203.0.113.7"));
+        assert_eq!(url(&[office()]), None);
+        assert_eq!(url(&[office(), shop()]).as_deref(), Some("http://203.0.113.7"));
+        let app = ingress("app", "nginx", Some("203.0.113.8"));
+        assert_eq!(url(&[office(), shop(), app]).as_deref(), Some("http://203.0.113.8"));
     }
 
     #[test]

@@ -27,16 +27,19 @@ pub(super) async fn problems(
     nodes: Option<&[Node]>,
 ) -> Vec<Problem> {
     let namespace = cx.shared.namespace.as_str();
-    let (rights, found, ingress, metrics) = futures::join!(
-        rights(cx, client, manifests),
-        no_namespace(cx, client, namespace),
+    // Who may not look at namespaces will hear of a missing one from the first object.
+    let found = Api::<Namespace>::all(client.clone()).get_opt(namespace).await;
+    let is_missing = matches!(found, Ok(None));
+    let (rights, ingress, metrics) = futures::join!(
+        rights(cx, client, manifests, is_missing && cx.shared.create_namespace),
         no_ingress_class(client, manifests),
         no_metrics(client, manifests)
     );
+    let no_namespace = (is_missing && !cx.shared.create_namespace).then(|| no_namespace(cx, namespace));
     let nodes = nodes.unwrap_or_default();
     let platform = Platform::of(cx, nodes, manifests).await.err();
     let misplaced = platform::misplaced(nodes, manifests);
-    [rights, found, ingress, metrics, platform, misplaced].into_iter().flatten().collect()
+    [rights, no_namespace, ingress, metrics, platform, misplaced].into_iter().flatten().collect()
 }
 
 /// What the steps do and the gates read.
@@ -53,8 +56,11 @@ fn needed() -> Vec<Right> {
     ]
 }
 
-async fn rights(cx: &Cx, client: &Client, manifests: &Manifests) -> Option<Problem> {
+async fn rights(cx: &Cx, client: &Client, manifests: &Manifests, creates_namespace: bool) -> Option<Problem> {
     let mut rights = needed();
+    if creates_namespace {
+        rights.push(Right::everywhere("", "namespaces", &["create"]));
+    }
     for object in &manifests.objects {
         // A kind that the cluster does not know is the apply step's to name, with its line.
         let Ok((resource, namespaced)) = declared::resolve(client, object).await else { continue };
@@ -78,13 +84,15 @@ async fn rights(cx: &Cx, client: &Client, manifests: &Manifests) -> Option<Probl
     })
 }
 
-async fn no_namespace(cx: &Cx, client: &Client, name: &str) -> Option<Problem> {
-    // Who may not look at namespaces will hear of it from the first object.
-    let found = Api::<Namespace>::all(client.clone()).get_opt(name).await.ok()?;
-    found.is_none().then(|| Problem {
-        what: format!("there is no namespace {name}, and none is made in a cluster that is not this tool's"),
-        fix: format!("`{}`", cx.commands.kubectl(&format!("create namespace {name}"))),
-    })
+fn no_namespace(cx: &Cx, name: &str) -> Problem {
+    Problem {
+        what: format!("there is no namespace {name}, and none is made in a cluster of others unasked"),
+        fix: format!(
+            "`{}` makes it, or `{}`",
+            cx.commands.xtask("up --create-namespace"),
+            cx.commands.kubectl(&format!("create namespace {name}"))
+        ),
+    }
 }
 
 async fn no_ingress_class(client: &Client, manifests: &Manifests) -> Option<Problem> {
