@@ -29,6 +29,7 @@ pub mod pipeline;
 mod proxy;
 pub mod slowest;
 pub mod tail;
+mod unlogged;
 mod upstream;
 
 pub use failure::Verdict;

@@ -8,12 +8,13 @@ use xtask_load::record::{Outcome, Record};
 
 use super::failure::{Failure, Verdict};
 use super::mechanism::Mechanism;
-use super::{proxy, tail, upstream};
+use super::{proxy, tail, unlogged, upstream};
 use crate::record::case::Case;
 
 /// The verdict on one failed request of the case.
 pub fn judge(case: &Case, record: &Record) -> Verdict {
     let failure = Failure::of(case, record);
+    let unlogged = unlogged::is_entry_of(case);
     match record.outcome {
         Outcome::Dropped => failure.plain(
             Mechanism::SendersBusy,
@@ -34,7 +35,10 @@ pub fn judge(case: &Case, record: &Record) -> Verdict {
         Outcome::Unsent => failure
             .plain(Mechanism::RunEnded, "it was scheduled, and the run ended before its turn".to_owned()),
         Outcome::Ok => tail::slow(case, record).verdict,
-        Outcome::SocketError => proxy::socket_error(&failure),
+        Outcome::SocketError => proxy::own_doing(&failure).unwrap_or_else(|| {
+            if unlogged { unlogged::socket_error(&failure) } else { proxy::socket_error(&failure) }
+        }),
+        Outcome::Timeout if unlogged => unlogged::timeout(&failure),
         Outcome::Timeout => proxy::timeout(&failure),
         Outcome::HttpError => http_error(&failure),
     }
@@ -55,6 +59,9 @@ fn http_error(failure: &Failure<'_>) -> Verdict {
     if let (Some(pod), Some(code)) = (&failure.record.served_by, own_words) {
         let words = failure.record.error.as_deref().unwrap_or_default();
         return by_the_app(failure, status, pod, Some(&code), format!("{pod} answered: {words}"));
+    }
+    if unlogged::is_entry_of(failure.case) {
+        return unlogged::http_error(failure, status);
     }
     let Some(access) = failure.access else {
         let missing = vec![

@@ -11,21 +11,25 @@ use crate::record::timeline::PodStory;
 use crate::record::{earlier, later};
 
 /// How much later than the broken connection the end of the proxy may be told.
-const TOLD_LATER: SignedDuration = SignedDuration::from_secs(2);
+pub(super) const TOLD_LATER: SignedDuration = SignedDuration::from_secs(2);
 
 /// A controller knows of an endpoint after this: it syncs 0.3 times a second, its workers look once a second.
 const SYNC_LAG: SignedDuration = SignedDuration::from_secs(5);
 
+/// No answer for a reason of the generator's own.
+pub(super) fn own_doing(failure: &Failure<'_>) -> Option<Verdict> {
+    let error = failure.record.error.as_deref().unwrap_or_default();
+    if failure.record.is_own_limit() {
+        let line = format!("this machine refused the connection: {error}");
+        return Some(failure.plain(Mechanism::GeneratorLimit, line));
+    }
+    let stopped = || "it was in flight when the run was stopped".to_owned();
+    (error == GIVEN_UP).then(|| failure.plain(Mechanism::RunStopped, stopped()))
+}
+
 /// The client has no answer, or half of one.
 pub(super) fn socket_error(failure: &Failure<'_>) -> Verdict {
     let error = failure.record.error.as_deref().unwrap_or("no answer");
-    if failure.record.is_own_limit() {
-        return failure
-            .plain(Mechanism::GeneratorLimit, format!("this machine refused the connection: {error}"));
-    }
-    if error == GIVEN_UP {
-        return failure.plain(Mechanism::RunStopped, "it was in flight when the run was stopped".to_owned());
-    }
     let controllers = controllers(failure);
     let ended = controller_that_ended(failure);
     let refused = error.to_ascii_lowercase().contains("refused");
@@ -127,7 +131,7 @@ pub(super) fn no_endpoint(failure: &Failure<'_>, access: &Access) -> Verdict {
 }
 
 /// The app's endpoints that were ready when the request was sent, and since when that was seen.
-fn ready_endpoints<'c>(failure: &Failure<'c>) -> Vec<(&'c str, Timestamp)> {
+pub(super) fn ready_endpoints<'c>(failure: &Failure<'c>) -> Vec<(&'c str, Timestamp)> {
     let timeline = &failure.case.timeline;
     let is_app = |uid: &str| {
         timeline.pods.iter().any(|pod| pod.uid == uid && pod.namespace == failure.case.meta.namespace)
@@ -172,7 +176,7 @@ fn not_synced(failure: &Failure<'_>, access: &Access, ready: &[(&str, Timestamp)
 }
 
 /// How the app's pods stood, and what the cluster said of them shortly before.
-fn standings(failure: &Failure<'_>) -> Vec<String> {
+pub(super) fn standings(failure: &Failure<'_>) -> Vec<String> {
     let timeline = &failure.case.timeline;
     let ours = timeline.pods.iter().filter(|pod| pod.namespace == failure.case.meta.namespace);
     let alive: Vec<_> = ours

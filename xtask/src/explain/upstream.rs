@@ -47,7 +47,8 @@ pub(super) fn bad_gateway(failure: &Failure<'_>, access: &Access) -> Verdict {
     verdict
 }
 
-fn refused(failure: &Failure<'_>, attempt: &Attempt, pod: &PodStory, how: &str) -> Verdict {
+/// The pod took no connection.
+pub(super) fn refused(failure: &Failure<'_>, attempt: &Attempt, pod: &PodStory, how: &str) -> Verdict {
     let at = failure.end;
     let with = |lines: Vec<String>| [vec![how.to_owned()], lines].concat();
     let tests = vec![
@@ -68,7 +69,8 @@ fn refused(failure: &Failure<'_>, attempt: &Attempt, pod: &PodStory, how: &str) 
     failure.first(tests, missing(pod, at))
 }
 
-fn dropped(failure: &Failure<'_>, attempt: &Attempt, pod: &PodStory, how: &str) -> Verdict {
+/// The pod took the request, and the connection ended.
+pub(super) fn dropped(failure: &Failure<'_>, attempt: &Attempt, pod: &PodStory, how: &str) -> Verdict {
     let at = failure.end;
     let with = |lines: Vec<String>| [vec![how.to_owned()], lines].concat();
     let killed = pod.told_to_end.is_some_and(|(told, grace)| {

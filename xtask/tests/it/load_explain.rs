@@ -258,7 +258,9 @@ impl Run {
             self.records.iter().map(|r| serde_json::to_string(r).expect("json")).collect(),
         );
         let lines = |lines: &[(&str, String)]| lines.iter().map(|(_, line)| line.clone()).collect();
-        write("logs/ingress/controller-1.log", lines(&self.ingress));
+        if self.timeline.iter().any(|(tag, _)| *tag == "controller") {
+            write("logs/ingress/controller-1.log", lines(&self.ingress));
+        }
         write(&format!("logs/app/{POD}.log"), lines(&self.app));
         write("timeline.jsonl", self.timeline.iter().map(|(_, seen)| seen.to_string()).collect());
         explain_run(dir.path()).expect("a run")
@@ -447,6 +449,55 @@ fn a_dropped_connection_of_a_healthy_pod_stays_unexplained() {
         [Mechanism::OutOfMemory, Mechanism::Crash, Mechanism::KeepAliveRace, Mechanism::ShutdownRace]
     {
         assert!(tried.contains(&mechanism), "{verdict:#?}");
+    }
+}
+
+/// The address of a Service, or another proxy: what the cluster shows is all there is.
+#[test]
+fn where_the_entry_has_no_log_the_clusters_word_alone_decides() {
+    let run =
+        |outcome, status, error| Run::of(record(ID, outcome, status, Some(error))).without("controller");
+    let socket = |error| run(Outcome::SocketError, None, error);
+    let told = || ("told", ending(Run::pod(), 4.8, 30));
+    let and = |run: Run, (tag, seen): (&'static str, Value)| run.and(tag, seen);
+    let crashed = || ("crash", restarted(Run::pod(), 9.9, 1, "Error"));
+    let gone = || run(Outcome::HttpError, Some(503), "no available server").without("endpoints");
+    let cases = [
+        (Mechanism::ShutdownRace, and(socket("connection reset by peer"), told())),
+        (Mechanism::ShutdownRace, and(socket("Connection refused (os error 111)"), told())),
+        (
+            Mechanism::ForcedDeletion,
+            and(socket("connection reset by peer"), ("told", ending(Run::pod(), 9.9, 0))),
+        ),
+        (Mechanism::Crash, and(run(Outcome::HttpError, Some(502), "Bad Gateway"), crashed())),
+        (Mechanism::NoEndpoint, gone().and("endpoints", endpoints(-1.0, false))),
+        (
+            Mechanism::NoEndpoint,
+            socket("Connection refused").without("endpoints").and("endpoints", endpoints(-1.0, false)),
+        ),
+        (Mechanism::ClientTimeout, run(Outcome::Timeout, None, "no complete answer").app(app(ID, 200, ""))),
+    ];
+    for (mechanism, run) in cases {
+        let verdict = run.verdict();
+        assert_eq!(verdict.mechanism, mechanism, "{verdict:#?}");
+        assert!(!verdict.evidence.is_empty() && verdict.missing.is_empty(), "{verdict:#?}");
+        for tag in ["told", "crash", "endpoints", "app"] {
+            let without = run.without(tag).verdict();
+            let is_needed = without.mechanism != mechanism;
+            assert!(!is_needed || without.is_unexplained() && !without.missing.is_empty(), "{without:#?}");
+        }
+    }
+    // Nothing happened to any pod; or two things at once, to two of them.
+    let other = pod("app-7c9-bbbbb", "default", "10.0.0.8", -600.0);
+    let two =
+        and(and(socket("connection reset by peer"), told()), ("other", restarted(other, 9.9, 1, "Error")));
+    for run in [socket("connection reset by peer"), socket("Connection refused"), two, gone()] {
+        let verdict = run.verdict();
+        assert!(verdict.is_unexplained(), "{verdict:#?}");
+        assert!(
+            verdict.missing[0].contains("no log of the entry http://127.0.0.1:8080 is read"),
+            "{verdict:#?}"
+        );
     }
 }
 
