@@ -19,6 +19,10 @@ use crate::temporary;
 
 /// Lists under way at once.
 const AT_ONCE: usize = 8;
+/// Objects that a list brings at a time.
+const PAGE: u32 = 500;
+/// What controllers make in numbers: of these, only what carries the label of the app is asked for.
+const MADE_IN_NUMBERS: [&str; 5] = ["Pod", "ReplicaSet", "ControllerRevision", "EndpointSlice", "Lease"];
 /// Fields of one object that are named.
 const NAMED: usize = 3;
 /// A cluster that does not say by then what is in it is asked no longer.
@@ -88,22 +92,20 @@ async fn orphans_of(
     } else {
         Api::all_with(client.clone(), &resource)
     };
-    let all = ListParams::default();
-    let params = if is_namespaced { all } else { all.labels(&manifests::cluster_wide_selector(namespace)) };
-    let objects = match api.list_metadata(&params).await {
-        Ok(list) => list.items,
-        // What may not be listed was not applied either.
-        Err(kube::Error::Api(status)) if matches!(status.code, 403..=405) => return Ok(Vec::new()),
-        Err(error) => return Err(error).with_context(|| format!("listing {}", resource.plural)),
-    };
-    let orphans = objects.into_iter().filter(|object| {
+    let mut params = ListParams::default().limit(PAGE);
+    if !is_namespaced {
+        params = params.labels(&manifests::cluster_wide_selector(namespace));
+    } else if MADE_IN_NUMBERS.contains(&&*resource.kind) {
+        params = params.labels(&manifests::selector());
+    }
+    let is_orphan = |object: &PartialObjectMeta<DynamicObject>| {
         is_ours(object)
             && controller(&object.metadata).is_none()
             // A copy of its Service, labels included, that the cluster makes and nobody owns.
             && resource.kind != "Endpoints"
             && object.metadata.deletion_timestamp.is_none()
             && !manifests.hold(&resource.group, &resource.kind, &object.name_any())
-    });
+    };
     let orphan = |object: PartialObjectMeta<DynamicObject>| Orphan {
         api: api.clone(),
         title: format!("{}/{}", resource.kind.to_lowercase(), object.name_any()),
@@ -111,7 +113,20 @@ async fn orphans_of(
         uid: object.uid().unwrap_or_default(),
         shared_with: shared_with(&object),
     };
-    Ok(orphans.map(orphan).collect())
+    let mut orphans = Vec::new();
+    loop {
+        let list = match api.list_metadata(&params).await {
+            Ok(list) => list,
+            // What may not be listed was not applied either.
+            Err(kube::Error::Api(status)) if matches!(status.code, 403..=405) => return Ok(orphans),
+            Err(error) => return Err(error).with_context(|| format!("listing {}", resource.plural)),
+        };
+        orphans.extend(list.items.into_iter().filter(&is_orphan).map(&orphan));
+        params.continue_token = list.metadata.continue_.filter(|token| !token.is_empty());
+        if params.continue_token.is_none() {
+            return Ok(orphans);
+        }
+    }
 }
 
 fn is_ours(object: &PartialObjectMeta<DynamicObject>) -> bool {

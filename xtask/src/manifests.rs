@@ -324,9 +324,14 @@ pub fn is_part_of_app(labels: &BTreeMap<String, String>) -> Option<bool> {
     labels.get(render::PART_OF).map(|app| app == REPOSITORY)
 }
 
+/// Selects the objects of the app.
+pub fn selector() -> String {
+    format!("{}={REPOSITORY}", render::PART_OF)
+}
+
 /// Selects the objects of the app that no namespace holds and that came with `namespace`.
 pub fn cluster_wide_selector(namespace: &str) -> String {
-    format!("{}={REPOSITORY},{}={namespace}", render::PART_OF, render::NAMESPACE)
+    format!("{},{}={namespace}", selector(), render::NAMESPACE)
 }
 
 /// Objects as a sentence names them.

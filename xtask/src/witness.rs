@@ -166,7 +166,8 @@ impl Witness {
         }));
         let only = all().fields(&format!("metadata.name={deployment}"));
         add(watch(&shared, Api::<Deployment>::namespaced(client.clone(), namespace), only, |_, _, _| {}));
-        add(watch(&shared, Api::<ReplicaSet>::namespaced(client.clone(), namespace), all(), |_, _, _| {}));
+        let sets = Api::<ReplicaSet>::namespaced(client.clone(), namespace);
+        add(watch(&shared, sets, all().labels(selector), |_, _, _| {}));
         add(watch(&shared, Api::<EndpointSlice>::namespaced(client.clone(), namespace), all(), |_, _, _| {}));
         add(watch(&shared, Api::<Event>::namespaced(client.clone(), namespace), all(), |_, _, _| {}));
         if *nginx {
