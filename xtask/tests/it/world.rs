@@ -138,7 +138,7 @@ impl World {
     /// The tool's command line, ready to be started; under the umask that protects nothing, and where the tests
     /// themselves were started by `nohup`, not deaf to a hang-up as they are.
     pub(crate) fn command(&self, args: &[&str]) -> Command {
-        let hears = if xtask::run::is_hang_up_ignored() { "env --default-signal=HUP" } else { "" };
+        let hears = if xtask::run::is_hang_up_ignored() { "/usr/bin/env --default-signal=HUP" } else { "" };
         let script = format!(r#"umask 000; exec {hears} "$@""#);
         let mut command = Command::new("/bin/sh");
         command.args(["-c", &script, "sh", env!("CARGO_BIN_EXE_xtask")]);
