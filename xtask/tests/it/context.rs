@@ -58,8 +58,8 @@ fn up_delivers_by_the_tool_that_made_the_nodes_and_passes_every_gate() {
     let cluster = Cluster::start_with_tools();
     let own = cluster.kubectl_ok(&["get", "nodes", "-o", "name"]).trim().to_owned();
 
-    // As k3d names its nodes. The namespace is made, as it is asked for. The cluster publishes no address, so the entry is
-    // a tunnel, which the route's gate goes through.
+    // As k3d names its nodes. The namespace is made, as it is asked for. The cluster publishes no address, so the entry
+    // is a tunnel, which the route's gate goes through.
     let node = cluster.world.scratch().join("node.json");
     let k3d = r#"{"apiVersion": "v1", "kind": "Node", "metadata": {"name": "k3d-lab-server-0"},
         "spec": {"providerID": "k3s://k3d-lab-server-0", "unschedulable": true}}"#;
