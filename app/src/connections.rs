@@ -5,9 +5,10 @@
 //! longest goes. One whose request is here whole is never closed: it gets its answer.
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
 use tokio::time::sleep;
 
@@ -66,7 +67,7 @@ impl Connections {
     /// A place for a new connection; at the limit that of the one that has waited the longest, which is told to close.
     /// None if every one of them is being answered.
     pub(crate) fn admit(self: &Arc<Connections>) -> Option<Place> {
-        let mut table = self.table();
+        let mut table = self.table.lock();
         if table.open.len() >= self.limit {
             let (_, longest) = table.waiting.pop_first()?;
             if let Some(entry) = table.open.remove(&longest) {
@@ -82,11 +83,7 @@ impl Connections {
 
     /// How many are open.
     pub(crate) fn open(&self) -> usize {
-        self.table().open.len()
-    }
-
-    fn table(&self) -> MutexGuard<'_, Table> {
-        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+        self.table.lock().open.len()
     }
 }
 
@@ -111,10 +108,10 @@ impl Table {
 impl Place {
     pub(crate) fn enter(&self, phase: Phase) {
         match phase {
-            Phase::Idle | Phase::Body => self.connections.table().queue(self.id),
+            Phase::Idle | Phase::Body => self.connections.table.lock().queue(self.id),
             // A head that trickles in is no new sign of its client.
             Phase::Head => {}
-            Phase::Answering => self.connections.table().leave_queue(self.id),
+            Phase::Answering => self.connections.table.lock().leave_queue(self.id),
         }
         self.phase.send_replace(phase);
     }
@@ -149,7 +146,7 @@ impl Place {
 
 impl Drop for Place {
     fn drop(&mut self) {
-        let mut table = self.connections.table();
+        let mut table = self.connections.table.lock();
         table.leave_queue(self.id);
         table.open.remove(&self.id);
     }

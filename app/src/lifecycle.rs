@@ -1,7 +1,8 @@
 //! Loading → ready → draining, and the predictions that were accepted.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
+use parking_lot::Mutex;
 use tokio::sync::watch;
 
 use crate::error::ApiError;
@@ -63,7 +64,7 @@ impl Lifecycle {
     /// Accepts a prediction: the process stays until the guard is dropped.
     pub(crate) fn accept(&self) -> Result<Accepted<'_>, ApiError> {
         // Counted under the lock, so that a drain either sees this prediction or refuses it.
-        let phase = self.phase.lock().unwrap_or_else(PoisonError::into_inner);
+        let phase = self.phase.lock();
         let inference = match &*phase {
             Phase::Loading => return Err(ApiError::ModelNotLoaded),
             Phase::Ready(inference) | Phase::Leaving(inference) => inference.clone(),
@@ -78,11 +79,11 @@ impl Lifecycle {
     }
 
     fn phase(&self) -> Phase {
-        self.phase.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.phase.lock().clone()
     }
 
     fn change(&self, step: impl FnOnce(Phase) -> Phase) {
-        let mut phase = self.phase.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut phase = self.phase.lock();
         *phase = step(std::mem::take(&mut *phase));
     }
 }

@@ -161,16 +161,16 @@ pub fn resize_and_crop(picture: &image::RgbImage, preset: &Preset) -> Result<Vec
     let (top, scaled_height) = crop_box(height, resized_height, preset.crop);
     // Typed, since the other call compiles the resampling of every kind of pixel there is: 50 of the crate's 70
     // seconds.
-    let source =
-        TypedImageRef::<U8x3>::from_buffer(width, height, picture.as_raw()).map_err(|e| failed(&e))?;
+    let source = TypedImageRef::<U8x3>::from_buffer(width, height, picture.as_raw())
+        .map_err(|error| failed(&error))?;
     let mut pixels = vec![0; 3 * preset.crop as usize * preset.crop as usize];
     let mut output =
-        TypedImage::from_buffer(preset.crop, preset.crop, &mut pixels).map_err(|e| failed(&e))?;
+        TypedImage::from_buffer(preset.crop, preset.crop, &mut pixels).map_err(|error| failed(&error))?;
     let options = ResizeOptions::new()
         .resize_alg(ResizeAlg::Convolution(FilterType::Bilinear))
         .use_alpha(false)
         .crop(left, top, scaled_width, scaled_height);
-    Resizer::new().resize_typed(&source, &mut output, &options).map_err(|e| failed(&e))?;
+    Resizer::new().resize_typed(&source, &mut output, &options).map_err(|error| failed(&error))?;
     Ok(pixels)
 }
 

@@ -131,8 +131,8 @@ where
     Ok(bytes.freeze())
 }
 
-/// Whether a body declared so may hold a picture: its bytes were not one of ours, and the answer says which of both is
-/// wrong.
+/// Whether a body declared so may hold a picture: its bytes were in no known format, and the answer says which of both
+/// is wrong.
 fn could_be_a_picture(declared: &str) -> bool {
     declared.starts_with("image/")
         || matches!(declared, "application/octet-stream" | "binary/octet-stream" | "*/*")

@@ -38,7 +38,7 @@ pub(crate) struct Plan {
     /// Where the kubeconfig will be.
     pub(crate) kubeconfig: PathBuf,
     pub(crate) images: ImageStore,
-    /// Images that are programs of ours, and their command lines.
+    /// Images that are programs on this machine, and their command lines.
     pub(crate) builtin: BTreeMap<String, Vec<OsString>>,
     pub(crate) memory_bytes: u64,
     pub(crate) cpus: u32,

@@ -13,8 +13,11 @@ use serde_json::json;
 
 /// How long a sandbox may take to end its pods and itself.
 const STOP_DEADLINE: Duration = Duration::from_secs(10);
-/// There is no such thing; the other codes are 0, 1 for a failure, and 2 for usage.
+/// There is none of what was asked for; the other codes are 0, 1 for a failure, and 2 for usage.
 const NOT_FOUND: u8 = 4;
+
+/// How the API says that it does not understand one.
+const NO_FAULT: &str = "this is no fault";
 
 const EXIT_CODES: &str = "\
 Exit codes:
@@ -83,7 +86,7 @@ enum Command {
     Status {
         #[command(flatten)]
         at: At,
-        /// How to say it.
+        /// Form of the answer.
         #[arg(long, value_enum, default_value = "human")]
         output: Format,
     },
@@ -91,7 +94,7 @@ enum Command {
     Enable {
         #[command(flatten)]
         at: At,
-        /// Which.
+        /// The addon.
         addon: Addon,
     },
     /// Put an image into the store, and print its id.
@@ -132,7 +135,7 @@ enum Command {
     /// The ingress controller's pod.
     #[command(hide = true)]
     Ingress {
-        /// What the pod's `args` say.
+        /// The pod's `args`.
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         args: Vec<String>,
     },
@@ -167,9 +170,28 @@ pub(crate) fn run(cli: Cli) -> ExitCode {
     match ran.and_then(Answer::print) {
         Ok(code) => code,
         Err(error) => {
-            let _ = writeln!(std::io::stderr(), "error: {error:#}");
+            let _ = writeln!(std::io::stderr(), "error: {}", sandbox::chain(error.as_ref()));
+            if let Some(hint) = error.downcast_ref().and_then(hint) {
+                let _ = writeln!(std::io::stderr(), "hint: {hint}");
+            }
             ExitCode::FAILURE
         }
+    }
+}
+
+/// What to try, where this program has the cure.
+fn hint(error: &sandbox::Error) -> Option<String> {
+    match error {
+        sandbox::Error::AlreadyRunning { home, .. } => {
+            let home = home.display();
+            Some(format!(
+                "`sandbox status --home {home}` says how to reach it, `sandbox stop --home {home}` ends it"
+            ))
+        }
+        sandbox::Error::PortInUse { port } => Some(format!(
+            "`ss -ltnp 'sport = :{port}'` shows what listens there; --ingress-port takes another, 0 any free one"
+        )),
+        _ => None,
     }
 }
 
@@ -177,7 +199,7 @@ pub(crate) fn run(cli: Cli) -> ExitCode {
 enum Answer {
     Nothing,
     Line(String),
-    /// There is none of what was asked for; said on stderr.
+    /// There is none of what was asked for: a line on stderr.
     NotFound(String),
 }
 
@@ -239,7 +261,7 @@ async fn dispatch(command: Command) -> Result<Answer> {
         }),
         Command::Fault { at, fault } => {
             let Some(info) = running(&at.home)? else { return Ok(none_runs(&at.home)) };
-            ask_for_fault(&info.client().await?, fault).await.map(Answer::Line)
+            ask_for_fault(&at.home, &info.client().await?, fault).await.map(Answer::Line)
         }
         Command::Ingress { args } => {
             sandbox::ingress_process(args).await?;
@@ -262,13 +284,22 @@ fn status(home: &Path, output: Format) -> Result<Answer> {
         State::Running(info) => ("running", serde_json::to_value(info).context("writing the answer")?),
     };
     answer["state"] = word.into();
-    let mut line = word.to_owned();
-    if let State::Running(info) = &state {
-        let is_current = current(info)?;
-        answer["current"] = is_current.into();
-        let whose = if is_current { "" } else { ", of another build than this program" };
-        line = format!("running (pid {}{whose}), API {}, entry {}", info.pid, info.api, info.entry);
-    }
+    let shown = home.display();
+    let line = match &state {
+        State::Absent => format!("absent: no sandbox runs in {shown}"),
+        State::Stale => {
+            format!(
+                "stale: the sandbox in {shown} was killed; `sandbox stop --home {shown}` clears what it left"
+            )
+        }
+        State::Starting => format!("starting: a sandbox begins or ends in {shown}"),
+        State::Running(info) => {
+            let is_current = current(info)?;
+            answer["current"] = is_current.into();
+            let whose = if is_current { "" } else { ", of another build than this program" };
+            format!("running (pid {}{whose}), API {}, entry {}", info.pid, info.api, info.entry)
+        }
+    };
     Ok(Answer::Line(match output {
         Format::Json => answer.to_string(),
         Format::Human => line,
@@ -283,10 +314,13 @@ fn running(home: &Path) -> Result<Option<Info>> {
 }
 
 fn none_runs(home: &Path) -> Answer {
-    Answer::NotFound(format!("no sandbox is running in {}", home.display()))
+    let home = home.display();
+    Answer::NotFound(format!(
+        "no sandbox is running in {home}\nhint: `sandbox serve --home {home}` starts one"
+    ))
 }
 
-async fn ask_for_fault(client: &kube::Client, fault: String) -> Result<String> {
+async fn ask_for_fault(home: &Path, client: &kube::Client, fault: String) -> Result<String> {
     let (method, body) = match fault.as_str() {
         "list" => (http::Method::GET, String::new()),
         "clear" => (http::Method::DELETE, String::new()),
@@ -294,7 +328,19 @@ async fn ask_for_fault(client: &kube::Client, fault: String) -> Result<String> {
     };
     let request = http::Request::builder().method(method).uri("/sandbox/faults");
     let request = request.body(body.into_bytes()).context("asking for a fault")?;
-    client.request_text(request).await.context("asking the sandbox for a fault")
+    match client.request_text(request).await {
+        Err(kube::Error::Api(status)) if status.code == 404 => {
+            let home = home.display();
+            bail!(
+                "the sandbox in {home} was started without --faults\n\
+                 hint: `sandbox stop --home {home}`, then `sandbox serve --home {home} --faults`"
+            )
+        }
+        Err(kube::Error::Api(status)) if status.message.starts_with(NO_FAULT) => {
+            bail!("{}\nhint: `sandbox help fault` shows what each fault looks like", status.message)
+        }
+        answer => answer.context("asking the sandbox for a fault"),
+    }
 }
 
 fn file(text: &str) -> Result<(PathBuf, String)> {

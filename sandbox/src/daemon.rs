@@ -41,16 +41,13 @@ pub struct Options {
 /// [`run`] until SIGTERM or SIGINT, with diagnostics on standard error (filtered by `RUST_LOG`).
 ///
 /// # Errors
-/// Those of [`run`]; they are logged, too.
+/// Those of [`run`].
 pub async fn serve(options: Options) -> Result<()> {
     log_to_stderr();
     let shutdown = on_signals()?;
-    let served = run(options, shutdown).await;
-    match &served {
-        Ok(()) => tracing::info!("ended"),
-        Err(error) => tracing::error!("ended: {}", error.chain()),
-    }
-    served
+    run(options, shutdown).await?;
+    tracing::info!("ended");
+    Ok(())
 }
 
 /// Runs a sandbox until `shutdown`. It is [`State::Running`](crate::State::Running) once the API server answers and
@@ -172,7 +169,9 @@ async fn entry_address(port: u16, patience: Duration) -> Result<SocketAddr> {
     match lifecycle::free(address, patience).await {
         Err(error) if error.kind() == std::io::ErrorKind::AddrInUse => Err(Error::PortInUse { port }),
         found => found.doing_with(|| {
-            format!("listening on port {port} of 127.0.0.1 for the ingress; choose another with --port")
+            format!(
+                "listening on port {port} of 127.0.0.1 for the ingress; try another (0 takes any free one)"
+            )
         }),
     }
 }

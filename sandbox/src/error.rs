@@ -16,11 +16,7 @@ pub enum Error {
         pid: i32,
     },
     /// The port for the ingress is another program's.
-    #[error(
-        "port {port} of 127.0.0.1, at which the ingress is to take requests, is in use; stop what listens \
-         there, or \
-         choose another with --port (0 takes any free one)"
-    )]
+    #[error("port {port} of 127.0.0.1, at which the ingress is to take requests, is in use")]
     PortInUse {
         /// Which.
         port: u16,
@@ -69,15 +65,23 @@ pub enum Error {
 impl Error {
     /// It and its causes in one line.
     pub fn chain(&self) -> String {
-        let mut line = self.to_string();
-        let mut cause = std::error::Error::source(self);
-        while let Some(error) = cause {
-            line.push_str(": ");
-            line.push_str(&error.to_string());
-            cause = error.source();
-        }
-        line
+        chain(self)
     }
+}
+
+/// An error and its causes in one line. What the API server answers stands there in its own words, which kube's error
+/// repeats with all that is around them.
+pub fn chain(error: &(dyn std::error::Error + 'static)) -> String {
+    let (mut parts, mut next) = (Vec::new(), Some(error));
+    while let Some(error) = next {
+        if let Some(kube::Error::Api(status)) = error.downcast_ref() {
+            parts.push(status.message.clone());
+            break;
+        }
+        parts.push(error.to_string());
+        next = error.source();
+    }
+    parts.join(": ")
 }
 
 /// The cause below an [`Error`].

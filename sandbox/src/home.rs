@@ -38,8 +38,13 @@ impl Home {
     /// Makes the folder, for its owner alone.
     ///
     /// # Errors
-    /// If it can't be made or is not ours to change.
+    /// If it can't be made or changed.
     pub fn create(&self) -> Result<()> {
+        if self.dir.exists() && !self.dir.is_dir() {
+            let source = std::io::Error::from(std::io::ErrorKind::NotADirectory);
+            return Err(source)
+                .doing_with(|| format!("using {} as the sandbox's folder", self.dir.display()));
+        }
         let mut builder = fs::DirBuilder::new();
         let made = builder.recursive(true).mode(0o700).create(&self.dir);
         made.doing_with(|| format!("making the sandbox's folder {}", self.dir.display()))?;
@@ -109,8 +114,8 @@ impl Home {
         for path in [self.info(), self.kubeconfig()] {
             make_way(&path)?;
             match fs::remove_file(&path) {
-                Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
-                    return Err(e).doing_with(|| format!("removing {}", path.display()));
+                Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                    return Err(error).doing_with(|| format!("removing {}", path.display()));
                 }
                 _ => {}
             }
@@ -128,8 +133,8 @@ impl Home {
         let is_folder = self.node().symlink_metadata().is_ok_and(|about| about.is_dir());
         let removed = if is_folder { fs::remove_dir_all(self.node()) } else { fs::remove_file(self.node()) };
         match removed {
-            Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
-                Err(e).doing_with(|| format!("removing {}", self.node().display()))
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                Err(error).doing_with(|| format!("removing {}", self.node().display()))
             }
             _ => Ok(()),
         }
@@ -150,7 +155,7 @@ impl Home {
     pub(crate) fn holder(&self) -> Result<Holder> {
         let path = self.lock();
         let file = match File::open(&path) {
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Holder::Nobody),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Holder::Nobody),
             opened => opened.doing_with(|| format!("opening {}", path.display()))?,
         };
         if !file.metadata().doing_with(|| format!("looking at {}", path.display()))?.is_file() {
@@ -159,7 +164,7 @@ impl Home {
         let held = match flock(&file, FlockOperation::NonBlockingLockShared) {
             Ok(()) => false,
             Err(Errno::WOULDBLOCK) => true,
-            Err(e) => return Err(e).doing_with(|| format!("looking at the lock {}", path.display())),
+            Err(error) => return Err(error).doing_with(|| format!("looking at the lock {}", path.display())),
         };
         // Longer than any pid is.
         let mut pid = Vec::new();
@@ -197,7 +202,7 @@ fn sign(file: &mut File) -> std::io::Result<()> {
     file.write_all(signature().as_bytes())
 }
 
-/// Removes an empty folder that is where a file of ours should be; one with something in it is for its owner to move.
+/// Removes an empty folder that is where a file should be; one with something in it is for its owner to move.
 fn make_way(path: &Path) -> Result<()> {
     if path.symlink_metadata().is_ok_and(|about| about.is_dir()) {
         fs::remove_dir(path).doing_with(|| {
@@ -230,7 +235,7 @@ impl Lock {
                     };
                     return Err(Error::AlreadyRunning { home: home.dir().to_owned(), pid });
                 }
-                Err(e) => return Err(e).doing_with(|| format!("locking {}", path.display())),
+                Err(error) => return Err(error).doing_with(|| format!("locking {}", path.display())),
             }
         }
         sign(&mut file).doing_with(|| format!("writing {}", path.display()))?;

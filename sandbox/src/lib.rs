@@ -31,7 +31,7 @@ pub mod images {
 pub use assembly::NODE_NAME;
 pub use cluster::{Builder, Cluster};
 pub use daemon::{Options, run, serve};
-pub use error::{Error, Result, Source};
+pub use error::{Error, Result, Source, chain};
 pub use home::Home;
 pub use ingress::ingress_process;
 pub use lifecycle::{Info, State, build_id, state, stop};

@@ -98,7 +98,7 @@ pub fn state(home: &Home) -> Result<State> {
 /// `deadline`. True once none runs; false if it lives on.
 ///
 /// # Errors
-/// If the folder can't be read or cleared, or the daemon is not ours to signal.
+/// If the folder can't be read or cleared, or the daemon may not be signalled.
 pub async fn stop(home: &Home, deadline: Duration) -> Result<bool> {
     let before = info(home);
     let daemon = || home.processes().daemons;
@@ -171,7 +171,7 @@ pub(crate) async fn free(address: SocketAddr, within: Duration) -> std::io::Resu
     let patience = Instant::now() + within;
     loop {
         match TcpListener::bind(address).and_then(|listener| listener.local_addr()) {
-            Err(e) if e.kind() == std::io::ErrorKind::AddrInUse && Instant::now() < patience => {
+            Err(error) if error.kind() == std::io::ErrorKind::AddrInUse && Instant::now() < patience => {
                 tokio::time::sleep(POLL).await;
             }
             bound => return bound,

@@ -49,7 +49,7 @@ fn same(word: &str, folder: &Path) -> bool {
 /// Signals processes that were just found.
 ///
 /// # Errors
-/// If one is not ours to signal.
+/// If one may not be signalled.
 pub(crate) fn signal(pids: &[i32], signal: Signal) -> std::io::Result<()> {
     for pid in pids.iter().filter_map(|pid| Pid::from_raw(*pid)) {
         match kill_process(pid, signal) {

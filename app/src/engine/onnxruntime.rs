@@ -2,13 +2,13 @@
 
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
 
 use anyhow::{Context as _, Result, anyhow, bail, ensure};
 use ort::environment::Environment;
 use ort::session::Session;
 use ort::session::builder::GraphOptimizationLevel;
 use ort::value::Tensor;
+use parking_lot::Mutex;
 
 use super::{Engine, Library};
 
@@ -74,7 +74,7 @@ fn is_library(name: &str) -> bool {
 /// A process has one environment, whatever is opened in it.
 fn environment(library: &Path) -> Result<Environment> {
     static ENVIRONMENT: Mutex<Option<Environment>> = Mutex::new(None);
-    let mut shared = ENVIRONMENT.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut shared = ENVIRONMENT.lock();
     if let Some(environment) = &*shared {
         return Ok(environment.clone());
     }

@@ -187,7 +187,7 @@ async fn post(store: &Store, webhook: &Value, review: &Value) -> Result<Value, S
                 text
             });
         }
-        serde_json::from_slice(&body).map_err(|error| format!("cannot read the webhook's answer: {error}"))
+        serde_json::from_slice(&body).map_err(|error| format!("reading the webhook's answer: {error}"))
     };
     match tokio::time::timeout(Duration::from_secs(seconds), exchange).await {
         Ok(result) => result,

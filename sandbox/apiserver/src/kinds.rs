@@ -473,6 +473,11 @@ pub(crate) fn has_group(group: &str) -> bool {
     KINDS.iter().any(|kind| kind.group == group)
 }
 
+/// Has any kind this plural?
+pub(crate) fn has_plural(plural: &str) -> bool {
+    KINDS.iter().any(|kind| kind.plural == plural)
+}
+
 /// The stored kind with this group and plural, whatever the version asked for.
 pub(crate) fn stored(group: &str, plural: &str) -> Option<&'static Kind> {
     KINDS.iter().find(|kind| kind.is(group, plural)).map(Kind::stored)

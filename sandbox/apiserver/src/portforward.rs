@@ -10,9 +10,12 @@ use std::sync::Arc;
 use axum::body::Body;
 use axum::extract::FromRequestParts as _;
 use axum::extract::ws::WebSocketUpgrade;
+use bytes::Bytes;
 use http::{HeaderValue, Method, Request, Response, StatusCode, header};
 use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
+use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use crate::request::{Query, Target};
@@ -26,6 +29,10 @@ const PORT_FORWARD: &str = "portforward.k8s.io";
 const TUNNEL: &str = "SPDY/3.1+portforward.k8s.io";
 /// One byte of channel number before each message.
 const CHANNELS: &str = "v4.channel.k8s.io";
+
+/// What is on its way at once; a slow side holds up the other instead of filling memory.
+const QUEUE: usize = 64;
+const CHUNK_BYTES: usize = 32 * 1024;
 
 /// Dials the ports of one pod.
 #[derive(Clone)]
@@ -48,6 +55,44 @@ impl Dialer {
                 "error forwarding port {port} to pod {}/{}: dial tcp4 127.0.0.1:{port}: connect: {error}",
                 self.namespace, self.pod
             )),
+        }
+    }
+
+    /// Carries bytes between a client and a port, until the pod has no more of them or nobody takes them. `wrap` makes
+    /// of the pod's bytes what the client is sent.
+    async fn forward<T>(
+        &self,
+        port: u16,
+        mut from_client: mpsc::Receiver<Bytes>,
+        to_client: &mpsc::Sender<T>,
+        wrap: impl Fn(Bytes) -> T,
+    ) -> Result<(), String> {
+        let (mut from_pod, mut to_pod) = self.dial(port).await?.into_split();
+        let up = async move {
+            while let Some(bytes) = from_client.recv().await {
+                if to_pod.write_all(&bytes).await.is_err() {
+                    return;
+                }
+            }
+            // The client has sent all; the pod may still answer.
+            let _ = to_pod.shutdown().await;
+        };
+        let down = async {
+            let mut buffer = vec![0; CHUNK_BYTES];
+            loop {
+                let read = from_pod.read(&mut buffer).await;
+                let read = read
+                    .map_err(|error| format!("error forwarding port {port} to pod {}: {error}", self.pod))?;
+                let bytes = Bytes::copy_from_slice(&buffer[..read]);
+                if read == 0 || to_client.send(wrap(bytes)).await.is_err() {
+                    return Ok(());
+                }
+            }
+        };
+        tokio::pin!(up, down);
+        tokio::select! {
+            result = &mut down => result,
+            () = &mut up => down.await,
         }
     }
 }

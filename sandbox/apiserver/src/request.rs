@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::num::{IntErrorKind, ParseIntError};
 
 use http::Method;
+use percent_encoding::percent_decode_str;
 use serde_json::json;
 
 use crate::causes::Cause;
@@ -52,7 +53,7 @@ impl Target {
             version: version.to_owned(),
             plural: plural.to_owned(),
             namespace: namespace.to_owned(),
-            name: name.map(percent_decode),
+            name: name.map(|name| percent_decode_str(name).decode_utf8_lossy().into_owned()),
             subresource: subresource.map(str::to_owned),
         })
     }
@@ -62,30 +63,6 @@ impl Target {
     }
 }
 
-/// Decodes `%41`; anything malformed stays as it is.
-fn percent_decode(text: &str) -> String {
-    let bytes = text.as_bytes();
-    let mut out = Vec::with_capacity(bytes.len());
-    let mut at = 0;
-    while at < bytes.len() {
-        let hex = (bytes[at] == b'%')
-            .then(|| text.get(at + 1..at + 3))
-            .flatten()
-            .and_then(|hex| u8::from_str_radix(hex, 16).ok());
-        match hex {
-            Some(byte) => {
-                out.push(byte);
-                at += 3;
-            }
-            None => {
-                out.push(bytes[at]);
-                at += 1;
-            }
-        }
-    }
-    String::from_utf8_lossy(&out).into_owned()
-}
-
 /// The query parameters.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Query(HashMap<String, Vec<String>>);
@@ -93,10 +70,8 @@ pub(crate) struct Query(HashMap<String, Vec<String>>);
 impl Query {
     pub(crate) fn parse(text: &str) -> Query {
         let mut map: HashMap<String, Vec<String>> = HashMap::new();
-        for pair in text.split('&').filter(|pair| !pair.is_empty()) {
-            let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
-            let value = percent_decode(&value.replace('+', " "));
-            map.entry(percent_decode(key)).or_default().push(value);
+        for (key, value) in form_urlencoded::parse(text.as_bytes()) {
+            map.entry(key.into_owned()).or_default().push(value.into_owned());
         }
         Query(map)
     }

@@ -12,7 +12,7 @@ use crate::room::Room;
 /// After an error that is not the client's, e.g. no descriptors left.
 const PAUSE: Duration = Duration::from_millis(20);
 /// Errors are logged once in this time, with how many there were.
-const SAY_EVERY: Duration = Duration::from_secs(10);
+const LOG_EVERY: Duration = Duration::from_secs(10);
 
 /// Accepts connections into a room.
 pub struct Listener {
@@ -20,15 +20,15 @@ pub struct Listener {
     room: Arc<Room>,
     /// Accepted, and waiting for a place.
     next: Option<(TcpStream, SocketAddr)>,
-    said: Option<Instant>,
-    unsaid: u64,
+    logged: Option<Instant>,
+    unlogged: u64,
 }
 
 impl Listener {
     /// A listener whose connections take their places in `room`.
     #[must_use]
     pub fn new(listener: TcpListener, room: Arc<Room>) -> Listener {
-        Listener { listener, room, next: None, said: None, unsaid: 0 }
+        Listener { listener, room, next: None, logged: None, unlogged: 0 }
     }
 
     /// The next connection. Cancel safe: none is lost.
@@ -47,7 +47,7 @@ impl Listener {
                     self.next = Some((stream, remote));
                 }
                 Err(error) => {
-                    self.say(&error);
+                    self.log(&error);
                     // Neither a client that was gone at once nor a lack of descriptors ends a server.
                     if !is_of_the_client(&error) {
                         self.room.make_room();
@@ -58,16 +58,16 @@ impl Listener {
         }
     }
 
-    fn say(&mut self, error: &std::io::Error) {
-        if self.said.is_some_and(|said| said.elapsed() < SAY_EVERY) {
-            self.unsaid += 1;
+    fn log(&mut self, error: &std::io::Error) {
+        if self.logged.is_some_and(|at| at.elapsed() < LOG_EVERY) {
+            self.unlogged += 1;
             return;
         }
-        match std::mem::take(&mut self.unsaid) {
+        match std::mem::take(&mut self.unlogged) {
             0 => tracing::warn!("accepting a connection: {error}"),
             more => tracing::warn!("accepting a connection: {error} ({more} more errors before)"),
         }
-        self.said = Some(Instant::now());
+        self.logged = Some(Instant::now());
     }
 }
 

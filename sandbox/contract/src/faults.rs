@@ -19,11 +19,13 @@
 //! The lease is held back by `{"fault":"api","resources":["leases"],"verbs":["create","update"],
 //! "namespace":"ingress-nginx","effect":{"answer":503}}`.
 
+use std::ops::RangeInclusive;
+
 use serde::{Deserialize, Serialize};
 
 /// One fault.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(tag = "fault", rename_all = "kebab-case")]
+#[serde(tag = "fault", rename_all = "kebab-case", deny_unknown_fields)]
 pub enum Fault {
     /// Requests to the API server meet something.
     Api(ApiFault),
@@ -54,8 +56,8 @@ pub enum Fault {
         /// For how long.
         seconds: f64,
     },
-    /// Whoever connects to a pod that has ended from here on gets no answer until his patience ends, as on a node that
-    /// drops what comes for an address that nobody has. Otherwise he is refused at once.
+    /// Connections to pods that end from here on get no answer until the client gives up, as on a node that drops what
+    /// comes for an address that nobody has. Otherwise they are refused at once.
     BlackHole,
     /// The ingress does not do its work.
     Proxy {
@@ -72,6 +74,7 @@ pub enum Fault {
 /// What requests of a kind meet. Those that the cluster's own parts send never do: a fault is in the one place it was
 /// put.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct ApiFault {
     /// Plurals, or paths such as `/readyz`; none means all.
     #[serde(default)]
@@ -128,6 +131,43 @@ pub enum ProxyFault {
     Refuse,
 }
 
+/// The verbs that faults tell apart.
+const VERBS: [&str; 7] = ["get", "list", "watch", "create", "update", "patch", "delete"];
+/// Statuses that an API server may answer with.
+const STATUSES: RangeInclusive<u16> = 200..=599;
+/// A year, in seconds: longer than any test.
+const LONGEST: f64 = 365.0 * 24.0 * 3600.0;
+
+impl Fault {
+    /// Whether its values make sense.
+    ///
+    /// # Errors
+    /// The value that does not.
+    pub fn check(&self) -> Result<(), String> {
+        let seconds = match self {
+            Fault::Api(ApiFault { verbs, effect, seconds, .. }) => {
+                if let Some(verb) = verbs.iter().find(|verb| !VERBS.contains(&verb.as_str())) {
+                    return Err(format!("unknown verb `{verb}`, expected one of {}", VERBS.join(", ")));
+                }
+                if let Effect::Answer(status) = effect
+                    && !STATUSES.contains(status)
+                {
+                    return Err(format!("{status} is not a status between 200 and 599"));
+                }
+                *seconds
+            }
+            Fault::FailProbes { seconds, .. } => Some(*seconds),
+            _ => None,
+        };
+        match seconds {
+            Some(seconds) if !(0.0..=LONGEST).contains(&seconds) => {
+                Err(format!("{seconds} is not a number of seconds between 0 and a year"))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
 impl ApiFault {
     /// Every request meets `effect` until the fault is cleared; the other fields narrow that.
     #[must_use]
@@ -140,5 +180,32 @@ impl ApiFault {
             times: None,
             seconds: None,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_misspelt_fault_is_refused_and_not_taken_for_a_wider_one() {
+        let read = |text: &str| {
+            let fault = serde_json::from_str::<Fault>(text).map_err(|error| error.to_string());
+            fault.and_then(|fault| fault.check()).err()
+        };
+        for (text, why) in [
+            (r#"{"fault":"kil","namespace":"a","pod":"b"}"#, "unknown variant `kil`"),
+            (r#"{"fault":"kill","namespace":"a"}"#, "missing field `pod`"),
+            (r#"{"fault":"kill","namespace":"a","pod":"b","grace":1}"#, "unknown field `grace`"),
+            (r#"{"fault":"api","resource":["pods"],"effect":"hang"}"#, "unknown field `resource`"),
+            (r#"{"fault":"api","verbs":["gett"],"effect":"hang"}"#, "unknown verb `gett`"),
+            (r#"{"fault":"api","effect":{"answer":9999}}"#, "9999 is not a status"),
+            (r#"{"fault":"api","effect":"hang","seconds":-1}"#, "-1 is not a number of seconds"),
+            (r#"{"fault":"fail-probes","namespace":"a","seconds":1e300}"#, "is not a number of seconds"),
+        ] {
+            let told = read(text).unwrap_or_else(|| panic!("{text} is taken"));
+            assert!(told.contains(why), "{text}: {told}");
+        }
+        assert_eq!(read(r#"{"fault":"api","verbs":["get"],"effect":{"answer":503},"seconds":0.5}"#), None);
     }
 }

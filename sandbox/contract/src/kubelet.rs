@@ -6,7 +6,7 @@ use bytes::Bytes;
 use futures::future::BoxFuture;
 use futures::stream::BoxStream;
 
-use crate::Refusal;
+use crate::Fault;
 
 /// A log, in pieces of whole lines.
 pub type LogStream = BoxStream<'static, std::io::Result<Bytes>>;
@@ -24,43 +24,15 @@ pub trait Kubelet: Send + Sync + 'static {
     ) -> BoxFuture<'static, std::io::Result<tokio::net::TcpStream>>;
     /// The latest samples: node and per container.
     fn usage(&self) -> Usage;
-    /// Does a fault on purpose, for tests.
+    /// Does a fault on purpose, for tests; one that is a node's.
     ///
     /// # Errors
     /// When it can't be done, e.g. there is no such pod.
-    fn fault(&self, fault: NodeFault) -> Result<(), String> {
+    fn fault(&self, fault: &Fault) -> Result<(), String> {
         Err(format!("this node does no faults, such as {fault:?}"))
     }
-}
-
-/// What a node can be told to do wrong.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum NodeFault {
-    /// SIGKILL to the containers of a pod.
-    Kill {
-        /// Namespace of the pod.
-        namespace: String,
-        /// Name of the pod.
-        pod: String,
-    },
-    /// Containers of an image can't be created any more.
-    RefuseImage {
-        /// `repository`, which is all its tags, or `repository:tag`.
-        image: String,
-        /// What the node says of it.
-        answer: Refusal,
-    },
-    /// Every probe of a namespace fails for a time.
-    FailProbes {
-        /// Which namespace.
-        namespace: String,
-        /// For how long.
-        time: Duration,
-    },
-    /// Nobody answers at the addresses of pods that end from now on; otherwise connections there are refused.
-    BlackHole,
     /// Images, probes and addresses are as they should be again.
-    Clear,
+    fn clear_faults(&self) {}
 }
 
 /// Which log, and how much of it.

@@ -4,7 +4,7 @@ mod faults;
 mod kubelet;
 
 pub use faults::{ApiFault, Effect, Fault, ProxyFault, Refusal};
-pub use kubelet::{Kubelet, LogError, LogRequest, LogStream, NodeFault, PodUsage, Sample, Usage};
+pub use kubelet::{Kubelet, LogError, LogRequest, LogStream, PodUsage, Sample, Usage};
 
 /// On a pod without an address of its own: which port serves each container port, as JSON,
 /// `{"8000":49731,"9000":49732}`.

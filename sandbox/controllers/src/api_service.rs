@@ -9,7 +9,7 @@ use k8s_openapi::kube_aggregator::pkg::apis::apiregistration::v1::{
     APIService, APIServiceCondition, APIServiceStatus,
 };
 use kube::api::PostParams;
-use kube::{Api, ResourceExt};
+use kube::{Api, ResourceExt as _};
 use tokio::sync::Notify;
 
 use crate::autoscaler::metrics;

@@ -6,9 +6,9 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::StreamExt;
+use futures::StreamExt as _;
 use kube::api::{ListParams, WatchEvent, WatchParams};
-use kube::{Api, ResourceExt};
+use kube::{Api, ResourceExt as _};
 use parking_lot::{Mutex, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use serde::de::DeserializeOwned;
 use tokio::sync::{Notify, watch};

@@ -10,12 +10,12 @@ use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::kube_aggregator::pkg::apis::apiregistration::v1::APIService;
 use kube::api::{Patch, PatchParams, PostParams};
-use kube::{Api, Client, Resource, ResourceExt};
+use kube::{Api, Client, Resource, ResourceExt as _};
+use sandbox_events::Recorder;
 use serde::Serialize;
 use tokio::task::JoinSet;
 
 use crate::cache::{Cache, Object};
-use crate::events::Recorder;
 
 /// The caches that the controllers share, the client and the event recorder.
 pub(crate) struct Cluster {
@@ -38,8 +38,10 @@ pub(crate) struct Cluster {
 impl Cluster {
     /// Starts the watches.
     pub(crate) fn start(client: Client, tasks: &mut JoinSet<()>) -> Arc<Self> {
+        let (events, writing) = Recorder::new(client.clone(), None);
+        tasks.spawn(writing);
         Arc::new(Self {
-            events: Recorder::start(client.clone(), tasks),
+            events,
             api_services: Cache::start(Api::all(client.clone()), tasks),
             autoscalers: Cache::start(Api::all(client.clone()), tasks),
             budgets: Cache::start(Api::all(client.clone()), tasks),

@@ -11,7 +11,7 @@ use k8s_openapi::api::discovery::v1::{Endpoint, EndpointConditions, EndpointPort
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use kube::api::DeleteParams;
-use kube::{Resource, ResourceExt};
+use kube::{Resource as _, ResourceExt as _};
 use sandbox_contract::PORTS_ANNOTATION;
 use tokio::sync::Notify;
 

@@ -7,7 +7,7 @@ use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::api::{DeleteParams, DynamicObject, Preconditions};
 use kube::core::{ApiResource, GroupVersionKind};
-use kube::{Api, Resource, ResourceExt};
+use kube::{Api, Resource, ResourceExt as _};
 use serde::Serialize;
 use tokio::sync::Notify;
 

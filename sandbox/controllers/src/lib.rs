@@ -13,7 +13,6 @@ mod control;
 mod deployment;
 mod disruption;
 mod endpoints;
-mod events;
 mod expiry;
 mod garbage;
 mod namespaces;

@@ -11,7 +11,7 @@ use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference, Time};
 use kube::api::DeleteParams;
 use kube::core::Selector;
-use kube::{Resource, ResourceExt};
+use kube::{Resource, ResourceExt as _};
 use tokio::sync::Notify;
 
 use crate::cluster::Cluster;

@@ -10,7 +10,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Binding, Container, Node, ObjectReference, Pod, PodCondition, Taint};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Status, Time};
-use kube::ResourceExt;
+use kube::ResourceExt as _;
 use kube::api::{Patch, PatchParams, PostParams};
 use tokio::sync::Notify;
 
@@ -145,14 +145,14 @@ impl Controller for Scheduler {
 
 /// The pods that wait for a node: the most important first, then the oldest.
 fn queue(all: &[Arc<Pod>]) -> Vec<Arc<Pod>> {
-    let ours = |pod: &&Arc<Pod>| {
+    let waits = |pod: &&Arc<Pod>| {
         let Some(spec) = &pod.spec else { return false };
         spec.node_name.is_none()
             && pods::is_active(pod)
             && spec.scheduler_name.as_deref().is_none_or(|name| name == COMPONENT)
             && spec.scheduling_gates.as_ref().is_none_or(Vec::is_empty)
     };
-    let mut queue: Vec<Arc<Pod>> = all.iter().filter(ours).cloned().collect();
+    let mut queue: Vec<Arc<Pod>> = all.iter().filter(waits).cloned().collect();
     queue.sort_by_key(|pod| {
         let priority = pod.spec.as_ref().and_then(|spec| spec.priority).unwrap_or_default();
         (std::cmp::Reverse(priority), pod.creation_timestamp().map(|time| time.0), pod.name_any())

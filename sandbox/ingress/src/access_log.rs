@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
-/// Lines that wait for a reader of the log that is slow. What there is no room for is lost, counted, and said to be.
+/// Lines that wait for a reader of the log that is slow. What there is no room for is lost, counted and reported.
 const MOST_WAITING_BYTES: usize = 16 * 1024 * 1024;
 
 /// Where lines go. They are written by a thread of their own, so that a slow reader of the log never holds up the
@@ -28,7 +28,7 @@ pub struct AccessLog {
 #[derive(Default)]
 struct Waiting {
     bytes: AtomicUsize,
-    /// Lines that were lost and not yet said to be.
+    /// Lines that were lost and not yet reported.
     lost: AtomicU64,
 }
 
@@ -74,9 +74,9 @@ impl AccessLog {
         }
         let missing = lost.swap(0, Ordering::Relaxed);
         if missing > 0 {
-            let said =
+            let notice =
                 format!("{missing} lines of the access log are missing here: it was not read in time\n");
-            line.insert_str(0, &said);
+            line.insert_str(0, &notice);
         }
         bytes.fetch_add(line.len(), Ordering::Relaxed);
         let _ = self.lines.send(Message::Line(line));
@@ -244,9 +244,9 @@ mod tests {
         }
         log.flush();
         log.write("y\n".to_owned());
-        let said =
+        let notice =
             format!("{} lines of the access log are missing here: it was not read in time\ny\n", 20 - kept);
-        assert_eq!(lines.recv_timeout(patience), Ok(said.into_bytes()));
+        assert_eq!(lines.recv_timeout(patience), Ok(notice.into_bytes()));
     }
 
     #[test]

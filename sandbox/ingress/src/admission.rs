@@ -12,7 +12,7 @@ use crate::translate::{self, Objects};
 /// A message, if the review itself can't be read.
 pub(crate) fn review(body: &[u8], objects: &Objects, controller: &str) -> Result<Value, String> {
     let review: Value =
-        serde_json::from_slice(body).map_err(|e| format!("reading the AdmissionReview: {e}"))?;
+        serde_json::from_slice(body).map_err(|error| format!("reading the AdmissionReview: {error}"))?;
     let request = review.get("request").ok_or("the AdmissionReview has no request")?;
     let uid = request.get("uid").and_then(Value::as_str).ok_or("the request has no uid")?;
     let mut response = json!({"uid": uid, "allowed": true});
@@ -20,7 +20,7 @@ pub(crate) fn review(body: &[u8], objects: &Objects, controller: &str) -> Result
     let object = request.get("object").filter(|object| !object.is_null());
     if let (Some("Ingress") | None, Some(object)) = (kind, object) {
         match serde_json::from_value::<Ingress>(object.clone()) {
-            Err(e) => deny(&mut response, &format!("reading the Ingress: {e}")),
+            Err(error) => deny(&mut response, &format!("reading the Ingress: {error}")),
             Ok(mut ingress) => {
                 if ingress.metadata.namespace.is_none() {
                     ingress.metadata.namespace =
@@ -167,7 +167,7 @@ mod tests {
     }
 
     #[test]
-    fn what_has_no_effect_is_said_and_what_is_unreadable_refused() {
+    fn what_has_no_effect_is_named_and_what_is_unreadable_refused() {
         let warned = answer(&ingress("second", "b.local", "/", "Prefix"));
         let warning = "annotation nginx.ingress.kubernetes.io/rewrite-target has no effect in the sandbox";
         assert_eq!(warned["warnings"], json!([warning]));

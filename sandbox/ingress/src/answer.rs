@@ -98,7 +98,7 @@ impl Body for Answer {
                     Some(Ok(frame))
                 }
                 // The head is gone out already: all that is left is to close the client's connection early.
-                Some(Err(e)) => Some(Err(std::io::Error::other(e))),
+                Some(Err(error)) => Some(Err(std::io::Error::other(error))),
             });
         }
         ready!(pod.silence.as_mut().poll(cx));

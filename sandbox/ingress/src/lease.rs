@@ -35,10 +35,11 @@ impl Candidate {
         Candidate { leases, name: name.into(), identity: identity.into(), duration, seen: None }
     }
 
-    /// Takes, renews or only looks at the lease; true if it is ours now.
+    /// Takes, renews or only looks at the lease; true if this candidate holds it now.
     ///
     /// # Errors
-    /// If the API server can't be asked. A write that another candidate was quicker with is no error: it is not ours.
+    /// If the API server can't be asked. A write that another candidate was quicker with is no error: that one holds
+    /// it.
     pub async fn acquire_or_renew(&mut self) -> anyhow::Result<bool> {
         let about = || format!("lease {}", self.name);
         let Some(current) =
@@ -51,7 +52,7 @@ impl Candidate {
             return match self.leases.create(&PostParams::default(), &lease).await {
                 Ok(made) => Ok(self.hold(made)),
                 Err(kube::Error::Api(status)) if status.code == 409 => Ok(false),
-                Err(e) => Err(e).with_context(|| format!("creating {}", about())),
+                Err(error) => Err(error).with_context(|| format!("creating {}", about())),
             };
         };
         if self.seen.as_ref().is_none_or(|(seen, _)| seen.spec != current.spec) {
@@ -67,7 +68,7 @@ impl Candidate {
         match self.leases.replace(&self.name, &PostParams::default(), &lease).await {
             Ok(written) => Ok(self.hold(written)),
             Err(kube::Error::Api(status)) if status.code == 409 => Ok(false),
-            Err(e) => Err(e).with_context(|| format!("writing {}", about())),
+            Err(error) => Err(error).with_context(|| format!("writing {}", about())),
         }
     }
 
@@ -95,27 +96,27 @@ impl Candidate {
         }
     }
 
-    /// Runs for ever; says in `leading` whether the lease is ours.
+    /// Runs for ever; says in `leading` whether this candidate holds the lease.
     pub async fn run(mut self, retry: Duration, leading: &watch::Sender<bool>) {
         let mut renewed = Instant::now();
         loop {
-            let ours = match tokio::time::timeout(self.duration, self.acquire_or_renew()).await {
-                Ok(Ok(ours)) => ours,
+            let held = match tokio::time::timeout(self.duration, self.acquire_or_renew()).await {
+                Ok(Ok(held)) => held,
                 // A leader that can't renew leads on until its lease is over, as long as nobody else may lead.
-                Ok(Err(e)) => {
-                    tracing::warn!("{e:#}");
+                Ok(Err(error)) => {
+                    tracing::warn!("{error:#}");
                     *leading.borrow() && renewed.elapsed() < self.duration
                 }
                 Err(_) => false,
             };
-            if ours {
+            if held {
                 renewed = Instant::now();
             }
             leading.send_if_modified(|was| {
-                if *was != ours {
-                    tracing::info!("lease {}: {}", self.name, if ours { "leading" } else { "not leading" });
+                if *was != held {
+                    tracing::info!("lease {}: {}", self.name, if held { "leading" } else { "not leading" });
                 }
-                std::mem::replace(was, ours) != ours
+                std::mem::replace(was, held) != held
             });
             tokio::time::sleep(retry).await;
         }

@@ -156,7 +156,9 @@ async fn bind(address: SocketAddr, what: &str) -> anyhow::Result<TcpListener> {
     let patience = std::time::Instant::now() + Duration::from_secs(5);
     loop {
         match TcpListener::bind(address).await {
-            Err(e) if e.kind() == std::io::ErrorKind::AddrInUse && std::time::Instant::now() < patience => {
+            Err(error)
+                if error.kind() == std::io::ErrorKind::AddrInUse && std::time::Instant::now() < patience =>
+            {
                 tokio::time::sleep(Duration::from_millis(50)).await;
             }
             bound => return bound.with_context(|| format!("listening on {address} for {what}")),

@@ -90,8 +90,8 @@ pub async fn serve_proxy(
         let proxy = Arc::clone(&proxy);
         tokio::spawn(async move {
             tokio::select! {
-                ended = connection => if let Err(e) = ended {
-                    tracing::debug!("connection from {remote}: {e}");
+                ended = connection => if let Err(error) = ended {
+                    tracing::debug!("connection from {remote}: {error}");
                 },
                 over = place.over(limits) => {
                     tracing::debug!("connection from {remote}: {over:?}");
@@ -138,7 +138,7 @@ pub(crate) async fn serve_admission(listener: TcpListener, known: Known, control
             }
             let body = match Limited::new(request.into_body(), REVIEW_BYTES).collect().await {
                 Ok(body) => body.to_bytes(),
-                Err(e) => return plain(StatusCode::BAD_REQUEST, &format!("reading the body: {e}")),
+                Err(error) => return plain(StatusCode::BAD_REQUEST, &format!("reading the body: {error}")),
             };
             match admission::review(&body, &known.objects(), &controller) {
                 Ok(review) => {
@@ -147,7 +147,7 @@ pub(crate) async fn serve_admission(listener: TcpListener, known: Known, control
                     response.headers_mut().insert(header::CONTENT_TYPE, json);
                     response
                 }
-                Err(e) => plain(StatusCode::BAD_REQUEST, &e),
+                Err(error) => plain(StatusCode::BAD_REQUEST, &error),
             }
         }
     })

@@ -31,7 +31,7 @@ pub(crate) async fn publish(
                 let status = json!({"status": {"loadBalancer": {"ingress": [{"ip": address}]}}});
                 match api.patch_status(&name, &PatchParams::default(), &Patch::Merge(status)).await {
                     Ok(_) => tracing::info!("ingress {namespace}/{name}: status {address}"),
-                    Err(e) => tracing::warn!("writing the status of ingress {namespace}/{name}: {e}"),
+                    Err(error) => tracing::warn!("writing the status of ingress {namespace}/{name}: {error}"),
                 }
             }
         }

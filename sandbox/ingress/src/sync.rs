@@ -130,8 +130,8 @@ where
                     Some(())
                 }
                 Ok(_) => None,
-                Err(e) => {
-                    tracing::warn!("watch of {}: {e}", std::any::type_name::<K>());
+                Err(error) => {
+                    tracing::warn!("watch of {}: {error}", std::any::type_name::<K>());
                     None
                 }
             }

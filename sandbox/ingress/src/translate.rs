@@ -36,10 +36,10 @@ pub(crate) struct Objects {
 impl Objects {
     /// The Ingresses that a controller of this name serves, oldest first: of two that claim a path the older has it.
     pub(crate) fn served_by(&self, controller: &str) -> Vec<&Arc<Ingress>> {
-        let mut ours: Vec<_> =
+        let mut served: Vec<_> =
             self.ingresses.iter().filter(|ingress| is_served(ingress, &self.classes, controller)).collect();
-        ours.sort_by_key(|i| (i.creation_timestamp().map(|t| t.0), i.namespace(), i.name_any()));
-        ours
+        served.sort_by_key(|i| (i.creation_timestamp().map(|t| t.0), i.namespace(), i.name_any()));
+        served
     }
 }
 
@@ -49,11 +49,11 @@ pub(crate) fn is_served(ingress: &Ingress, classes: &[Arc<IngressClass>], contro
     if ingress.metadata.deletion_timestamp.is_some() {
         return false;
     }
-    let is_ours = |class: &IngressClass| {
+    let is_served_here = |class: &IngressClass| {
         class.spec.as_ref().and_then(|spec| spec.controller.as_deref()) == Some(controller)
     };
     match ingress.spec.as_ref().and_then(|spec| spec.ingress_class_name.as_deref()) {
-        Some(name) => classes.iter().any(|class| class.name_any() == name && is_ours(class)),
+        Some(name) => classes.iter().any(|class| class.name_any() == name && is_served_here(class)),
         None => ingress.annotations().get(OLD_CLASS_ANNOTATION).is_none_or(|class| class == "nginx"),
     }
 }

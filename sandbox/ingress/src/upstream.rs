@@ -58,8 +58,8 @@ impl Pool {
         }
         let stream = match tokio::time::timeout(within, TcpStream::connect(address)).await {
             Err(_) => return Err(Failure::ConnectTimeout),
-            Ok(Err(e)) => {
-                tracing::debug!("connecting to {address}: {e}");
+            Ok(Err(error)) => {
+                tracing::debug!("connecting to {address}: {error}");
                 return Err(Failure::Connect);
             }
             Ok(Ok(stream)) => stream,
@@ -68,8 +68,8 @@ impl Pool {
         let (sender, connection) =
             http1::handshake(TokioIo::new(stream)).await.map_err(|_| Failure::Connect)?;
         tokio::spawn(async move {
-            if let Err(e) = connection.await {
-                tracing::debug!("connection to {address}: {e}");
+            if let Err(error) = connection.await {
+                tracing::debug!("connection to {address}: {error}");
             }
         });
         Ok(Connection { address, sender, reused: false })
@@ -112,10 +112,10 @@ impl Connection {
         &mut self,
         request: Request<Payload>,
     ) -> Result<Response<Incoming>, (Failure, Option<Request<Payload>>)> {
-        self.sender.try_send_request(request).await.map_err(|mut e| match e.take_message() {
+        self.sender.try_send_request(request).await.map_err(|mut error| match error.take_message() {
             Some(request) => (Failure::Unsent, Some(request)),
             None => {
-                tracing::debug!("request to {}: {}", self.address, e.into_error());
+                tracing::debug!("request to {}: {}", self.address, error.into_error());
                 (Failure::Dropped, None)
             }
         })

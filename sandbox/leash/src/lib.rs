@@ -12,12 +12,13 @@ mod watcher;
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
-use std::io::Write;
-use std::os::unix::process::CommandExt;
+use std::io::Write as _;
+use std::os::unix::process::CommandExt as _;
 use std::process::{ChildStdin, Command, Stdio};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context as _, Result, bail};
+use parking_lot::Mutex;
 
 pub use start_time::start_time;
 pub use watcher::watch_stdin;
@@ -51,6 +52,9 @@ impl Leash {
 
     /// Starts the watcher: `argv` must be a program that calls [`watch_stdin`] and returns. It gets a process group of
     /// its own, so that what a terminal sends to the program's group (SIGINT, SIGHUP) does not reach it.
+    ///
+    /// # Errors
+    /// If `argv` is empty or can't be started.
     pub fn start(argv: &[OsString]) -> Result<Leash> {
         let watcher = spawn(argv)?;
         let inner = Inner { argv: argv.to_vec(), watcher, held: BTreeMap::new() };
@@ -61,7 +65,7 @@ impl Leash {
     /// until then is it certain whose pid it is. A watcher that has died meanwhile is replaced.
     pub fn hold(&self, pgid: i32) {
         let start = start_time(pgid).unwrap_or_default();
-        let mut inner = self.lock();
+        let mut inner = self.inner.lock();
         let line = hold_line(pgid, &start);
         inner.held.insert(pgid, start);
         inner.send(&line);
@@ -69,14 +73,10 @@ impl Leash {
 
     /// Takes the process group `pgid` off the leash, once all of it has ended.
     pub fn release(&self, pgid: i32) {
-        let mut inner = self.lock();
+        let mut inner = self.inner.lock();
         if inner.held.remove(&pgid).is_some() {
             inner.send(&format!("-{pgid}\n"));
         }
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Inner> {
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::io::BufRead;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
+use anyhow::{Context as _, Result};
 use rustix::process::{Pid, Signal, kill_process_group, test_kill_process_group};
 
 use crate::start_time;
@@ -14,7 +14,10 @@ const GRACE: Duration = Duration::from_millis(800);
 const POLL: Duration = Duration::from_millis(20);
 
 /// The watcher's main: reads `+pgid start-time` and `-pgid` lines from stdin until its end, then ends every process
-/// group still held. Blocks; errors only when stdin cannot be read, and then too after having ended the groups.
+/// group still held. Blocks.
+///
+/// # Errors
+/// If stdin can't be read; the groups have been ended then too.
 pub fn watch_stdin() -> Result<()> {
     let mut held = BTreeMap::new();
     let read = remember(std::io::stdin().lock(), &mut held);
@@ -41,7 +44,7 @@ fn remember(lines: impl BufRead, held: &mut BTreeMap<i32, String>) -> std::io::R
 fn end(held: &BTreeMap<i32, String>) {
     signal(held, Signal::TERM);
     let deadline = Instant::now() + GRACE;
-    while Instant::now() < deadline && held.iter().any(|(&pgid, start)| ours(pgid, start)) {
+    while Instant::now() < deadline && held.iter().any(|(&pgid, start)| is_same_process(pgid, start)) {
         std::thread::sleep(POLL);
     }
     signal(held, Signal::KILL);
@@ -49,7 +52,7 @@ fn end(held: &BTreeMap<i32, String>) {
 
 fn signal(held: &BTreeMap<i32, String>, signal: Signal) {
     for (&pgid, start) in held {
-        if let Some(pid) = Pid::from_raw(pgid).filter(|_| ours(pgid, start)) {
+        if let Some(pid) = Pid::from_raw(pgid).filter(|_| is_same_process(pgid, start)) {
             // Fails when the group has just ended, which is what is wanted.
             let _ = kill_process_group(pid, signal);
         }
@@ -59,7 +62,7 @@ fn signal(held: &BTreeMap<i32, String>, signal: Signal) {
 /// Whether the group exists and is the one that was held. While any member lives the kernel does not give the group's
 /// number to a new process, so a leader that is gone leaves the number with the group; a leader that is there must
 /// have the start time it had then.
-fn ours(pgid: i32, start: &str) -> bool {
+fn is_same_process(pgid: i32, start: &str) -> bool {
     Pid::from_raw(pgid).is_some_and(|pid| test_kill_process_group(pid).is_ok())
         && start_time(pgid).is_none_or(|now| now == start)
 }
@@ -76,12 +79,12 @@ mod tests {
     }
 
     #[test]
-    fn a_pid_with_another_start_time_is_not_ours() {
-        use std::os::unix::process::CommandExt;
+    fn a_pid_with_another_start_time_is_another_process() {
+        use std::os::unix::process::CommandExt as _;
         let mut child = std::process::Command::new("sleep").arg("100").process_group(0).spawn().unwrap();
         let pgid = i32::try_from(child.id()).unwrap();
         let start = start_time(pgid).unwrap();
-        assert!(ours(pgid, &start));
+        assert!(is_same_process(pgid, &start));
         end(&BTreeMap::from([(pgid, "1".to_owned())]));
         assert!(child.try_wait().unwrap().is_none(), "a process that reused the pid was ended");
         end(&BTreeMap::from([(pgid, start)]));

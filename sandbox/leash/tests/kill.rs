@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used)]
 
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead as _, BufReader};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -104,7 +104,7 @@ fn a_watcher_that_dies_is_replaced() {
     let watcher = [env!("CARGO_BIN_EXE_leash-fixture").into(), "watch".into()];
     let leash = leash::Leash::start(&watcher).unwrap();
     let spawn = || {
-        use std::os::unix::process::CommandExt;
+        use std::os::unix::process::CommandExt as _;
         Command::new("sleep").arg("1000").process_group(0).spawn().unwrap()
     };
     let mut first = spawn();

@@ -3,14 +3,16 @@
 use std::collections::HashSet;
 use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use futures::future::BoxFuture;
 use futures::{FutureExt as _, StreamExt as _, TryStreamExt as _};
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::Api;
-use kube::runtime::{WatchStreamExt, watcher};
-use sandbox_contract::{Kubelet, LogError, LogRequest, LogStream, NodeFault, Usage};
+use kube::runtime::{WatchStreamExt as _, watcher};
+use sandbox_contract::{Fault, Kubelet, LogError, LogRequest, LogStream, Usage};
+use sandbox_events::Recorder;
 use tokio::net::TcpStream;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -18,8 +20,8 @@ use tokio_util::task::TaskTracker;
 use crate::address::Addresses;
 use crate::container::process::kill_group;
 use crate::context::{Context, NodeConfig, Tuning};
-use crate::events::Recorder;
 use crate::faults::Faults;
+use crate::image::Reference;
 use crate::pod::handle::{PodHandle, Pods};
 use crate::sampler::Sampler;
 use crate::{node, pod};
@@ -40,6 +42,9 @@ pub struct NodeAgent {
 
 impl NodeAgent {
     /// Registers the Node `config.node_name`, keeps it Ready and runs the pods bound to it, until `shutdown`.
+    ///
+    /// # Errors
+    /// If the node's folder can't be made, or the node not registered.
     pub async fn start(
         client: kube::Client,
         config: NodeConfig,
@@ -49,6 +54,9 @@ impl NodeAgent {
     }
 
     /// [`NodeAgent::start`] with other times.
+    ///
+    /// # Errors
+    /// As [`NodeAgent::start`].
     pub async fn start_with(
         client: kube::Client,
         config: NodeConfig,
@@ -58,7 +66,8 @@ impl NodeAgent {
         tokio::fs::create_dir_all(&config.dir)
             .await
             .with_context(|| format!("making the node's folder {}", config.dir.display()))?;
-        let events = Recorder::start(client.clone(), &config.node_name);
+        let (events, writing) = Recorder::new(client.clone(), Some(config.node_name.clone()));
+        tokio::spawn(writing);
         let addresses = Arc::new(Addresses::new(&config.dir, tuning.pod_addresses));
         node::register(&client, &config).await?;
         let cx = Arc::new(Context {
@@ -96,6 +105,9 @@ impl NodeAgent {
     }
 
     /// The log that `request` asks for.
+    ///
+    /// # Errors
+    /// If there is no such pod, container or run, or it has not started yet.
     pub async fn logs(&self, request: LogRequest) -> Result<LogStream, LogError> {
         let Some(pod) = self.pods.named(&request.namespace, &request.pod) else {
             return Err(LogError::NotFound(format!("pods {:?} not found", request.pod)));
@@ -104,6 +116,9 @@ impl NodeAgent {
     }
 
     /// A connection to a port of a pod that runs here. [`io::ErrorKind::NotFound`]: there is no such pod.
+    ///
+    /// # Errors
+    /// [`io::ErrorKind::NotFound`] if no such pod runs here; else what connecting failed with.
     pub async fn connect(&self, namespace: &str, pod: &str, port: u16) -> io::Result<TcpStream> {
         let handle = self.pods.named(namespace, pod).ok_or_else(|| {
             io::Error::new(
@@ -210,18 +225,32 @@ impl Kubelet for NodeAgent {
         NodeAgent::usage(self)
     }
 
-    fn fault(&self, fault: NodeFault) -> Result<(), String> {
+    fn fault(&self, fault: &Fault) -> Result<(), String> {
         let faults = &self.cx.faults;
         match fault {
-            NodeFault::Kill { namespace, pod } if !self.kill(&namespace, &pod) => {
-                return Err(format!("no container of pod {namespace}/{pod} runs here"));
+            Fault::Kill { namespace, pod } => {
+                if !self.kill(namespace, pod) {
+                    return Err(format!("no container of pod {namespace}/{pod} runs here"));
+                }
             }
-            NodeFault::Kill { .. } => {}
-            NodeFault::RefuseImage { image, answer } => faults.refuse(&image, answer),
-            NodeFault::FailProbes { namespace, time } => faults.fail_probes(&namespace, time),
-            NodeFault::BlackHole => faults.open_black_hole(),
-            NodeFault::Clear => faults.clear(),
+            Fault::RefuseImage { image, answer } => {
+                Reference::parse(image).map_err(|error| error.to_string())?;
+                faults.refuse(image, *answer);
+            }
+            Fault::FailProbes { namespace, seconds } => {
+                let time =
+                    Duration::try_from_secs_f64(*seconds).map_err(|error| format!("seconds: {error}"))?;
+                faults.fail_probes(namespace, time);
+            }
+            Fault::BlackHole => faults.open_black_hole(),
+            Fault::Api(_) | Fault::CutWatches { .. } | Fault::Proxy { .. } | Fault::Latency { .. } => {
+                return Err(format!("this is no fault of a node: {fault:?}"));
+            }
         }
         Ok(())
+    }
+
+    fn clear_faults(&self) {
+        self.cx.faults.clear();
     }
 }

@@ -12,9 +12,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{Container, ContainerState, ContainerStateWaiting, ContainerStatus};
+use sandbox_events::Severity;
 
-use crate::context::{Context, Tuning};
-use crate::events::Severity;
+use crate::context::{Context, KUBELET, Tuning};
 use crate::pod::handle::{PodHandle, Slot, is_sidecar};
 
 /// A container and where it belongs: what every step of its life needs.
@@ -28,6 +28,7 @@ pub(crate) struct ContainerContext {
 impl ContainerContext {
     fn event(&self, severity: Severity, reason: &'static str, message: String) {
         self.cx.events.record(
+            KUBELET,
             self.pod.reference(Some((self.slot, &self.spec.name))),
             severity,
             reason,

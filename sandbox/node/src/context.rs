@@ -7,15 +7,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use leash::Leash;
+use sandbox_events::Recorder;
 use tokio_util::sync::CancellationToken;
 
 use crate::address::Addresses;
-use crate::events::Recorder;
 use crate::faults::Faults;
 use crate::image::ImageStore;
 
 /// By this variable a container's processes say whose they are: the folder of their node agent, [`NodeConfig::dir`].
 pub const NODE_VARIABLE: &str = "SANDBOX_NODE_DIR";
+
+/// The component whose events are the agent's.
+pub(crate) const KUBELET: &str = "kubelet";
 
 /// What the node agent is told.
 #[derive(Clone)]
@@ -26,7 +29,8 @@ pub struct NodeConfig {
     pub dir: PathBuf,
     /// The images at hand; there is no registry.
     pub images: ImageStore,
-    /// Images that are programs of ours: image reference → argv prefix, to which a container's args are appended.
+    /// Images that are programs on this machine: image reference → argv prefix, to which a container's args are
+    /// appended.
     pub builtin: BTreeMap<String, Vec<OsString>>,
     /// Given to builtin containers as `KUBECONFIG`.
     pub kubeconfig: PathBuf,

@@ -69,7 +69,7 @@ fn cpu_time(text: &str) -> Option<Duration> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::os::unix::process::CommandExt;
+    use std::os::unix::process::CommandExt as _;
 
     #[test]
     fn a_busy_group_uses_cpu_and_memory() {

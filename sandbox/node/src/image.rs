@@ -16,7 +16,7 @@ use std::fmt;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
 use serde::{Deserialize, Serialize};
 
 pub(crate) use content::id_of_name;
@@ -92,6 +92,9 @@ struct TagFile {
 
 impl ImageStore {
     /// Opens the store at `dir`, which is made where it does not exist.
+    ///
+    /// # Errors
+    /// If the folder can't be made.
     pub fn open(dir: PathBuf) -> Result<ImageStore> {
         for folder in ["images", "tags"] {
             let folder = dir.join(folder);
@@ -102,6 +105,9 @@ impl ImageStore {
     }
 
     /// The id that `layout` has or would have, without importing it.
+    ///
+    /// # Errors
+    /// If a file of the layout can't be read.
     pub fn identify(&self, layout: &ImageLayout) -> Result<ImageId> {
         content::identify(&self.dir, layout).map(|(id, _)| id)
     }
@@ -112,20 +118,28 @@ impl ImageStore {
     /// Files are copied (as a reflink where the file system can), because a hard link would follow a source that is
     /// rewritten in place, as linkers do. Only a source that its owner has made read-only is hard-linked: who
     /// writes such a file replaces it.
+    ///
+    /// # Errors
+    /// If `tag` is no image's name, or a file can't be copied.
     pub fn import(&self, tag: &str, layout: &ImageLayout) -> Result<ImageId> {
         self.place(tag, layout, None)
     }
 
     /// [`ImageStore::import`] under an id of another runtime's, `sha256:` and 64 hex digits, in place of the content's
     /// own.
+    ///
+    /// # Errors
+    /// As [`ImageStore::import`]; if `id` is no image id.
     pub fn import_as(&self, tag: &str, layout: &ImageLayout, id: &str) -> Result<ImageId> {
-        let Reference::Id(id) = Reference::parse(id)? else { bail!("{id:?} is no image id") };
+        let Reference::Id(id) = Reference::parse(id)? else {
+            bail!("{id:?} is no image id: write `sha256:` and 64 hex digits")
+        };
         self.place(tag, layout, Some(ImageId(id)))
     }
 
     fn place(&self, tag: &str, layout: &ImageLayout, given: Option<ImageId>) -> Result<ImageId> {
         let reference = Reference::parse(tag)?;
-        ensure!(!reference.is_id(), "cannot name an image {tag:?}: that is an image id");
+        ensure!(!reference.is_id(), "{tag:?} is an image's id, and can't be its name");
         let (own, files) =
             content::identify(&self.dir, layout).with_context(|| format!("importing image {tag}"))?;
         let id = given.unwrap_or(own);
@@ -143,7 +157,10 @@ impl ImageStore {
     }
 
     /// The image that `reference` names: by tag, which is `latest` where none is given, or by id. `Ok(None)`: not in
-    /// the store. [`InvalidReference`]: not an image reference.
+    /// the store.
+    ///
+    /// # Errors
+    /// [`InvalidReference`] if `reference` is no image's name; if what the store has of it is damaged.
     pub fn resolve(&self, reference: &str) -> Result<Option<Image>> {
         let reference = Reference::parse(reference)?;
         let tags = self.tags()?;
@@ -158,6 +175,9 @@ impl ImageStore {
     }
 
     /// Every image in the store, sorted by id.
+    ///
+    /// # Errors
+    /// If the store can't be read.
     pub fn list(&self) -> Result<Vec<Image>> {
         let tags = self.tags()?;
         let mut ids = Vec::new();
@@ -174,6 +194,9 @@ impl ImageStore {
 
     /// Removes the tag `reference`, and the image with it when no other tag names it; for an id, the image and all its
     /// tags. `false`: there was no such image. Containers that run from it keep running.
+    ///
+    /// # Errors
+    /// If `reference` is no image's name, or its files can't be removed.
     pub fn remove(&self, reference: &str) -> Result<bool> {
         let Some(image) = self.resolve(reference)? else { return Ok(false) };
         let parsed = Reference::parse(reference)?;

@@ -9,7 +9,6 @@ mod address;
 mod agent;
 mod container;
 mod context;
-mod events;
 mod faults;
 mod group_use;
 mod image;

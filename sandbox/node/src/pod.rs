@@ -12,12 +12,12 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use k8s_openapi::api::core::v1::Pod;
+use sandbox_events::Severity;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::container;
-use crate::context::Context;
-use crate::events::Severity;
+use crate::context::{Context, KUBELET};
 use handle::{PodHandle, Slot, is_sidecar, slots};
 use stop::{FLOOR, StopOrder, after, grace};
 
@@ -110,7 +110,7 @@ async fn until_started(pod: &PodHandle, slot: Slot) {
 async fn set_up(cx: &Context, pod: &PodHandle) {
     while let Err(error) = try_set_up(cx, pod) {
         let message = format!("Failed to create pod sandbox: {error:#}");
-        cx.events.record(pod.reference(None), Severity::Warning, "FailedCreatePodSandBox", message);
+        cx.events.record(KUBELET, pod.reference(None), Severity::Warning, "FailedCreatePodSandBox", message);
         tokio::time::sleep(cx.tuning.create_retry).await;
     }
 }

@@ -8,11 +8,11 @@ use std::time::Duration;
 use jiff::Timestamp;
 use parking_lot::Mutex;
 use sandbox_contract::{PodUsage, Sample, Usage};
+use sandbox_events::Severity;
 use tokio::time::Instant;
 
 use crate::container::process::kill_group;
-use crate::context::Context;
-use crate::events::Severity;
+use crate::context::{Context, KUBELET};
 use crate::group_use::{self, GroupUse};
 use crate::pod::handle::{Group, PodHandle, Pods, Slot, slots};
 
@@ -112,7 +112,13 @@ fn enforce(cx: &Context, member: &Member, used: GroupUse) {
             used.rss_bytes / 1024,
             limit / 1024
         );
-        cx.events.record(pod.reference(Some((*slot, name))), Severity::Warning, "OOMKilling", message);
+        cx.events.record(
+            KUBELET,
+            pod.reference(Some((*slot, name))),
+            Severity::Warning,
+            "OOMKilling",
+            message,
+        );
     }
 }
 

@@ -204,13 +204,13 @@ pub(crate) async fn the_sandbox_answers_as_the_real_one(sandbox: Arc<Server>, re
     let requests: Vec<Request> = requests.into_iter().chain(transitions).collect();
     let mut different = Vec::new();
     for request in &requests {
-        let (ours, theirs) = (answer(&sandbox, request).await, answer(&real, request).await);
-        if ours != theirs {
+        let (own, theirs) = (answer(&sandbox, request).await, answer(&real, request).await);
+        if own != theirs {
             let mut lines = Vec::new();
-            if ours.0 != theirs.0 {
-                lines.push(format!("    code: sandbox {}, real {}", ours.0, theirs.0));
+            if own.0 != theirs.0 {
+                lines.push(format!("    code: sandbox {}, real {}", own.0, theirs.0));
             }
-            compare("", &ours.1, &theirs.1, &mut lines);
+            compare("", &own.1, &theirs.1, &mut lines);
             different.push(format!("{} {}\n{}", request.ask, request.body, lines.join("\n")));
         }
     }
@@ -296,29 +296,29 @@ fn unsay(text: &mut String) {
     }
 }
 
-fn compare(path: &str, ours: &Value, theirs: &Value, lines: &mut Vec<String>) {
-    match (ours, theirs) {
-        (Value::Object(ours), Value::Object(theirs)) => {
-            let names: std::collections::BTreeSet<&String> = ours.keys().chain(theirs.keys()).collect();
+fn compare(path: &str, own: &Value, theirs: &Value, lines: &mut Vec<String>) {
+    match (own, theirs) {
+        (Value::Object(own), Value::Object(theirs)) => {
+            let names: std::collections::BTreeSet<&String> = own.keys().chain(theirs.keys()).collect();
             for name in names {
                 let of = |fields: &serde_json::Map<String, Value>| fields.get(name).cloned();
-                match (of(ours), of(theirs)) {
-                    (Some(ours), Some(theirs)) => compare(&format!("{path}.{name}"), &ours, &theirs, lines),
-                    (ours, theirs) => lines.push(format!(
+                match (of(own), of(theirs)) {
+                    (Some(own), Some(theirs)) => compare(&format!("{path}.{name}"), &own, &theirs, lines),
+                    (own, theirs) => lines.push(format!(
                         "    {path}.{name}: sandbox {}, real {}",
-                        shown(ours.as_ref()),
+                        shown(own.as_ref()),
                         shown(theirs.as_ref())
                     )),
                 }
             }
         }
-        (Value::Array(ours), Value::Array(theirs)) if ours.len() == theirs.len() => {
-            for (n, (ours, theirs)) in ours.iter().zip(theirs).enumerate() {
-                compare(&format!("{path}[{n}]"), ours, theirs, lines);
+        (Value::Array(own), Value::Array(theirs)) if own.len() == theirs.len() => {
+            for (n, (own, theirs)) in own.iter().zip(theirs).enumerate() {
+                compare(&format!("{path}[{n}]"), own, theirs, lines);
             }
         }
-        (ours, theirs) if ours != theirs => {
-            lines.push(format!("    {path}: sandbox {}, real {}", shown(Some(ours)), shown(Some(theirs))));
+        (own, theirs) if own != theirs => {
+            lines.push(format!("    {path}: sandbox {}, real {}", shown(Some(own)), shown(Some(theirs))));
         }
         _ => {}
     }

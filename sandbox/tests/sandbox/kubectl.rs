@@ -69,13 +69,13 @@ async fn kubectl_works() {
             sandbox.kubectl_command(&["port-forward", target, port]).stdout(Stdio::piped()).spawn().unwrap();
         let stdout = forward.stdout.take().unwrap();
         // Kept to the end: kubectl dies of a closed pipe when it says that a connection came.
-        let (said, _stdout) = tokio::task::spawn_blocking(|| {
+        let (line, _stdout) = tokio::task::spawn_blocking(|| {
             let mut lines = BufReader::new(stdout).lines();
             (lines.next().unwrap().unwrap(), lines)
         })
         .await
         .unwrap();
-        let address = said.split_whitespace().nth(2).unwrap().to_string();
+        let address = line.split_whitespace().nth(2).unwrap().to_string();
         for _ in 0..3 {
             let (status, body) = ask(&address, "POST", "any", "forwarded").await.unwrap();
             assert!(status == 200 && body.starts_with("v1 web-"), "{target}: {status} {body}");

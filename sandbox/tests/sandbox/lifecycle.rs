@@ -32,8 +32,8 @@ async fn a_second_one_in_the_same_folder_is_refused() {
     let mut second = start_daemon(&sandbox.home, 0);
     let status = tokio::task::spawn_blocking(move || second.wait().unwrap()).await.unwrap();
     assert!(!status.success());
-    let said = format!("already running in {} (pid {})", sandbox.home.dir().display(), sandbox.daemon.id());
-    assert!(sandbox.log().contains(&said), "{}", sandbox.log());
+    let told = format!("already running in {} (pid {})", sandbox.home.dir().display(), sandbox.daemon.id());
+    assert!(sandbox.log().contains(&told), "{}", sandbox.log());
     assert!(matches!(sandbox::state(&sandbox.home).unwrap(), State::Running(_)), "the first one is unharmed");
 }
 
@@ -56,7 +56,10 @@ async fn a_port_in_use_is_named_with_the_way_out() {
     let status = tokio::task::spawn_blocking(move || daemon.wait().unwrap()).await.unwrap();
     assert!(!status.success());
     let log = std::fs::read_to_string(home.log()).unwrap();
-    assert!(log.contains(&format!("port {port} of 127.0.0.1")) && log.contains("--port"), "{log}");
+    assert!(
+        log.contains(&format!("port {port} of 127.0.0.1")) && log.contains("--ingress-port takes another"),
+        "{log}"
+    );
     assert_eq!(sandbox::state(&home).unwrap(), State::Absent);
 }
 

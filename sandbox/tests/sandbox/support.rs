@@ -110,8 +110,8 @@ impl Sandbox {
         tokio::task::spawn_blocking(move || {
             command.stdin(if input.is_some() { Stdio::piped() } else { Stdio::null() });
             command.stdout(Stdio::piped()).stderr(Stdio::piped());
-            let mut child = command.spawn().unwrap_or_else(|e| {
-                panic!("this test needs kubectl (https://kubernetes.io/docs/tasks/tools/): {e}")
+            let mut child = command.spawn().unwrap_or_else(|error| {
+                panic!("this test needs kubectl (https://kubernetes.io/docs/tasks/tools/): {error}")
             });
             if let (Some(mut stdin), Some(input)) = (child.stdin.take(), input) {
                 std::io::Write::write_all(&mut stdin, input.as_bytes()).unwrap();
@@ -276,7 +276,7 @@ pub(crate) async fn ask(entry: &str, method: &str, host: &str, id: &str) -> Resu
         stream.read_to_string(&mut answer).await?;
         Ok::<_, std::io::Error>(answer)
     };
-    let answer = exchange.await.map_err(|e| format!("{id}: {e}"))?;
+    let answer = exchange.await.map_err(|error| format!("{id}: {error}"))?;
     let status = answer.split(' ').nth(1).and_then(|status| status.parse().ok());
     let body = answer.split_once("\r\n\r\n").map(|(_, body)| body.to_string());
     status.zip(body).ok_or_else(|| format!("{id}: no answer: {answer:?}"))

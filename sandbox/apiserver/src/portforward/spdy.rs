@@ -5,16 +5,12 @@ use std::collections::HashMap;
 use std::io;
 
 use bytes::Bytes;
-use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, BufReader};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _, BufReader};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
-use super::Dialer;
 use super::spdy_frames::{Decoder, Encoder, Frame};
-
-/// Frames on their way; a slow side holds up the other instead of filling memory.
-const QUEUE: usize = 64;
-const CHUNK_BYTES: usize = 32 * 1024;
+use super::{Dialer, QUEUE};
 
 /// Serves one session to its end. The forwarded connections end with it.
 pub(crate) async fn serve(connection: impl AsyncRead + AsyncWrite + Send + 'static, dialer: Dialer) {
@@ -23,12 +19,12 @@ pub(crate) async fn serve(connection: impl AsyncRead + AsyncWrite + Send + 'stat
     let mut tasks = JoinSet::new();
     tasks.spawn(async move {
         if let Err(error) = write_all(writer, outgoing).await {
-            tracing::debug!("port-forward: cannot write: {error}");
+            tracing::debug!("port-forward: writing: {error}");
         }
     });
     let mut session = Session { dialer, frames, tasks, errors: HashMap::new(), data: HashMap::new() };
     if let Err(error) = session.read_all(BufReader::new(reader)).await {
-        tracing::debug!("port-forward: cannot read: {error}");
+        tracing::debug!("port-forward: reading: {error}");
     }
 }
 
@@ -126,46 +122,18 @@ struct Forward {
 
 impl Forward {
     async fn run(self, from_client: mpsc::Receiver<Bytes>) {
-        let problem = self.copy(from_client).await.err();
-        self.send(self.id, Bytes::new(), true).await;
+        let id = self.id;
+        let data = move |bytes| Frame::Data { id, bytes, fin: false };
+        let problem = self.dialer.forward(self.port, from_client, &self.frames, data).await.err();
+        self.end(self.id, Bytes::new()).await;
         if let Some(error_id) = self.error_id {
-            self.send(error_id, problem.map(Bytes::from).unwrap_or_default(), true).await;
+            self.end(error_id, problem.map(Bytes::from).unwrap_or_default()).await;
         }
     }
 
-    async fn send(&self, id: u32, bytes: Bytes, fin: bool) {
+    /// Ends a stream with its last bytes.
+    async fn end(&self, id: u32, bytes: Bytes) {
         // Nobody is left to tell when this fails.
-        let _ = self.frames.send(Frame::Data { id, bytes, fin }).await;
-    }
-
-    async fn copy(&self, mut from_client: mpsc::Receiver<Bytes>) -> Result<(), String> {
-        let (mut from_pod, mut to_pod) = self.dialer.dial(self.port).await?.into_split();
-        let up = async move {
-            while let Some(bytes) = from_client.recv().await {
-                if to_pod.write_all(&bytes).await.is_err() {
-                    return;
-                }
-            }
-            // The client has said all; the pod may still answer.
-            let _ = to_pod.shutdown().await;
-        };
-        let down = async {
-            let mut buffer = vec![0; CHUNK_BYTES];
-            loop {
-                match from_pod.read(&mut buffer).await {
-                    Ok(0) => return Ok(()),
-                    Ok(count) => self.send(self.id, Bytes::copy_from_slice(&buffer[..count]), false).await,
-                    Err(error) => {
-                        let (port, pod) = (self.port, &self.dialer.pod);
-                        return Err(format!("error forwarding port {port} to pod {pod}: {error}"));
-                    }
-                }
-            }
-        };
-        tokio::pin!(up, down);
-        tokio::select! {
-            result = &mut down => result,
-            () = &mut up => down.await,
-        }
+        let _ = self.frames.send(Frame::Data { id, bytes, fin: true }).await;
     }
 }

@@ -7,16 +7,13 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
-use super::{Dialer, spdy};
-
-const CHUNK_BYTES: usize = 32 * 1024;
-const QUEUE: usize = 64;
+use super::{CHUNK_BYTES, Dialer, QUEUE, spdy};
 
 /// SPDY in binary messages, cut anywhere.
 pub(crate) async fn tunnel(socket: WebSocket, dialer: Dialer) {
-    let (ours, theirs) = tokio::io::duplex(4 * CHUNK_BYTES);
+    let (near, far) = tokio::io::duplex(4 * CHUNK_BYTES);
     let (mut sink, mut source) = socket.split();
-    let (mut reader, mut writer) = tokio::io::split(ours);
+    let (mut reader, mut writer) = tokio::io::split(near);
     let incoming = async move {
         while let Some(Ok(message)) = source.next().await {
             match message {
@@ -41,7 +38,7 @@ pub(crate) async fn tunnel(socket: WebSocket, dialer: Dialer) {
         let _ = sink.send(Message::Close(None)).await;
     };
     tokio::select! {
-        () = spdy::serve(theirs, dialer) => {}
+        () = spdy::serve(far, dialer) => {}
         () = incoming => {}
         () = outgoing => {}
     }
@@ -102,7 +99,7 @@ async fn forward(
     dialer: Dialer,
     port: u16,
     channel: u8,
-    mut from_client: mpsc::Receiver<Bytes>,
+    from_client: mpsc::Receiver<Bytes>,
     messages: mpsc::Sender<Message>,
 ) {
     for channel in [channel, channel + 1] {
@@ -110,43 +107,8 @@ async fn forward(
             return;
         }
     }
-    let stream = match dialer.dial(port).await {
-        Ok(stream) => stream,
-        Err(why) => {
-            let _ = messages.send(message(channel + 1, why.as_bytes())).await;
-            return;
-        }
-    };
-    let (mut from_pod, mut to_pod) = stream.into_split();
-    let up = async move {
-        while let Some(bytes) = from_client.recv().await {
-            if to_pod.write_all(&bytes).await.is_err() {
-                return;
-            }
-        }
-        let _ = to_pod.shutdown().await;
-    };
-    let down = async {
-        let mut buffer = vec![0; CHUNK_BYTES];
-        loop {
-            match from_pod.read(&mut buffer).await {
-                Ok(0) => return,
-                Ok(count) => {
-                    if messages.send(message(channel, &buffer[..count])).await.is_err() {
-                        return;
-                    }
-                }
-                Err(error) => {
-                    let why = format!("error forwarding port {port} to pod {}: {error}", dialer.pod);
-                    let _ = messages.send(message(channel + 1, why.as_bytes())).await;
-                    return;
-                }
-            }
-        }
-    };
-    tokio::pin!(up, down);
-    tokio::select! {
-        () = &mut down => {}
-        () = &mut up => down.await,
+    let data = move |bytes: Bytes| message(channel, &bytes);
+    if let Err(why) = dialer.forward(port, from_client, &messages, data).await {
+        let _ = messages.send(message(channel + 1, why.as_bytes())).await;
     }
 }

@@ -9,10 +9,11 @@ use std::time::Duration;
 use axum::body::Body;
 use http::{Method, Request, Response};
 use http_body_util::{BodyExt as _, Limited};
-use sandbox_contract::{Fault, NodeFault};
+use sandbox_contract::{ApiFault, Fault};
 use serde_json::{Value, json};
 
 use crate::faults::Faults;
+use crate::kinds;
 use crate::state::Api;
 use crate::status::{ApiError, json_response};
 
@@ -41,7 +42,7 @@ pub(crate) async fn answer(
             faults.clear();
             tell_proxy(api, None).await?;
             if let Ok(kubelet) = api.kubelet() {
-                kubelet.fault(NodeFault::Clear).map_err(ApiError::internal)?;
+                kubelet.clear_faults();
             }
         }
         _ => return Err(ApiError::method_not_allowed()),
@@ -50,7 +51,16 @@ pub(crate) async fn answer(
 }
 
 async fn add(api: &Arc<Api>, faults: &Arc<Faults>, fault: Fault) -> Result<(), ApiError> {
-    let node = |fault| api.kubelet()?.fault(fault).map_err(ApiError::bad_request);
+    let unclear = |why| ApiError::bad_request(format!("this is no fault: {why}"));
+    fault.check().map_err(unclear)?;
+    if let Fault::Api(ApiFault { resources, .. }) | Fault::CutWatches { resources } = &fault {
+        let is_known = |resource: &&String| resource.starts_with('/') || kinds::has_plural(resource);
+        if let Some(unknown) = resources.iter().find(|resource| !is_known(resource)) {
+            return Err(unclear(format!(
+                "unknown resource `{unknown}`, expected a plural such as `pods`, or a path"
+            )));
+        }
+    }
     match fault {
         Fault::Api(fault) => {
             let time = fault.seconds.map(seconds).transpose()?;
@@ -61,14 +71,11 @@ async fn add(api: &Arc<Api>, faults: &Arc<Faults>, fault: Fault) -> Result<(), A
             faults.cut_watches(resources);
             Ok(())
         }
-        Fault::Kill { namespace, pod } => node(NodeFault::Kill { namespace, pod }),
-        Fault::RefuseImage { image, answer } => node(NodeFault::RefuseImage { image, answer }),
-        Fault::FailProbes { namespace, seconds: time } => {
-            node(NodeFault::FailProbes { namespace, time: seconds(time)? })
-        }
-        Fault::BlackHole => node(NodeFault::BlackHole),
         Fault::Proxy { answer } => tell_proxy(api, Some(json!({"proxy": answer}))).await,
         Fault::Latency { ms } => tell_proxy(api, Some(json!({"latency-ms": ms.to_string()}))).await,
+        Fault::Kill { .. } | Fault::RefuseImage { .. } | Fault::FailProbes { .. } | Fault::BlackHole => {
+            api.kubelet()?.fault(&fault).map_err(ApiError::bad_request)
+        }
     }
 }
 

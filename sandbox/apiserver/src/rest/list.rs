@@ -97,7 +97,7 @@ impl ListOptions {
         let page = match query.get("continue").filter(|token| !token.is_empty()) {
             Some(token) => Some(Page::read(token).ok_or_else(|| {
                 ApiError::bad_request(
-                    "invalid continue token: continue key is not valid: it is not one of ours",
+                    "invalid continue token: continue key is not valid: it is not of this server",
                 )
             })?),
             None => version.map(|version| Page { version, after: Default::default() }),

@@ -194,7 +194,7 @@ async fn forward(server: &Server, environment: &[(&str, &str)]) -> Result<String
     let mut child = command.stdout(Stdio::piped()).stderr(Stdio::inherit()).spawn()?;
     let mut lines = BufReader::new(child.stdout.take().ok_or("no stdout")?).lines();
     let deadline = Duration::from_secs(30);
-    let line = tokio::time::timeout(deadline, lines.next_line()).await??.ok_or("kubectl said nothing")?;
+    let line = tokio::time::timeout(deadline, lines.next_line()).await??.ok_or("kubectl printed nothing")?;
     let port: u16 =
         line.split("127.0.0.1:").nth(1).and_then(|rest| rest.split(' ').next()).ok_or("no port")?.parse()?;
     let mut bodies = String::new();

@@ -312,6 +312,6 @@ async fn a_number_out_of_its_bounds_is_refused_as_kubernetes_words_it() {
         let answer = server.ask(deployments, JSON, object.to_string()).await;
         let cause = &answer.body["details"]["causes"][0];
         assert_eq!((answer.code, &cause["field"]), (422, &json!(format!("spec.{field}"))), "{change}");
-        assert!(cause["message"].as_str().is_some_and(|said| said.ends_with(why)), "{cause}");
+        assert!(cause["message"].as_str().is_some_and(|message| message.ends_with(why)), "{cause}");
     }
 }

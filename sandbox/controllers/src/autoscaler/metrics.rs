@@ -7,6 +7,7 @@ use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::Client;
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
@@ -64,7 +65,7 @@ pub(super) async fn usage(
     resource: &str,
     container: Option<&str>,
 ) -> Result<HashMap<String, Sample>, String> {
-    let query = percent_encode(selector);
+    let query = utf8_percent_encode(selector, NON_ALPHANUMERIC);
     let path = format!("/apis/metrics.k8s.io/v1beta1/namespaces/{namespace}/pods?labelSelector={query}");
     let list: List<PodMetrics> = get(client, &path).await.map_err(|error| {
         format!("unable to fetch metrics from resource metrics API: {}", crate::control::message(&error))
@@ -91,17 +92,4 @@ async fn get<T: DeserializeOwned>(client: &Client, path: &str) -> kube::Result<T
 /// A duration as Go writes it (`15.2s`); zero when it can't be read.
 fn duration(text: &str) -> Duration {
     text.parse::<SignedDuration>().ok().and_then(|duration| duration.try_into().ok()).unwrap_or_default()
-}
-
-fn percent_encode(text: &str) -> String {
-    let mut encoded = String::with_capacity(text.len());
-    for byte in text.bytes() {
-        match byte {
-            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'~' => {
-                encoded.push(char::from(byte));
-            }
-            other => encoded.push_str(&format!("%{other:02X}")),
-        }
-    }
-    encoded
 }

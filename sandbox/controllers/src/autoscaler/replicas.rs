@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
-use kube::ResourceExt;
+use kube::ResourceExt as _;
 
 use super::metrics::Sample;
 use crate::pods;

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use k8s_openapi::api::apps::v1::ReplicaSet;
-use kube::ResourceExt;
+use kube::ResourceExt as _;
 
 use super::{COMPONENT, DESIRED, MAXIMUM, Rollout, available, set_replicas, sum_replicas};
 

@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex};
 
 use k8s_openapi::api::apps::v1::{Deployment, DeploymentCondition, ReplicaSet};
 use k8s_openapi::api::core::v1::{Event, Pod};
-use kube::{Api, ResourceExt};
+use kube::{Api, ResourceExt as _};
 use serde_json::json;
 
 use crate::world::{

@@ -2,7 +2,7 @@
 
 use k8s_openapi::api::core::v1::{Event, Node, Pod, PodCondition};
 use kube::Api;
-use kube::ResourceExt;
+use kube::ResourceExt as _;
 use kube::api::{DeleteParams, Patch, PatchParams};
 use serde_json::json;
 

@@ -2,8 +2,8 @@
 //! KIND `plain`: shells with a child; `stubborn`: the same, deaf to SIGTERM; `released`: taken off the leash again.
 
 use std::ffi::OsString;
-use std::io::{BufRead, Read, Write};
-use std::os::unix::process::CommandExt;
+use std::io::{BufRead as _, Read as _, Write as _};
+use std::os::unix::process::CommandExt as _;
 use std::process::{Command, Stdio};
 
 fn main() -> anyhow::Result<()> {

@@ -4,6 +4,7 @@ use std::ops::ControlFlow;
 use std::time::Duration;
 
 use rustix::process::Signal;
+use sandbox_events::Severity;
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
@@ -11,7 +12,6 @@ use super::ContainerContext;
 use super::action::{Action, Target};
 use super::probe::{self, Finding, First, Kind};
 use super::process::{Launch, Process};
-use crate::events::Severity;
 use crate::pod::stop::{FLOOR, StopOrder, after, grace};
 
 /// The kubelet sets no limit to a postStart hook; a day stands for none.

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use sandbox_events::Severity;
 use tokio::time::Instant;
 
 use super::ContainerContext;
@@ -13,7 +14,6 @@ use super::env::{self, ConfigError, Surroundings};
 use super::process::Launch;
 use crate::address::HOST_IP;
 use crate::context::NODE_VARIABLE;
-use crate::events::Severity;
 use crate::image::{Reference, id_of_name};
 use sandbox_contract::Refusal;
 
@@ -178,7 +178,7 @@ fn not_pulled(name: &str, message: String) -> Trouble {
     Trouble { reason: "ErrImagePull", then: "ImagePullBackOff", message, event }
 }
 
-/// An image that is a program of ours.
+/// An image that is a program on this machine.
 fn builtin(container: &ContainerContext, reference: &Reference) -> Option<Runnable> {
     let config = &container.cx.config;
     let same = |name: &str| Reference::parse(name).is_ok_and(|known| known == *reference);

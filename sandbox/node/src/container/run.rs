@@ -9,6 +9,7 @@ use k8s_openapi::api::core::v1::{
     ContainerState, ContainerStateRunning, ContainerStateTerminated, ContainerStatus,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use sandbox_events::Severity;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
@@ -16,7 +17,6 @@ use super::life::until_end;
 use super::prepare::Created;
 use super::process::{Launch, Process};
 use super::{ContainerContext, remember_last};
-use crate::events::Severity;
 use crate::image::id_of_name;
 use crate::logs::RunLog;
 use crate::pod::handle::Group;

@@ -4,10 +4,10 @@ use std::io::{self, SeekFrom};
 use std::sync::{Arc, Weak};
 
 use bytes::Bytes;
-use futures::StreamExt;
+use futures::StreamExt as _;
 use jiff::{SignedDuration, Timestamp};
 use tokio::fs::File;
-use tokio::io::{AsyncReadExt, AsyncSeekExt};
+use tokio::io::{AsyncReadExt as _, AsyncSeekExt as _};
 use tokio::sync::watch;
 
 use super::write::{Progress, RunLog};
@@ -159,7 +159,7 @@ async fn tail(file: &mut File, lines: u64) -> io::Result<u64> {
 mod tests {
     use super::super::write::FULL_BYTES;
     use super::*;
-    use futures::TryStreamExt;
+    use futures::TryStreamExt as _;
 
     async fn text(log: &Arc<RunLog>, request: LogRequest) -> String {
         let pieces: Vec<Bytes> = read(log, &request).await.unwrap().try_collect().await.unwrap();

@@ -2,13 +2,13 @@
 //! on in the next one. A file that is full is put aside for a new one; what was put aside before goes.
 
 use std::fs::{File, OpenOptions};
-use std::io::{self, Write};
+use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use jiff::Timestamp;
 use parking_lot::Mutex;
-use tokio::io::{AsyncRead, AsyncReadExt};
+use tokio::io::{AsyncRead, AsyncReadExt as _};
 use tokio::sync::watch;
 
 /// Longer lines are cut into pieces, as container runtimes do.

@@ -158,15 +158,15 @@ fn conditions(pod: &Pod, facts: &Facts, phase: &str, before: Option<&PodStatus>)
     };
     let has_address = if facts.ip.is_some() { Ok(()) } else { Err(("", String::new())) };
 
-    let ours = [
+    let own = [
         ("PodReadyToStartContainers", has_address),
         ("Initialized", initialized),
         ("Ready", ready),
         ("ContainersReady", containers_ready),
         ("PodScheduled", Ok(())),
     ];
-    let mut conditions = Vec::with_capacity(ours.len());
-    for (name, outcome) in ours {
+    let mut conditions = Vec::with_capacity(own.len());
+    for (name, outcome) in own {
         let (status, reason, message) = match outcome {
             Ok(()) => ("True", None, None),
             Err((reason, message)) => {
@@ -187,16 +187,16 @@ fn conditions(pod: &Pod, facts: &Facts, phase: &str, before: Option<&PodStatus>)
         });
     }
     let others = before.into_iter().flat_map(|status| status.conditions.iter().flatten());
-    conditions.extend(others.filter(|c| !is_ours(&c.type_)).cloned());
+    conditions.extend(others.filter(|c| !is_written_by_the_node(&c.type_)).cloned());
     conditions
 }
 
 /// Whether the node agent writes this condition.
-pub(super) fn is_ours(name: &str) -> bool {
+pub(super) fn is_written_by_the_node(name: &str) -> bool {
     matches!(name, "PodReadyToStartContainers" | "Initialized" | "Ready" | "ContainersReady" | "PodScheduled")
 }
 
-/// The API's times have whole seconds; ours must compare equal to what comes back.
+/// The API's times have whole seconds; those written must compare equal to what comes back.
 pub(crate) fn whole_seconds(at: Timestamp) -> Timestamp {
     Timestamp::from_second(at.as_second()).unwrap_or(at)
 }

@@ -11,7 +11,7 @@ use tokio::sync::Mutex;
 use tokio_util::sync::CancellationToken;
 
 use super::handle::PodHandle;
-use super::status::{is_ours, pod_status};
+use super::status::{is_written_by_the_node, pod_status};
 use crate::context::Context;
 
 /// Before a write that failed is tried again.
@@ -61,12 +61,14 @@ impl StatusWriter {
     }
 }
 
-/// Conditions by others as the API shows them, ours as we wrote them last.
+/// Conditions by others as the API shows them, the node's as it wrote them last.
 fn merged(shown: Option<&PodStatus>, written: Option<&PodStatus>) -> Option<PodStatus> {
     let (Some(shown), Some(written)) = (shown, written) else { return written.or(shown).cloned() };
-    let others = shown.conditions.iter().flatten().filter(|condition| !is_ours(&condition.type_));
-    let ours = written.conditions.iter().flatten().filter(|condition| is_ours(&condition.type_));
-    Some(PodStatus { conditions: Some(ours.chain(others).cloned().collect()), ..written.clone() })
+    let others =
+        shown.conditions.iter().flatten().filter(|condition| !is_written_by_the_node(&condition.type_));
+    let own =
+        written.conditions.iter().flatten().filter(|condition| is_written_by_the_node(&condition.type_));
+    Some(PodStatus { conditions: Some(own.chain(others).cloned().collect()), ..written.clone() })
 }
 
 /// Writes whatever changes, until `closing`.

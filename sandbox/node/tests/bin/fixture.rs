@@ -5,7 +5,7 @@
 //! Environment: `HEALTH` the first status (200), `LISTEN_AFTER_MS`, `HEALTHY_AFTER_MS`. With the argument `leash` it is
 //! a leash's watcher instead.
 
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::{TcpListener, TcpStream};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU16, Ordering};

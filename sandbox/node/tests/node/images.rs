@@ -1,7 +1,7 @@
 //! The image store, as its users see it.
 
 use std::collections::BTreeMap;
-use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::PathBuf;
 
 use sandbox_node::{ImageLayout, ImageStore, InvalidReference};

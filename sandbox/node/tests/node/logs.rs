@@ -1,6 +1,6 @@
 //! `kubectl logs`, as the node answers it.
 
-use futures::StreamExt;
+use futures::StreamExt as _;
 use serde_json::json;
 
 use crate::support::{app, cluster, is_ready, log_of, pod, shell};

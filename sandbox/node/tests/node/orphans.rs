@@ -1,6 +1,6 @@
 //! The agent's program is killed with SIGKILL: nothing of its pods may be left.
 
-use std::io::BufRead;
+use std::io::BufRead as _;
 use std::process::{Child, Command, Stdio};
 
 use serde_json::json;

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use serde_json::json;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
 
 use crate::support::{app, cluster, condition, is_ready, phase, pod, shell};
@@ -42,7 +42,7 @@ async fn a_pod_runs_and_becomes_ready() {
         "Pulled: Container image \"fixture:1\" already present on machine",
         "Created: Created container: app",
     ] {
-        assert!(events.iter().any(|e| e == event), "{events:#?}");
+        assert!(events.iter().any(|seen| seen == event), "{events:#?}");
     }
 }
 

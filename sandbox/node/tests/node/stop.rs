@@ -6,7 +6,7 @@ use kube::api::DeleteParams;
 use serde_json::json;
 
 use crate::support::{alive, app, cluster, log_of, phase, pod, shell, until_dead};
-use sandbox_contract::{Kubelet as _, LogRequest, NodeFault};
+use sandbox_contract::{Fault, Kubelet as _, LogRequest};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
@@ -136,10 +136,10 @@ async fn a_black_hole_answers_nobody_where_a_pod_has_ended() {
         let connected = timeout(Duration::from_millis(300), TcpStream::connect(&address)).await;
         if name == "before" {
             assert_eq!(connected.unwrap().unwrap_err().kind(), std::io::ErrorKind::ConnectionRefused);
-            cluster.agent.fault(NodeFault::BlackHole).unwrap();
+            cluster.agent.fault(&Fault::BlackHole).unwrap();
         } else {
             assert!(connected.is_err(), "{connected:?}");
-            cluster.agent.fault(NodeFault::Clear).unwrap();
+            cluster.agent.clear_faults();
             let refused = TcpStream::connect(&address).await.unwrap_err();
             assert_eq!(refused.kind(), std::io::ErrorKind::ConnectionRefused);
         }

@@ -3,15 +3,15 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use futures::{StreamExt, TryStreamExt};
+use futures::{StreamExt as _, TryStreamExt as _};
 use k8s_openapi::api::core::v1::{ContainerStatus, Event, Pod};
 use kube::api::{Api, PostParams};
-use kube::runtime::{WatchStreamExt, wait::await_condition, watcher};
+use kube::runtime::{WatchStreamExt as _, wait::await_condition, watcher};
 use sandbox_apiserver::ApiServer;
 use sandbox_contract::LogRequest;
 use sandbox_node::{ImageLayout, ImageStore, NodeAgent, NodeConfig, Tuning};
 use serde_json::{Value, json};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 /// Longer than anything here takes, on a machine that is busy.
@@ -167,7 +167,9 @@ impl Cluster {
         let events = api.list(&Default::default()).await.unwrap().items.into_iter();
         let events = events.filter(|event| event.involved_object.name.as_deref() == Some(pod));
         events
-            .map(|e| format!("{}: {}", e.reason.unwrap_or_default(), e.message.unwrap_or_default()))
+            .map(|event| {
+                format!("{}: {}", event.reason.unwrap_or_default(), event.message.unwrap_or_default())
+            })
             .collect()
     }
 
