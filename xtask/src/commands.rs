@@ -34,7 +34,7 @@ impl Commands {
             ClusterChoice::Auto => "",
             ClusterChoice::Minikube => " --cluster minikube",
             ClusterChoice::Sandbox => " --cluster sandbox",
-            // Said by its name.
+            // Named as it is.
             ClusterChoice::Context => "",
         });
         let words = [("context", shared.context.clone()), ("kubeconfig", path(shared.kubeconfig.as_ref()))];
@@ -93,7 +93,7 @@ fn path(path: Option<&PathBuf>) -> Option<String> {
     path.map(|path| path.display().to_string())
 }
 
-/// What to try next, said by something that knows no run; [`Commands::write_out`] makes a line of it.
+/// What to try next, from something that knows no run; [`Commands::write_out`] makes a line of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Advice {
     /// In words alone.

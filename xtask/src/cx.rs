@@ -35,6 +35,8 @@ pub struct Cx {
     pub began: Instant,
     /// This run's folder, where it keeps one.
     pub run_dir: Option<PathBuf>,
+    /// No gate stays closed for longer, whatever its own deadline; tests have less than for ever.
+    pub(crate) patience: Duration,
     /// Ends what this process leaves behind if it is killed.
     pub leash: Arc<leash::Leash>,
     stop: Stop,
@@ -87,6 +89,7 @@ impl Cx {
             output: Arc::new(output),
             began: Instant::now(),
             run_dir: None,
+            patience: Duration::MAX,
             leash: Arc::new(leash),
             stop: Stop::new(CancellationToken::new()),
             liveness: SetOnce::new(),
@@ -108,6 +111,7 @@ impl Cx {
             output: Arc::clone(&self.output),
             began,
             run_dir: self.run_dir.clone(),
+            patience: self.patience,
             leash: Arc::clone(&self.leash),
             stop: Stop::new(self.stop.token.child_token()),
             liveness: SetOnce::new(),
@@ -162,6 +166,9 @@ impl Cx {
     }
 
     /// Runs `work` until it ends or the run is told to stop, whichever is first.
+    ///
+    /// # Errors
+    /// [`Cancelled`](crate::failure::Cancelled) when the run is told to stop; the work's own.
     pub async fn unless_stopped<T>(&self, work: impl Future<Output = Result<T>>) -> Result<T> {
         self.stop.token.run_until_cancelled(work).await.unwrap_or_else(|| Err(Cancelled.into()))
     }
@@ -229,6 +236,9 @@ impl Cx {
     }
 
     /// What the run comes to: a stop from outside replaces the echo that the steps return for it.
+    ///
+    /// # Errors
+    /// The cause of the end.
     pub fn verdict<T>(&self, result: Result<T>) -> Result<T> {
         let error = match result {
             Err(error) if crate::failure::is_echo(&error) => error,

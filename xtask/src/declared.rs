@@ -39,6 +39,9 @@ pub async fn outside(
 }
 
 /// How the API serves an object's kind.
+///
+/// # Errors
+/// When the API server does not serve that kind, with what to try.
 pub async fn resolve(client: &Client, object: &Object) -> Result<(ApiResource, bool)> {
     let gvk = match object.api_version.split_once('/') {
         Some((group, version)) => GroupVersionKind::gvk(group, version, &object.kind),

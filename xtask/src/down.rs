@@ -119,7 +119,7 @@ async fn remove(branch: &mut Branch<'_>, cluster: &Cluster, manifests: &Manifest
 /// Tells the API to delete an object that this tool applied; its uid, where there is one.
 async fn delete(step: &Running<'_>, api: &Api<DynamicObject>, object: &Object) -> Result<Option<String>> {
     let Some(found) = api.get_opt(&object.name).await? else { return Ok(None) };
-    if !is_ours(&found) {
+    if !was_applied_here(&found) {
         step.warn(format!("{} was not applied by this tool: left alone", object.title()));
         return Ok(None);
     }
@@ -127,7 +127,7 @@ async fn delete(step: &Running<'_>, api: &Api<DynamicObject>, object: &Object) -
     Ok(Some(found.uid().unwrap_or_default()))
 }
 
-fn is_ours(object: &DynamicObject) -> bool {
+fn was_applied_here(object: &DynamicObject) -> bool {
     object.managed_fields().iter().any(|entry| entry.manager.as_deref() == Some(FIELD_MANAGER))
 }
 

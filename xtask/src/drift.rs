@@ -31,7 +31,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 const NOT_DECLARED: [&str; 6] =
     ["managedFields", "resourceVersion", "generation", "creationTimestamp", "uid", "selfLink"];
 
-/// An object of ours that `kubernetes/` no longer has.
+/// An applied object that `kubernetes/` no longer has.
 pub struct Orphan {
     /// How its kind is served.
     pub api: Api<DynamicObject>,
@@ -39,7 +39,7 @@ pub struct Orphan {
     pub title: String,
     /// Its name.
     pub name: String,
-    /// Its identity: another that has come to the name is not ours.
+    /// Its identity: another that has come to the name is a different one.
     pub uid: String,
     /// Who else applies it, where somebody does.
     pub shared_with: Option<String>,
@@ -99,7 +99,7 @@ async fn orphans_of(
         params = params.labels(&manifests::selector());
     }
     let is_orphan = |object: &PartialObjectMeta<DynamicObject>| {
-        is_ours(object)
+        is_part_of_app(object)
             && controller(&object.metadata).is_none()
             // A copy of its Service, labels included, that the cluster makes and nobody owns.
             && resource.kind != "Endpoints"
@@ -129,7 +129,7 @@ async fn orphans_of(
     }
 }
 
-fn is_ours(object: &PartialObjectMeta<DynamicObject>) -> bool {
+fn is_part_of_app(object: &PartialObjectMeta<DynamicObject>) -> bool {
     manifests::is_part_of_app(object.labels())
         .unwrap_or_else(|| appliers(object).any(|manager| manager == FIELD_MANAGER))
 }
@@ -190,7 +190,7 @@ impl Drift {
         missing.chain(changed).chain(orphans).collect()
     }
 
-    /// What an apply mends, and what only pruning does: the option of `up`.
+    /// What an apply repairs, and what only pruning does: the option of `up`.
     pub fn cure(&self) -> &'static str {
         if self.orphans.is_empty() { "up" } else { "up --prune" }
     }

@@ -55,9 +55,9 @@ pub struct Printed {
 impl Printed {
     /// The line above the quoted ones.
     pub fn heading(&self) -> String {
-        let said = if self.lines.is_empty() { "printed nothing" } else { "printed" };
+        let printed = if self.lines.is_empty() { "printed nothing" } else { "printed" };
         let log = self.log.as_ref().map(|log| format!("; log: {log}")).unwrap_or_default();
-        format!("`{}` {said}{log}", self.by)
+        format!("`{}` {printed}{log}", self.by)
     }
 }
 
@@ -133,7 +133,7 @@ pub fn attached<T: 'static>(error: &anyhow::Error) -> Option<&T> {
     })
 }
 
-/// The exit code an error stands for; a step's failure unless something closer to the cause said otherwise.
+/// The exit code an error stands for; a step's failure unless something closer to the cause has another.
 pub fn exit_of(error: &anyhow::Error) -> Exit {
     attached::<Exit>(error).copied().unwrap_or(Exit::Step)
 }

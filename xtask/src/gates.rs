@@ -4,6 +4,7 @@
 //! Each gate's file has the [`Gate`] itself, which [`all`] lists, a pure `judge` of what was seen, and a driver that
 //! sees: `wait` until it opens, `look` once.
 
+use std::fmt;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, anyhow};
@@ -43,7 +44,7 @@ pub enum Verdict<T = ()> {
     Open(T, String),
     /// Not yet; the line says what it waits for.
     Closed(String),
-    /// Not yet, and there is a bad sign that may still mend.
+    /// Not yet, and there is a bad sign that may still pass.
     Suspect(String),
     /// It can't come true any more; the line says why, then what to try.
     Doomed(String, Advice),
@@ -58,6 +59,19 @@ impl<T> Verdict<T> {
             Verdict::Suspect(why) => Verdict::Suspect(why),
             Verdict::Doomed(why, hint) => Verdict::Doomed(why, hint),
         }
+    }
+}
+
+/// In one line, without what to try: `closed: 1 of 2 updated pods Ready`.
+impl<T> fmt::Display for Verdict<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (state, line) = match self {
+            Verdict::Open(_, line) => ("open", line),
+            Verdict::Closed(line) => ("closed", line),
+            Verdict::Suspect(line) => ("suspect", line),
+            Verdict::Doomed(line, _) => ("doomed", line),
+        };
+        write!(f, "{state}: {line}")
     }
 }
 
@@ -83,7 +97,8 @@ pub struct Standing {
     pub wait: for<'w, 'cx> fn(&'w mut Branch<'cx>, &'w Site<'w>) -> LocalBoxFuture<'w, Result<()>>,
 }
 
-/// What the gates are asked of: a cluster, and what of ours is in it.
+/// What the gates are asked of: a cluster, and what is deployed to it.
+#[derive(Clone, Copy)]
 pub struct Site<'s> {
     /// The cluster.
     pub cluster: &'s Cluster,
@@ -98,7 +113,8 @@ impl Site<'_> {
         self.manifests.autoscaler_name().unwrap_or_default()
     }
 
-    fn rollout(&self) -> rollout::Rollout {
+    /// The rollout of what is deployed.
+    pub fn rollout(&self) -> rollout::Rollout {
         rollout::Rollout::as_deployed(self.namespace, self.manifests)
     }
 }
@@ -168,6 +184,7 @@ pub async fn wait_as<T>(
     evidence: impl AsyncFnOnce() -> Evidence,
 ) -> Result<Done<T>> {
     let cx = branch.cx;
+    let deadline = deadline.min(cx.patience);
     let shown = name.clone();
     let work = async |running: &crate::pipeline::Running<'_>| {
         let until = tokio::time::Instant::now() + deadline;

@@ -2,28 +2,23 @@
 //! books, the thresholds, and why what failed did.
 
 use std::path::Path;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
-use jiff::Timestamp;
 use xtask_load::client::Target;
 use xtask_load::run::Plan;
 use xtask_load::tally::Book;
 
-use crate::clusters::{self, Cluster};
+use crate::clusters;
 use crate::compare::Sample;
 use crate::cx::Cx;
 use crate::failure::Attach as _;
-use crate::gates;
-use crate::gates::rollout::Rollout;
-use crate::manifests::Manifests;
+use crate::gates::{self, Site};
 use crate::owned::{Owner, Watched};
 use crate::pipeline::Branch;
-use crate::record::meta::Meta;
-use crate::record::{RECORDS, find};
+use crate::record::find;
 use crate::summary::Summary;
-use crate::temporary::{self, App};
+use crate::temporary::{self, App, Changes};
 use crate::witness::{Bounds, Witness};
 
 pub mod args;
@@ -38,11 +33,7 @@ mod send;
 pub mod threshold;
 
 use args::LoadArgs;
-use conclude::Measured;
 use disturb::Prepared;
-use experiment::Protection;
-use send::Load;
-use threshold::Figures;
 
 pub use planned::plan;
 
@@ -78,61 +69,102 @@ pub(crate) async fn once(
     telling: Telling,
 ) -> Result<Summary> {
     let cx = branch.cx;
-    let plan = args.plan()?;
     let baseline =
         args.baseline.as_deref().map(|run| Sample::read(&find(&cx.home().join("runs"), Some(run))?));
     let baseline = baseline.transpose().context("reading the baseline")?;
+    let run = Run { args, plan: args.plan()?, baseline, dir, telling };
     let choice = clusters::choose(cx).await?;
     cx.output.note(&format!("{}: {}", choice.kind.name(), choice.why));
     let cluster = choice.kind.expect(cx).await?;
     let manifests = crate::manifests::read(&cx.root.join("kubernetes"), &cx.shared.namespace)?;
     cx.shows(cluster.watched(&manifests, &cx.shared.namespace));
 
-    let without = args.without;
-    if let Some(protection) = without {
+    if let Some(protection) = args.without {
         experiment::allow(cx, protection, &cluster)?;
     }
-    let (gated, during, changes_app) = (args.is_gated(), args.disturbance(), args.changes_app());
     let app = App::of(cx, &cluster, &manifests);
-    let left = if changes_app {
+    let left = if args.changes_app() {
         temporary::unmarked(&app).await.map(|()| Summary::new())?
     } else {
         temporary::warn(cx, app).await
     };
-    if gated {
-        ready::gates(branch, &cluster, &manifests).await?;
+    let site = Site { cluster: &cluster, manifests: &manifests, namespace: &cx.shared.namespace };
+    if args.is_gated() {
+        ready::gates(branch, &site).await?;
     }
     let result = temporary::lasting(cx, app, async |changes| {
-        if let Some(protection) = without.filter(|_| gated) {
-            experiment::remove(branch, changes, protection, &cluster, &manifests).await?;
-        }
-        let prepared = match during {
-            Some(what) => Some(Prepared::new(branch, changes, what, &manifests).await?),
-            None => None,
-        };
-        if gated && changes_app {
-            ready::route(branch, &cluster, &manifests).await?;
-        }
-        let scene = Scene {
-            cx,
-            args,
-            dir,
-            telling,
-            plan: &plan,
-            cluster: &cluster,
-            manifests: &manifests,
-            prepared: prepared.as_ref(),
-            baseline: baseline.as_ref(),
-            left: &left,
-        };
-        scene.measure(branch, gated).await
+        let prepared = prepare(branch, changes, args, &site).await?;
+        measure(branch, &run, &site, prepared.as_ref(), &left).await
     })
     .await;
-    if changes_app && !cx.is_stopped() {
-        let target = Rollout::as_deployed(app.namespace, &manifests);
-        return unless(gates::settled::wait(branch, app.client, &target).await.map(drop), result);
+    if args.changes_app() && !cx.is_stopped() {
+        let settled = gates::settled::wait(branch, app.client, &site.rollout()).await;
+        return unless(settled.map(drop), result);
     }
     result
+}
+
+/// One run, as it is asked for.
+struct Run<'r> {
+    args: &'r LoadArgs,
+    /// What is sent, and when.
+    plan: Plan,
+    /// The run that this one is compared with.
+    baseline: Option<Sample>,
+    /// Where it is kept.
+    dir: &'r Path,
+    telling: Telling,
+}
+
+/// Removes the protection and prepares the disturbance that are asked for; requests then reach the pods that are left.
+async fn prepare<'a>(
+    branch: &mut Branch<'_>,
+    changes: &mut Changes<'a>,
+    args: &LoadArgs,
+    site: &Site<'a>,
+) -> Result<Option<Prepared<'a>>> {
+    if let Some(protection) = args.without.filter(|_| args.is_gated()) {
+        experiment::remove(branch, changes, protection, site).await?;
+    }
+    let prepared = match args.disturbance() {
+        Some(what) => Some(Prepared::new(branch, changes, what, site.manifests).await?),
+        None => None,
+    };
+    if args.is_gated() && args.changes_app() {
+        ready::route(branch, site).await?;
+    }
+    Ok(prepared)
+}
+
+/// What lies between the gates and the report. `left` is what another run has left changed.
+async fn measure(
+    branch: &mut Branch<'_>,
+    run: &Run<'_>,
+    site: &Site<'_>,
+    prepared: Option<&Prepared<'_>>,
+    left: &Summary,
+) -> Result<Summary> {
+    let (cx, Site { cluster, manifests, namespace }) = (branch.cx, *site);
+    let target = run.args.request.target(cx, &cluster.entry, manifests.host()).await?;
+    let canary = Target::get(&cluster.entry, manifests.host(), "/health").await?;
+    let canary = cluster.nginx.then_some(&canary);
+    let owner = Owner::of(&cluster.client, namespace, manifests.deployment_name()).await?;
+    let watched = Watched { selector: owner.selector, ..cluster.watched(manifests, namespace) };
+    let witness = Witness::start(&watched, run.dir, Bounds::NONE).await?;
+    if !run.args.is_gated() {
+        experiment::restart_entry(cluster).await?;
+    } else if let Some(canary) = canary {
+        ready::canary(branch, &witness, canary).await?;
+    }
+    let sent = send::run(branch, run, site, target, prepared).await?;
+    let is_disturbed = prepared.is_some() || run.args.without.is_some();
+    let settled = if is_disturbed && !sent.finished.stopped { settle(branch, site).await } else { Ok(()) };
+    let gaps = close(cx, witness, canary, &sent.book).await?;
+    let concluded = conclude::judge(run, &sent, gaps);
+    conclude::tell(cx, run, &concluded);
+    let mut summary = conclude::summary(cx, run, site, &concluded);
+    summary.extend(left.clone());
+    unless(settled, conclude::verdict(&concluded.end, summary))
 }
 
 /// What a load came to, unless it came to nothing worse than what followed: what was measured is told with that.
@@ -141,90 +173,19 @@ fn unless(followed: Result<()>, result: Result<Summary>) -> Result<Summary> {
     followed.map(|()| summary.clone()).attach(summary)
 }
 
-/// One load, with all that it takes.
-struct Scene<'s> {
-    cx: &'s Cx,
-    args: &'s LoadArgs,
-    /// Where it is kept.
-    dir: &'s Path,
-    telling: Telling,
-    plan: &'s Plan,
-    cluster: &'s Cluster,
-    manifests: &'s Manifests,
-    prepared: Option<&'s Prepared<'s>>,
-    /// The run that this one is compared with.
-    baseline: Option<&'s Sample>,
-    /// What another run has left changed, as the summary tells it.
-    left: &'s Summary,
-}
-
-impl Scene<'_> {
-    /// What lies between the gates and the report.
-    async fn measure(&self, branch: &mut Branch<'_>, gated: bool) -> Result<Summary> {
-        let Scene { cx, dir, cluster, manifests, plan, .. } = *self;
-        let target = self.args.request.target(cx, &cluster.entry, manifests.host()).await?;
-        let owner = Owner::of(&cluster.client, &cx.shared.namespace, manifests.deployment_name()).await?;
-        let watched =
-            Watched { selector: owner.selector, ..cluster.watched(manifests, &cx.shared.namespace) };
-        let witness = Witness::start(&watched, dir, Bounds::NONE).await?;
-        let canary = Target::get(&cluster.entry, manifests.host(), "/health").await?;
-        if !gated {
-            experiment::restart_entry(cluster).await?;
-        } else if cluster.nginx {
-            ready::canary(branch, &witness, &canary).await?;
-        }
-        let mut meta = Meta {
-            began: Timestamp::now(),
-            entry: cluster.entry.clone(),
-            host: manifests.host().to_owned(),
-            request: target.line(),
-            namespace: cx.shared.namespace.clone(),
-            plan: plan.line(),
-            without: self.args.without.map(Protection::name),
-            marks: Vec::new(),
-            end: None,
-        };
-        let book = Arc::new(Book::open(Some(&dir.join(RECORDS)))?);
-        let open_files = xtask_load::files::allow(plan.concurrency);
-        let baseline = self.baseline.map(|sample| Figures::of(sample.end()));
-        let load = Load {
-            cx,
-            plan,
-            book: &book,
-            dir,
-            prepared: self.prepared,
-            baseline: baseline.as_ref(),
-            args: self.args,
-        };
-        let finished = load.send(branch, target, &mut meta).await?;
-        let settled = if finished.stopped { Ok(()) } else { self.settle(branch).await };
-        let mut gaps = close(cx, witness, cluster.nginx.then_some(&canary), &book).await?;
-        gaps.extend(
-            finished.unwritten.as_ref().map(|error| format!("{RECORDS} could not be written: {error}")),
-        );
-        let measured = Measured { book: &book, finished: &finished, open_files, gaps };
-        unless(settled, self.conclude(meta, measured))
-    }
-
-    /// What a disturbance or an experiment began is over before the witness leaves and the next run begins.
-    async fn settle(&self, branch: &mut Branch<'_>) -> Result<()> {
-        if self.prepared.is_none() && self.args.without.is_none() {
+/// Waits until what a disturbance or an experiment began is over: the witness sees it, and the next run does not.
+async fn settle(branch: &mut Branch<'_>, site: &Site<'_>) -> Result<()> {
+    let Site { cluster, manifests, namespace } = *site;
+    let controller = async |branch: &mut Branch<'_>| {
+        if !cluster.nginx {
             return Ok(());
         }
-        let Scene { cx, cluster, manifests, .. } = *self;
-        let namespace = cx.shared.namespace.as_str();
-        let rollout = Rollout::as_deployed(namespace, manifests);
-        let controller = async |branch: &mut Branch<'_>| {
-            if !cluster.nginx {
-                return Ok(());
-            }
-            let ingress = &manifests.ingress;
-            gates::ingress_controller::wait(branch, &cluster.client, ingress, namespace).await.map(drop)
-        };
-        let settled =
-            async |branch: &mut Branch<'_>| gates::settled::wait(branch, &cluster.client, &rollout).await;
-        branch.both(controller, settled).await.map(drop)
-    }
+        let ingress = &manifests.ingress;
+        gates::ingress_controller::wait(branch, &cluster.client, ingress, namespace).await.map(drop)
+    };
+    let rollout = site.rollout();
+    let pods = async |branch: &mut Branch<'_>| gates::settled::wait(branch, &cluster.client, &rollout).await;
+    branch.both(controller, pods).await.map(drop)
 }
 
 /// Waits until the access log has caught up with the last request, where there is one that a `canary` can be looked for

@@ -107,6 +107,9 @@ pub enum Format {
 pub(crate) const LONGEST_DURATION: Duration = Duration::from_secs(365 * 24 * 3600);
 
 /// A duration as people write it: `90s`, `10m`, `1h 30m`, or a bare number of seconds.
+///
+/// # Errors
+/// In words for the command line.
 pub fn duration(text: &str) -> Result<Duration, String> {
     let duration = match text.parse::<u64>() {
         Ok(seconds) => Duration::from_secs(seconds),
@@ -128,6 +131,9 @@ fn registry(text: &str) -> Result<Place, String> {
 }
 
 /// A DNS label, since profiles and namespaces end up in host names and object names.
+///
+/// # Errors
+/// In words for the command line.
 pub fn name(text: &str) -> Result<String, String> {
     let ok = !text.is_empty()
         && text.len() <= 63

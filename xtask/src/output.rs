@@ -24,6 +24,8 @@ use crate::commands::Commands;
 use crate::failure::{Evidence, Exit, Hint, Printed, attached, exit_of, paragraph};
 use crate::options::Format;
 pub use cycle::{Cycle, Ending};
+#[cfg(test)]
+pub(crate) use human::failure;
 pub use keys::Keys;
 pub(crate) use style::plain;
 pub use timing::{Span, critical_path, table};
@@ -167,6 +169,9 @@ impl Output {
     }
 
     /// From now on every event is also kept in `path`, one JSON object a line.
+    ///
+    /// # Errors
+    /// When the file can't be made.
     pub fn log_to(&self, path: &Path) -> Result<()> {
         let file = File::create(path).with_context(|| format!("creating {}", path.display()))?;
         *self.log.lock() = Some(Log { path: path.to_owned(), file });
@@ -345,11 +350,11 @@ pub fn report(error: &anyhow::Error) -> Exit {
     exit
 }
 
-/// What the command line's reader has to say, help and version on stdout or a mistake on stderr; ends with `exit`.
-pub fn usage(said: &clap::Error, exit: Exit) -> Exit {
-    match said.print().and_then(|()| std::io::stdout().flush()) {
+/// Prints what the command line's parser has: help and version on stdout, a mistake on stderr; ends with `exit`.
+pub fn usage(message: &clap::Error, exit: Exit) -> Exit {
+    match message.print().and_then(|()| std::io::stdout().flush()) {
         Ok(()) => exit,
-        Err(_) if said.use_stderr() => exit,
+        Err(_) if message.use_stderr() => exit,
         Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Exit::ReaderLeft,
         Err(error) => report(&anyhow!("writing to stdout: {error}")),
     }

@@ -53,16 +53,19 @@ pub fn shell() -> Result<xshell::Shell> {
     xshell::Shell::new().context("looking at the current folder")
 }
 
-/// Settings that would silently point a child at another engine or cluster; and what Cargo tells this tool of its own
-/// package, for which build scripts of other packages would run again.
+/// Settings that would silently point a child at another engine or cluster; and what Cargo tells of the tool's package.
 fn is_scrubbed(name: &OsStr) -> bool {
     let name = name.to_string_lossy();
     name.starts_with("DOCKER_")
         || name.starts_with("BUILDX_")
         || name == "KUBECONFIG"
         || name == "MINIKUBE_ACTIVE_DOCKERD"
-        || name.starts_with("CARGO_PKG_")
-        || name.starts_with("CARGO_MANIFEST_")
+        || is_of_a_package(&name)
+}
+
+/// Whether Cargo tells a program of its own package by this variable: build scripts of other packages would run again.
+pub fn is_of_a_package(name: &str) -> bool {
+    name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_")
 }
 
 impl Command {
@@ -307,7 +310,7 @@ pub fn cargo() -> PathBuf {
 /// What a command prints that is over in a moment, before there is a run that could be stopped.
 ///
 /// # Errors
-/// When it can't be spawned, or ends badly (quoting what it said).
+/// When it can't be spawned, or ends badly (quoting what it printed).
 pub fn output(command: Command) -> Result<String> {
     let shown = command.to_string();
     let mut command = command.inner;

@@ -69,7 +69,7 @@ fn points(text: &str) -> Result<f64, String> {
     if points > 0.0 && points <= 100.0 {
         Ok(points)
     } else {
-        Err(format!("`{text}` must be between 0 and 100"))
+        Err(format!("`{text}` must be more than 0 and at most 100"))
     }
 }
 

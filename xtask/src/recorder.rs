@@ -1,6 +1,6 @@
 //! Records a run while it goes: what was asked for and where, and of a command that deploys, what the cluster did
 //! meanwhile. It runs beside the pipeline, which neither waits for it nor fails with it: what could not be seen or
-//! written is a gap, and said at the end.
+//! written is a gap, and named at the end.
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};

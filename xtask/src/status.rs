@@ -118,7 +118,7 @@ fn causes_once(rows: &[Row]) -> Vec<String> {
     details
 }
 
-/// Where the cluster is not as `kubernetes/` says, and what mends that.
+/// Where the cluster is not as `kubernetes/` says, and what would repair that.
 fn drifted(cx: &Cx, drift: &Result<Drift, String>) -> String {
     match drift {
         Ok(drift) if drift.is_none() => "the cluster is as kubernetes/ says".to_owned(),
@@ -178,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn a_cause_is_said_once() {
+    fn a_cause_is_written_once() {
         let rows = [
             ("cluster", "open", "API ready, node minikube Ready"),
             (

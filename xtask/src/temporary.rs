@@ -133,7 +133,7 @@ impl<'a> App<'a> {
     ///
     /// # Errors
     /// When the API refuses; the mark stays then.
-    pub async fn mend(&self) -> Result<Option<Mark>> {
+    pub async fn put_back_leftovers(&self) -> Result<Option<Mark>> {
         let mark = self.mark().await?;
         if let Some(mark) = &mark {
             self.put_back(mark).await?;
@@ -141,7 +141,7 @@ impl<'a> App<'a> {
         Ok(mark)
     }
 
-    /// Puts everything back and takes the mark away.
+    /// Puts everything back and removes the mark.
     async fn put_back(&self, mark: &Mark) -> Result<()> {
         let mut failed = None;
         for undo in &mark.undo {

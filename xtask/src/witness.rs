@@ -10,8 +10,8 @@ use std::fmt::Debug;
 use std::fs::File;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, anyhow};
@@ -24,6 +24,7 @@ use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::api::LogParams;
 use kube::runtime::{WatchStreamExt as _, watcher};
 use kube::{Api, Resource, ResourceExt as _};
+use parking_lot::Mutex;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -184,7 +185,7 @@ impl Witness {
     /// A promise that is kept when the access log shows the request `id`: the name of the controller's pod.
     pub fn expect(&self, id: &str) -> oneshot::Receiver<String> {
         let (seen, promise) = oneshot::channel();
-        lock(&self.shared.wanted).insert(id.to_owned(), seen);
+        self.shared.wanted.lock().insert(id.to_owned(), seen);
         promise
     }
 
@@ -194,22 +195,22 @@ impl Witness {
     /// When something could not be written.
     pub fn finish(mut self) -> Result<Vec<String>> {
         self.watches.abort_all();
-        lock(&self.shared.followers).abort_all();
-        lock(&self.shared.timeline).flush().context("writing the timeline")?;
-        let unlisted = lock(&self.shared.unlisted);
+        self.shared.followers.lock().abort_all();
+        self.shared.timeline.lock().flush().context("writing the timeline")?;
+        let unlisted = self.shared.unlisted.lock();
         // A run may be over before there can be an answer.
         let is_late = self.shared.began.elapsed() > SYNC_DEADLINE;
         let why = |why: &Option<String>| why.clone().or_else(|| is_late.then(|| "no answer".to_owned()));
         let never = unlisted.iter().filter_map(|(kind, reason)| {
             Some(format!("{kind}, which could not be listed: {}", why(reason)?))
         });
-        Ok(lock(&self.shared.gaps).iter().cloned().chain(never).collect())
+        Ok(self.shared.gaps.lock().iter().cloned().chain(never).collect())
     }
 }
 
 impl Drop for Witness {
     fn drop(&mut self) {
-        lock(&self.shared.followers).abort_all();
+        self.shared.followers.lock().abort_all();
     }
 }
 
@@ -225,13 +226,13 @@ impl Shared {
         if !self.timeline_budget.take(line.len()) {
             return self.gap(self.timeline_budget.used_up(TIMELINE));
         }
-        if let Err(error) = lock(&self.timeline).write_all(&line) {
+        if let Err(error) = self.timeline.lock().write_all(&line) {
             self.gap(format!("the timeline could not be written: {error}"));
         }
     }
 
     fn gap(&self, what: String) {
-        let mut gaps = lock(&self.gaps);
+        let mut gaps = self.gaps.lock();
         if gaps.len() < 100 && !gaps.contains(&what) {
             gaps.push(what);
         }
@@ -254,7 +255,7 @@ where
     let (listed, is_listed) = oneshot::channel();
     let namespace = api.namespace().unwrap_or_default();
     let name = format!("{} in {namespace}", K::plural(&()));
-    lock(&shared.unlisted).insert(name.clone(), None);
+    shared.unlisted.lock().insert(name.clone(), None);
     let work = async move {
         let mut listed = Some(listed);
         let mut known: HashMap<String, K> = HashMap::new();
@@ -278,7 +279,7 @@ where
                         }
                         is_there
                     });
-                    lock(&shared.unlisted).remove(&name);
+                    shared.unlisted.lock().remove(&name);
                     listed.take().map(|listed| listed.send(()));
                 }
                 Ok(watcher::Event::Apply(object)) => {
@@ -288,12 +289,12 @@ where
                 }
                 Ok(watcher::Event::Delete(object)) => {
                     shared.note(&object, true);
-                    lock(&shared.running).remove(&object.uid().unwrap_or_default());
+                    shared.running.lock().remove(&object.uid().unwrap_or_default());
                     known.remove(&object.name_any());
                 }
                 // Nothing is lost of what begins later.
                 Err(error) if listed.is_some() => {
-                    lock(&shared.unlisted).insert(name.clone(), Some(reason(&error)));
+                    shared.unlisted.lock().insert(name.clone(), Some(reason(&error)));
                 }
                 Err(error) => shared.gap(format!("watch of {}: {}", K::plural(&()), reason(&error))),
             }
@@ -315,7 +316,7 @@ fn follow(shared: &Arc<Shared>, role: &'static str, pod: &Pod, is_first: bool) {
         } else if state.terminated.is_none() {
             continue;
         }
-        if lock(&shared.followed).insert(run.clone()) {
+        if shared.followed.lock().insert(run.clone()) {
             let follower = Follower {
                 shared: Arc::clone(shared),
                 api: Api::namespaced(shared.watched.client.clone(), &pod.namespace().unwrap_or_default()),
@@ -326,10 +327,10 @@ fn follow(shared: &Arc<Shared>, role: &'static str, pod: &Pod, is_first: bool) {
                 container: status.name.clone(),
                 run,
             };
-            lock(&shared.followers).spawn(follower.work(is_first.then_some(SECONDS_BEFORE)));
+            shared.followers.lock().spawn(follower.work(is_first.then_some(SECONDS_BEFORE)));
         }
     }
-    lock(&shared.running).insert(uid, running);
+    shared.running.lock().insert(uid, running);
 }
 
 /// Follows one run of one container.
@@ -424,12 +425,12 @@ impl Follower {
     }
 
     fn is_running(&self) -> bool {
-        lock(&self.shared.running).get(&self.uid).is_some_and(|runs| runs.contains(&self.run))
+        self.shared.running.lock().get(&self.uid).is_some_and(|runs| runs.contains(&self.run))
     }
 
     /// Keeps the promise to whoever waits for this line.
     fn tell(&self, line: &str) {
-        let mut wanted = lock(&self.shared.wanted);
+        let mut wanted = self.shared.wanted.lock();
         if wanted.is_empty() {
             return;
         }
@@ -440,10 +441,6 @@ impl Follower {
             let _ = seen.send(pod);
         }
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]
@@ -473,7 +470,7 @@ mod tests {
                     return direct.send(request).await;
                 };
                 let log = logs.iter().find(|(name, _)| *name == pod).map_or("", |(_, log)| log);
-                lock(&noted).insert(pod.to_owned());
+                noted.lock().insert(pod.to_owned());
                 Ok(Response::new(Body::from(log.as_bytes().to_vec())))
             }
         });
@@ -553,8 +550,8 @@ mod tests {
             });
             create::<Event>(&client, event).await;
         }
-        until("it is full", || !lock(&witness.shared.gaps).is_empty()).await;
-        lock(&witness.shared.unlisted).insert("pods in default".into(), Some("forbidden".into()));
+        until("it is full", || !witness.shared.gaps.lock().is_empty()).await;
+        witness.shared.unlisted.lock().insert("pods in default".into(), Some("forbidden".into()));
         let gaps = witness.finish().expect("an end");
         assert_eq!(
             gaps,
@@ -595,15 +592,15 @@ mod tests {
         std::fs::create_dir_all(&no_file).expect("a folder in the place of the file");
         let witness = Witness::start(&watched(&client), dir.path(), Bounds::NONE).await.expect("a witness");
         // That of which nothing can be kept too: a line in it may be waited for.
-        until("all three logs are followed", || lock(&asked).len() == 3).await;
+        until("all three logs are followed", || asked.lock().len() == 3).await;
         state(&client, "web-lost", json!({"terminated": {"exitCode": 137}})).await;
-        until("its end is seen", || lock(&witness.shared.gaps).len() == 2).await;
+        until("its end is seen", || witness.shared.gaps.lock().len() == 2).await;
 
         let file = |pod: &str| std::fs::read_to_string(dir.path().join(APP_LOGS).join(format!("{pod}.log")));
         assert_eq!(file("web-lost").expect("a log"), "", "what the kubelet says is no line of the app");
         assert!(file("web-well").expect("a log").starts_with("2026-01-02T03:04:06Z a line of the app\n"));
         assert!(file("stranger").is_err());
-        assert_eq!(lock(&asked).iter().collect::<Vec<_>>(), ["web-full", "web-lost", "web-well"]);
+        assert_eq!(asked.lock().iter().collect::<Vec<_>>(), ["web-full", "web-lost", "web-well"]);
         // The Service sends requests to it too: what met them must be known.
         let timeline = std::fs::read_to_string(dir.path().join(TIMELINE)).expect("the timeline");
         assert!(timeline.contains(r#""name":"stranger""#), "{timeline}");

@@ -128,7 +128,7 @@ async fn bad_input_is_answered_with_the_thing_and_the_cure() {
         ),
         (
             fault(r#"{"fault":"kill","namespace":"default","pod":"absent"}"#),
-            "error: no container of pod default/absent runs here".to_owned(),
+            "error: asking the sandbox for a fault: no container of pod default/absent runs here".to_owned(),
         ),
     ] {
         let args: Vec<&str> = args.iter().map(String::as_str).collect();

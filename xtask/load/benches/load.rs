@@ -33,18 +33,18 @@ fn main() -> Result<()> {
     let mut ratios = Vec::new();
     // In turns, so that both meet the same machine; the first of a round changes.
     for round in 1..=ROUNDS {
-        let (ours, theirs) = if round % 2 == 0 {
+        let (own, theirs) = if round % 2 == 0 {
             let theirs = oha(&url, requests)?;
-            (ours(&url, requests)?, theirs)
+            (own(&url, requests)?, theirs)
         } else {
-            (ours(&url, requests)?, oha(&url, requests)?)
+            (own(&url, requests)?, oha(&url, requests)?)
         };
         match theirs {
             Some(theirs) => {
-                ratios.push(ours / theirs);
-                println!("round {round}: ours {ours:.0}/s, oha {theirs:.0}/s, ratio {:.2}", ours / theirs);
+                ratios.push(own / theirs);
+                println!("round {round}: own {own:.0}/s, oha {theirs:.0}/s, ratio {:.2}", own / theirs);
             }
-            None => println!("round {round}: ours {ours:.0}/s, oha is not on PATH"),
+            None => println!("round {round}: own {own:.0}/s, oha is not on PATH"),
         }
     }
     ratios.sort_by(f64::total_cmp);
@@ -53,7 +53,7 @@ fn main() -> Result<()> {
         println!("median ratio of {ROUNDS} rounds: {median:.2} ({least:.2} to {most:.2})");
     }
     let before = peak_rss_mib();
-    let rate = ours(&url, 1_000_000)?;
+    let rate = own(&url, 1_000_000)?;
     println!("a million requests: {rate:.0}/s, peak memory {} MiB (before: {} MiB)", peak_rss_mib(), before);
     Ok(())
 }
@@ -80,7 +80,7 @@ fn serve() -> Result<std::net::SocketAddr> {
 }
 
 /// With all that a real run does: ids, books, and a record of each request on disk.
-fn ours(url: &str, requests: u64) -> Result<f64> {
+fn own(url: &str, requests: u64) -> Result<f64> {
     let dir = tempfile::tempdir()?;
     let book = Arc::new(Book::open(Some(&dir.path().join("records.jsonl")))?);
     let schedule = Schedule { pace: Pace::Closed, requests: Some(requests), duration: None };

@@ -73,7 +73,7 @@ impl Target {
         })
     }
 
-    /// The same place, with what is to be sent there; its headers take the place of ours.
+    /// The same place, with what is to be sent there; its headers take the place of the defaults.
     #[must_use]
     pub fn sending(mut self, method: Method, headers: HeaderMap, body: Bytes) -> Target {
         self.headers.extend(headers);
@@ -144,7 +144,7 @@ impl Client {
                     self.lock().push(connection);
                     return Ok(answer);
                 }
-                // A kept connection that the other side closed; not a byte of ours was written.
+                // A kept connection that the other side closed; not a byte was written.
                 Err((_, Some(unsent))) if is_kept => request = *unsent,
                 Err((why, _)) => return Err(why),
             }

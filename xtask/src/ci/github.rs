@@ -8,7 +8,7 @@ use crate::markdown::{block, cell};
 use crate::output::plain;
 use crate::summary::Summary;
 
-/// GitHub takes a mebibyte of summary a step; ours is not to be all of it.
+/// GitHub takes a mebibyte of summary a step; this one is not to be all of it.
 const MOST_BYTES: usize = 64 * 1024;
 
 /// The failure as a workflow command, at its line where it names one; nothing where the run ended well.

@@ -103,8 +103,8 @@ impl Context {
             None => {
                 // Unreadable manifests are reported by whoever applies them.
                 let manifests = manifests::read(&cx.root.join("kubernetes"), &cx.shared.namespace).ok();
-                let ours = manifests.as_ref().map(|manifests| &manifests.ingress);
-                entry::published(&client, &cx.shared.namespace, ours).await
+                let own = manifests.as_ref().map(|manifests| &manifests.ingress);
+                entry::published(&client, &cx.shared.namespace, own).await
             }
         };
         let (entry, tunnel) = match published {
@@ -290,7 +290,7 @@ fn files(given: Option<&Path>) -> Vec<PathBuf> {
 fn read(given: Option<&Path>) -> Result<Kubeconfig> {
     let files = files(given);
     let mut merged: Option<Kubeconfig> = None;
-    for file in files.iter().filter(|file| given.is_some() || file.exists()) {
+    for file in files.iter().filter(|file| file.exists()) {
         let config = Kubeconfig::read_from(file)
             .with_context(|| format!("reading the kubeconfig {}", file.display()))
             .exit(Exit::Preflight)?;

@@ -271,12 +271,12 @@ impl Sandbox {
 
     pub(super) async fn enable_ingress(&self, cx: &Cx) -> Result<Outcome<()>> {
         let changed = self.found()?.enable(cx, &self.home, "ingress").await?;
-        Ok(said(changed, "ingress controller applied", "the ingress controller is applied"))
+        Ok(enabled(changed, "ingress controller applied", "the ingress controller is applied"))
     }
 
     pub(super) async fn enable_metrics(&self, cx: &Cx) -> Result<Outcome<()>> {
         let changed = self.found()?.enable(cx, &self.home, "metrics-server").await?;
-        Ok(said(changed, "metrics API registered", "the metrics API is registered"))
+        Ok(enabled(changed, "metrics API registered", "the metrics API is registered"))
     }
 
     pub(super) async fn build_image(
@@ -338,7 +338,7 @@ impl Sandbox {
     }
 }
 
-fn said(changed: bool, did: &str, already: &str) -> Outcome<()> {
+fn enabled(changed: bool, did: &str, already: &str) -> Outcome<()> {
     if changed { Outcome::Did((), did.to_owned()) } else { Outcome::Already((), already.to_owned()) }
 }
 

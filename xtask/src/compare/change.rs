@@ -159,7 +159,7 @@ mod tests {
         assert!(latencies.knows(0.9) && !latencies.knows(0.99) && !Latencies::new(&[1]).knows(0.5));
     }
 
-    /// Against the examples (a), (c), (g) of the paper, whose intervals are of 95 %; ours, of 99 %, hold them.
+    /// Against the examples (a), (c), (g) of the paper, whose intervals are of 95 %; those of 99 % hold them.
     #[test]
     fn more_failures_are_told_from_chance() {
         let change = failures((48, 80), (56, 70));

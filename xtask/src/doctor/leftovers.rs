@@ -84,8 +84,8 @@ pub(super) fn contexts(cx: &Cx, choice: &Choice, runs: bool) -> Vec<Finding> {
     let profile = &cx.shared.profile;
     let mut findings = Vec::new();
     if matches!(choice.kind, Kind::Minikube(_)) && !runs {
-        let ours = cx.home().join("minikube").join(profile).join("kubeconfig");
-        findings.extend(dead_end(&ours, profile).map(|what| {
+        let own = cx.home().join("minikube").join(profile).join("kubeconfig");
+        findings.extend(dead_end(&own, profile).map(|what| {
             let up = cx.commands.xtask("up");
             Finding::warning("context", what, format!("nothing to do: `{up}` writes it again"))
         }));

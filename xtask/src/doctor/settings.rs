@@ -1,4 +1,4 @@
-//! Settings of the user's own that this tool does not follow, said so that nobody is surprised.
+//! Settings of the user's own that this tool does not follow, named so that nobody is surprised.
 
 use xshell::cmd;
 
@@ -7,7 +7,7 @@ use super::tools::PATIENCE;
 use crate::cx::Cx;
 use crate::proc;
 
-/// Variables that point docker, buildx or kubectl somewhere; no child of ours gets them.
+/// Variables that point docker, buildx or kubectl somewhere; no child process gets them.
 const IGNORED: [(&str, &str); 5] = [
     ("DOCKER_HOST", "the daemon of the chosen cluster is used, and no other"),
     ("DOCKER_CONTEXT", "the daemon of the chosen cluster is used, and no other"),

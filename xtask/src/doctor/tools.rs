@@ -70,8 +70,8 @@ async fn first_line(cx: &Cx, command: Command) -> Result<String, String> {
             Ok(answer.stdout.lines().next().unwrap_or_default().trim().to_owned())
         }
         Ok(Ok(answer)) => {
-            let said = answer.stderr.lines().next().unwrap_or("nothing").trim().to_owned();
-            Err(format!("`{shown}` fails: {said}"))
+            let printed = answer.stderr.lines().next().unwrap_or("nothing").trim().to_owned();
+            Err(format!("`{shown}` fails: {printed}"))
         }
     }
 }

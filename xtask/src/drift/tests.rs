@@ -61,11 +61,11 @@ async fn what_has_left_the_folder_is_named_and_removed_and_nothing_else_is() {
     prune::run(&mut Branch::first(&cx), &scene.cluster, &manifests, false).await.expect("naming them");
     let prune_command = cx.commands.xtask("up --prune");
     let named = format!("5 objects left alone; `{prune_command}` removes what has left kubernetes/");
-    assert_eq!(scene.said("prune"), named);
+    assert_eq!(scene.detail("prune"), named);
     assert_eq!(titles(&scene).await.len(), 5, "nothing was asked for");
     prune::run(&mut Branch::first(&cx), &scene.cluster, &manifests, true).await.expect("removing them");
     for orphan in all.into_iter().filter(|orphan| *orphan != "configmap/shared") {
-        assert!(scene.said("prune").contains(orphan), "{}", scene.said("prune"));
+        assert!(scene.detail("prune").contains(orphan), "{}", scene.detail("prune"));
     }
     assert_eq!(titles(&scene).await, ["configmap/shared"], "argocd would miss it");
     for kept in ["anothers", "another-app", "made", "simple-model-api-config"] {
@@ -73,7 +73,7 @@ async fn what_has_left_the_folder_is_named_and_removed_and_nothing_else_is() {
     }
     scene.delete("ConfigMap", "shared").await;
     prune::run(&mut Branch::first(&cx), &scene.cluster, &manifests, true).await.expect("nothing to do");
-    assert_eq!(scene.said("prune"), "nothing has left kubernetes/");
+    assert_eq!(scene.detail("prune"), "nothing has left kubernetes/");
 }
 
 #[tokio::test]

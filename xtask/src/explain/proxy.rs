@@ -178,8 +178,8 @@ fn not_synced(failure: &Failure<'_>, access: &Access, ready: &[(&str, Timestamp)
 /// How the app's pods stood, and what the cluster said of them shortly before.
 pub(super) fn standings(failure: &Failure<'_>) -> Vec<String> {
     let timeline = &failure.case.timeline;
-    let ours = timeline.pods.iter().filter(|pod| pod.namespace == failure.case.meta.namespace);
-    let alive: Vec<_> = ours
+    let app = timeline.pods.iter().filter(|pod| pod.namespace == failure.case.meta.namespace);
+    let alive: Vec<_> = app
         .filter(|pod| pod.states.first().is_some_and(|first| first.at <= failure.end))
         .filter(|pod| pod.gone.is_none_or(|gone| gone > failure.sent))
         .collect();

@@ -1,5 +1,5 @@
 //! The API server's clock. Timestamps in the API are written by the cluster's clock, which in a virtual machine
-//! may be minutes away from ours; so no judgement compares them with our own.
+//! may be minutes away from this machine's; so no judgement compares the two.
 
 use std::cell::Cell;
 use std::time::Duration;
@@ -23,11 +23,12 @@ impl Clock {
         Clock { now, known: true, next: Cell::new(None) }
     }
 
-    /// This moment, where the API server's clock is `offset` ahead of ours; without an offset ours must do.
+    /// This moment, where the API server's clock is `offset` ahead of this machine's; without an offset this machine's
+    /// must do.
     #[must_use]
     pub fn now_with(offset: Option<SignedDuration>) -> Clock {
-        let ours = Timestamp::now();
-        let now = offset.and_then(|offset| ours.checked_add(offset).ok()).unwrap_or(ours);
+        let here = Timestamp::now();
+        let now = offset.and_then(|offset| here.checked_add(offset).ok()).unwrap_or(here);
         Clock { now, known: offset.is_some(), next: Cell::new(None) }
     }
 
@@ -70,8 +71,8 @@ impl Clock {
     }
 }
 
-/// How far the API server's clock is ahead of ours, from the `Date` of one of its answers (whole seconds, so half a
-/// second is the error to expect); nothing if it does not say.
+/// How far the API server's clock is ahead of this machine's, from the `Date` of one of its answers (whole seconds, so
+/// half a second is the error to expect); nothing if it does not say.
 pub async fn offset(client: &Client) -> Option<SignedDuration> {
     let request = http::Request::get("/version").body(kube::client::Body::empty()).ok()?;
     let asked = Timestamp::now();

@@ -136,10 +136,10 @@ pub(super) enum Answer {
 async fn dry_run(client: &Client, ingress: &Ingress, namespace: &str) -> Answer {
     let api: Api<Ingress> = Api::namespaced(client.clone(), namespace);
     let name = ingress.metadata.name.as_deref().unwrap_or_default();
-    let mut ours = ingress.clone();
-    ours.metadata.namespace = Some(namespace.to_owned());
+    let mut applied = ingress.clone();
+    applied.metadata.namespace = Some(namespace.to_owned());
     let params = PatchParams { dry_run: true, ..PatchParams::apply("xtask").force() };
-    match tokio::time::timeout(PATIENCE, api.patch(name, &params, &Patch::Apply(&ours))).await {
+    match tokio::time::timeout(PATIENCE, api.patch(name, &params, &Patch::Apply(&applied))).await {
         Ok(Ok(_)) => Answer::Accepted,
         Ok(Err(kube::Error::Api(status))) => Answer::Refused(status),
         Ok(Err(error)) => Answer::None(reason(&error)),

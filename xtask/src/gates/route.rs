@@ -306,7 +306,7 @@ fn services(ingress: &Ingress, host: &str) -> Vec<String> {
 }
 
 fn endpoints(service: &str, slices: &[EndpointSlice]) -> String {
-    let ours = slices.iter().filter(|slice| {
+    let own = slices.iter().filter(|slice| {
         slice
             .metadata
             .labels
@@ -315,7 +315,7 @@ fn endpoints(service: &str, slices: &[EndpointSlice]) -> String {
             .is_some_and(|name| name == service)
     });
     let (mut ready, mut all) = (0, 0);
-    for endpoint in ours.flat_map(|slice| &slice.endpoints) {
+    for endpoint in own.flat_map(|slice| &slice.endpoints) {
         all += 1;
         ready += usize::from(
             endpoint.conditions.as_ref().is_none_or(|conditions| conditions.ready != Some(false)),

@@ -2,6 +2,7 @@
 
 mod api;
 mod autoscaler;
+mod bundles;
 mod cluster;
 mod drivers;
 mod ingress;
@@ -48,20 +49,10 @@ fn the_readme_says_when_each_gate_opens() {
     assert_eq!(rows, gates);
 }
 
-/// A verdict in one line: its first letter says which it is.
-fn line<T>(verdict: &Verdict<T>) -> String {
-    match verdict {
-        Verdict::Open(_, line) => format!("open: {line}"),
-        Verdict::Closed(line) => format!("closed: {line}"),
-        Verdict::Suspect(line) => format!("suspect: {line}"),
-        Verdict::Doomed(line, _) => format!("doomed: {line}"),
-    }
-}
-
 /// Checks that a verdict's line is so.
 #[track_caller]
 fn expect<T>(verdict: &Verdict<T>, wanted: &str) {
-    assert_eq!(line(verdict), wanted);
+    assert_eq!(verdict.to_string(), wanted);
 }
 
 /// A change of a complete rollout, and what its judge says then.
@@ -87,7 +78,7 @@ fn doomed_after(world: &mut Snapshot, patience: i64) -> Option<(i64, String)> {
         let clock = clock(now);
         world.note(&clock);
         if let verdict @ Verdict::Doomed(..) = judge(world, &clock) {
-            return Some((now, line(&verdict)));
+            return Some((now, verdict.to_string()));
         }
         // The gate wakes only when the judgement asked for it.
         now += i64::try_from(clock.next()?.as_secs()).unwrap().max(1);

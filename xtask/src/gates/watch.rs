@@ -152,13 +152,13 @@ pub fn events<S: 'static>(
     slot: fn(&mut S) -> &mut Objects<k8s_openapi::api::core::v1::Event>,
 ) -> Feed<S> {
     let name: String = workload.chars().take(NAME_IN_PODS).collect();
-    let is_ours = move |event: &k8s_openapi::api::core::v1::Event| {
+    let concerns_app = move |event: &k8s_openapi::api::core::v1::Event| {
         let about = &event.involved_object;
         about.kind.as_deref() == Some("PersistentVolumeClaim")
             || about.name.as_deref().is_some_and(|about| about.starts_with(&name))
     };
     let selection = watcher::Config::default().fields(UNREAD);
-    Feed::watch_some(Api::namespaced(client.clone(), namespace), selection, is_ours, slot).optional()
+    Feed::watch_some(Api::namespaced(client.clone(), namespace), selection, concerns_app, slot).optional()
 }
 
 /// Verdicts on a snapshot as its feeds change it: the first when all were listed, then one after each change and at

@@ -1,5 +1,5 @@
 //! A registry, by the protocol of the OCI distribution specification: the layers that it has are not sent again, and
-//! what was pushed is known by its digest. A client of our own: it is five requests, and the crates for it bring
+//! what was pushed is known by its digest. No crate for it: it is five requests, and the crates for it bring
 //! another HTTP client along.
 
 use std::io::SeekFrom;

@@ -14,7 +14,7 @@ use super::threshold::Threshold;
 use crate::failure::{Attach as _, Exit};
 use crate::options::{LONGEST_DURATION, duration};
 
-/// Requests, where nothing else is said.
+/// Requests, where no number is given.
 const REQUESTS: u64 = 50;
 /// Senders of a closed loop.
 const CLOSED_CONCURRENCY: usize = 10;
@@ -87,7 +87,7 @@ impl LoadArgs {
             && requests as f64 / rate > LONGEST_DURATION.as_secs_f64()
         {
             let error = anyhow!("--requests {requests} at --rate {rate} take longer than a year");
-            return Err(error).hint("raise --rate, or say --duration").exit(Exit::Usage);
+            return Err(error).hint("raise --rate, or give --duration").exit(Exit::Usage);
         }
         let lonely = self.threshold.iter().find(|threshold| threshold.needs_baseline());
         if let Some(threshold) = lonely.filter(|_| self.baseline.is_none()) {
@@ -152,6 +152,6 @@ pub(crate) fn rate(text: &str) -> Result<f64, String> {
     if rate.is_finite() && rate > 0.0 && rate <= 1_000_000.0 {
         Ok(rate)
     } else {
-        Err(format!("`{text}` must be between 0 and 1000000"))
+        Err(format!("`{text}` must be more than 0 and at most 1000000"))
     }
 }

@@ -1,4 +1,4 @@
-//! `--without`: one protection is taken away, and the failures that it prevents come back.
+//! `--without`: one protection is removed, and the failures that it prevents come back.
 
 use std::time::Duration;
 
@@ -14,10 +14,8 @@ use super::disturb::Disturbance;
 use crate::clusters::{Cluster, Kind};
 use crate::cx::Cx;
 use crate::failure::{Attach as _, Exit};
-use crate::gates;
-use crate::gates::rollout::Rollout;
+use crate::gates::{self, Site};
 use crate::ingress_nginx::{CONTROLLER_PODS, NAMESPACE as INGRESS_NAMESPACE};
-use crate::manifests::Manifests;
 use crate::pipeline::{Branch, Outcome, step};
 use crate::repository::REPOSITORY;
 use crate::temporary::{Changes, Undo};
@@ -83,7 +81,7 @@ fn is_sandbox(cluster: &Cluster) -> bool {
     matches!(cluster.kind, Kind::Sandbox(_))
 }
 
-/// Takes a protection away from the pods, and waits until they are without it.
+/// Removes a protection from the pods, and waits until they are without it.
 ///
 /// # Errors
 /// When the API refuses, or the pods do not come up without it.
@@ -91,11 +89,10 @@ pub(super) async fn remove(
     branch: &mut Branch<'_>,
     changes: &mut Changes<'_>,
     protection: Protection,
-    cluster: &Cluster,
-    manifests: &Manifests,
+    site: &Site<'_>,
 ) -> Result<()> {
     let (cx, app) = (branch.cx, changes.app);
-    let paces = protection == Protection::PreStop && is_sandbox(cluster);
+    let paces = protection == Protection::PreStop && is_sandbox(site.cluster);
     step(branch, NAME, async |_| {
         let before = cx.unless_stopped(app.pod()).await?;
         let part = |pod: &Value, field: &str| pod.get(field).cloned().unwrap_or_default();
@@ -114,8 +111,7 @@ pub(super) async fn remove(
         Ok(Outcome::Did((), format!("deployment/{} runs without {}", app.deployment, protection.name())))
     })
     .await?;
-    let target = Rollout::as_deployed(app.namespace, manifests);
-    gates::settled::wait(branch, app.client, &target).await.map(drop)
+    gates::settled::wait(branch, app.client, &site.rollout()).await.map(drop)
 }
 
 /// Restarts the ingress controller, and waits until the entry takes no connection.
@@ -148,12 +144,12 @@ impl Protection {
         if self == Protection::Grace {
             pod[GRACE] = 1.into();
         }
-        let is_ours = |container: &&mut Value| {
+        let is_app = |container: &&mut Value| {
             let image = container["image"].as_str().unwrap_or_default();
             image.split(':').next() == Some(REPOSITORY)
         };
         let containers = pod["containers"].as_array_mut().into_iter().flatten();
-        for container in containers.filter(is_ours).filter_map(Value::as_object_mut) {
+        for container in containers.filter(is_app).filter_map(Value::as_object_mut) {
             let fields: &[&str] = match self {
                 Protection::StartupProbe | Protection::ReadinessProbe => &["startupProbe", "readinessProbe"],
                 // A grace that is used up by the pause alone would show nothing of the requests.

@@ -6,7 +6,6 @@ use std::time::Duration;
 use anyhow::Result;
 use xtask_load::client::{Client, Target};
 
-use crate::clusters::Cluster;
 use crate::failure::Evidence;
 use crate::gates::{self, Gate, Site, Standing, Verdict};
 use crate::manifests::Manifests;
@@ -29,12 +28,11 @@ const LINE_DEADLINE: Duration = Duration::from_secs(2);
 ///
 /// # Errors
 /// The gate that fails.
-pub(super) async fn gates(branch: &mut Branch<'_>, cluster: &Cluster, manifests: &Manifests) -> Result<()> {
-    let site = &Site { cluster, manifests, namespace: &branch.cx.shared.namespace };
-    let waits = before_route(manifests, cluster.nginx, cluster.metrics)
+pub(super) async fn gates(branch: &mut Branch<'_>, site: &Site<'_>) -> Result<()> {
+    let waits = before_route(site.manifests, site.cluster.nginx, site.cluster.metrics)
         .map(|(_, ask)| async move |branch: &mut Branch<'_>| (ask.wait)(branch, site).await);
     branch.all(waits).await?;
-    route(branch, cluster, manifests).await
+    route(branch, site).await
 }
 
 /// All gates but the last.
@@ -50,12 +48,12 @@ pub(super) fn before_route(
 ///
 /// # Errors
 /// When it fails.
-pub(super) async fn route(branch: &mut Branch<'_>, cluster: &Cluster, manifests: &Manifests) -> Result<()> {
-    let namespace = &branch.cx.shared.namespace;
+pub(super) async fn route(branch: &mut Branch<'_>, site: &Site<'_>) -> Result<()> {
+    let Site { cluster, manifests, namespace } = *site;
     gates::route::wait(branch, &cluster.entry, manifests, &cluster.client, namespace).await.map(drop)
 }
 
-/// Sends a request of our own by the real entry and waits until the access log shows its id.
+/// Sends one request by the real entry and waits until the access log shows its id.
 ///
 /// # Errors
 /// As [`gates::wait`].

@@ -61,7 +61,7 @@ pub struct Header(HeaderName, HeaderValue);
 type Body = (Option<HeaderValue>, Bytes);
 
 impl RequestArgs {
-    /// These, or `GET path` where nothing is said.
+    /// These, or `GET path` where nothing is given.
     #[must_use]
     pub fn or_get(&self, path: &str) -> RequestArgs {
         let RequestArgs { get, path: to, method, file, body, header } = self;
@@ -196,7 +196,7 @@ mod tests {
     }
 
     #[test]
-    fn the_request_is_said_without_what_may_be_a_secret() {
+    fn the_request_is_shown_without_what_may_be_a_secret() {
         let line = |words: &[&str]| args(words).unwrap().line();
         assert_eq!(line(&[]), "POST /predict with app/assets/sample.jpg");
         assert_eq!(line(&["--get", "/health"]), "GET /health");

@@ -160,18 +160,7 @@ impl Human {
         if self.brief && !self.verbose {
             return;
         }
-        let mark = match event.state {
-            State::Failed => "✗",
-            State::Already => "=",
-            _ => "✓",
-        };
-        let already = if event.state == State::Already && !event.detail.starts_with("skipped") {
-            "already: "
-        } else {
-            ""
-        };
-        let label = label(event.kind, &event.name);
-        self.note(&format!("{mark} {label} {:>5.1} s  {already}{}", event.seconds, event.detail));
+        self.note(&ending(event));
     }
 
     pub(super) fn note(&mut self, text: &str) {
@@ -202,6 +191,19 @@ impl Human {
     }
 }
 
+/// The line of a step or gate that has ended.
+fn ending(event: &Event) -> String {
+    let mark = match event.state {
+        State::Failed => "✗",
+        State::Already => "=",
+        _ => "✓",
+    };
+    let is_skipped = event.detail.starts_with("skipped");
+    let already = if event.state == State::Already && !is_skipped { "already: " } else { "" };
+    let label = label(event.kind, &event.name);
+    format!("{mark} {label} {:>5.1} s  {already}{}", event.seconds, event.detail)
+}
+
 /// A gate is drawn as what it is to a step: a door behind it.
 fn label(kind: Kind, name: &str) -> String {
     let name = if kind == Kind::Gate { format!("└ {name}") } else { name.to_owned() };
@@ -209,7 +211,7 @@ fn label(kind: Kind, name: &str) -> String {
 }
 
 /// A failure as a paragraph, its evidence, and what to try.
-pub(super) fn failure(error: &anyhow::Error, exit: Exit, commands: &Commands, colour: bool) -> String {
+pub(crate) fn failure(error: &anyhow::Error, exit: Exit, commands: &Commands, colour: bool) -> String {
     let mut text = String::new();
     if let Some(Evidence(parts)) = attached(error) {
         for (heading, lines) in parts.iter().filter(|(_, lines)| !lines.is_empty()) {
@@ -274,6 +276,30 @@ mod tests {
         assert_eq!(shown(&mut human, began, 19), None);
         let line = shown(&mut human, began, 20).expect("a heartbeat");
         assert!(line.ends_with("20.0 s  2 of 3 updated pods Ready (580 s left)"), "{line}");
+    }
+
+    #[test]
+    fn lines_stand_below_each_other() {
+        let (mut human, began) = (human(), Instant::now());
+        let at = |kind, name: &str, state, detail: &str, seconds| Event {
+            kind,
+            name: name.to_owned(),
+            seconds,
+            ..event(state, detail, Some(300.0))
+        };
+        let waits = at(Kind::Gate, "rollout", State::Wait, "1 of 2 updated pods Ready", 0.0);
+        human.start(&waits, began);
+        human.wait(&waits, began);
+        let running = human.running[0].line(began + Duration::from_millis(12_340));
+        let ended = [
+            at(Kind::Step, "weights", State::Already, "seeded, seed 1", 0.01),
+            at(Kind::Step, "compile", State::Already, "skipped: docker compiles it", 0.0),
+            at(Kind::Step, "image", State::Done, "simple-model-api:0a1b2c built", 61.04),
+            at(Kind::Gate, "ingress-controller", State::Done, "its webhook accepts the Ingress", 2.26),
+            at(Kind::Gate, "settled", State::Failed, "gate settled: 1 terminating (web-0)", 600.0),
+        ];
+        let lines: Vec<String> = ended.iter().map(ending).chain([running]).collect();
+        insta::assert_snapshot!(lines.join("\n"));
     }
 
     /// Whatever a pod, a log or a server wrote.

@@ -117,3 +117,33 @@ pub fn table(spans: &[Span]) -> String {
     );
     text
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_table_says_what_each_step_waited_for_and_which_decided() {
+        let span = |name: &str, kind, start_seconds, end_seconds, state, after: &[usize]| Span {
+            name: name.to_owned(),
+            kind,
+            start_seconds,
+            end_seconds,
+            state,
+            detail: String::new(),
+            parts: Vec::new(),
+            after: after.to_vec(),
+        };
+        let spans = [
+            span("preflight", Kind::Step, 0.0, 0.52, State::Done, &[]),
+            span("weights", Kind::Step, 0.52, 0.54, State::Already, &[0]),
+            span("compile", Kind::Step, 0.52, 65.0, State::Done, &[0]),
+            span("cluster", Kind::Step, 0.52, 3.0, State::Done, &[0]),
+            span("cluster", Kind::Gate, 3.0, 4.25, State::Done, &[3]),
+            span("image", Kind::Step, 65.0, 66.5, State::Done, &[4, 1, 2]),
+            span("rollout", Kind::Gate, 66.5, 70.0, State::Failed, &[5]),
+        ];
+        insta::assert_snapshot!(table(&spans));
+        assert_eq!(critical_path(&spans), ["preflight", "compile", "image", "rollout"]);
+    }
+}

@@ -155,8 +155,8 @@ mod tests {
 
     #[test]
     fn what_a_client_writes_forges_neither_an_id_nor_an_upstream() {
-        let ours = "0123456789abcdef0123456789abcdef";
-        let forged = format!("10.6.6.6:80 0 0.001 502 {ours}");
+        let id = "0123456789abcdef0123456789abcdef";
+        let forged = format!("10.6.6.6:80 0 0.001 502 {id}");
         // As nginx writes a quote that a client sent; brackets and spaces stay.
         let id = format!("x\\x22 1 0.1 [a] [] {forged}");
         let line = format!("{LINE}10.0.0.2:8000 5 0.010 200 {id}");
@@ -196,7 +196,7 @@ mod tests {
     }
 
     #[test]
-    fn an_id_that_is_not_there_is_no_id_of_ours() {
+    fn a_line_without_a_request_id_has_an_empty_one() {
         let access = parse("c1", &format!("{LINE}- - - - ")).expect("an access line");
         assert_eq!(access.id, "");
     }

@@ -169,7 +169,7 @@ fn dots(dots: &[Dot], time: &Axis, axis: &Axis) -> String {
     })
 }
 
-/// As short as it can be said: 0.5, 20, 1500, 20k.
+/// As short as can be: 0.5, 20, 1500, 20k.
 fn number(value: f64) -> String {
     if value >= 10_000.0 { format!("{}k", trimmed(value / 1000.0)) } else { trimmed(value) }
 }

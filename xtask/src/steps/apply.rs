@@ -107,7 +107,7 @@ pub async fn run(
         let (client, namespace) = (&cluster.client, &cx.shared.namespace);
         let app = App::of(cx, cluster, manifests);
         let before = cx.unless_stopped(app_template(&app)).await?;
-        if let Some(mark) = cx.unless_stopped(app.mend()).await? {
+        if let Some(mark) = cx.unless_stopped(app.put_back_leftovers()).await? {
             step.warn(format!("deployment/{} was left changed, and is put back: {mark}", app.deployment));
         }
         let outside = outside(client, namespace, manifests, |warning| step.warn(warning));

@@ -109,7 +109,7 @@ pub(crate) async fn remove(step: &Running<'_>, orphans: Vec<Orphan>) -> Result<V
         // As kubectl prunes: what it owns goes behind it.
         let params = DeleteParams { preconditions: Some(this), ..DeleteParams::background() };
         match api.delete(name, &params).await {
-            // Gone in between, or replaced by one that is not ours.
+            // Gone in between, or replaced by another.
             Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) => {}
             deleted => {
                 deleted.with_context(|| format!("removing {title}"))?;

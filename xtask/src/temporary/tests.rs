@@ -91,7 +91,7 @@ async fn what_is_changed_is_put_back_however_the_work_ends() {
 }
 
 #[tokio::test]
-async fn a_mark_that_stayed_refuses_another_change_until_it_is_mended() {
+async fn a_mark_that_stayed_refuses_another_change_until_it_is_put_back() {
     let (client, cx) = (cluster().await, cx());
     let app = app(&client);
     let before = state(&app).await;
@@ -104,9 +104,9 @@ async fn a_mark_that_stayed_refuses_another_change_until_it_is_mended() {
     assert!(refused.to_string().ends_with(", by run 20260102-030405-load-1"), "{refused}");
     assert_eq!(warn(&cx, app).await["temporary_change"]["run"], "20260102-030405-load-1");
 
-    let mended = app.mend().await.expect("mending").expect("a mark");
-    assert_eq!(mended.what, "without startup-probe, scaled up");
-    assert_eq!((state(&app).await, app.mend().await.expect("a look")), (before, None));
+    let left = app.put_back_leftovers().await.expect("putting back").expect("a mark");
+    assert_eq!(left.what, "without startup-probe, scaled up");
+    assert_eq!((state(&app).await, app.put_back_leftovers().await.expect("a look")), (before, None));
     assert_eq!(warn(&cx, app).await, Summary::new());
 }
 
@@ -117,7 +117,7 @@ async fn what_another_command_has_put_back_or_removed_is_left_to_it() {
     let app = app(&client);
     let work = async |changes: &mut Changes<'_>| {
         change(changes).await?;
-        app.mend().await?;
+        app.put_back_leftovers().await?;
         app.scale(5).await
     };
     lasting(&cx, app, work).await.expect("it goes well");
@@ -138,7 +138,7 @@ async fn a_mark_that_was_edited_by_hand_is_shown_as_it_is_and_removed() {
     let app = app(&client);
     let edited = json!({"metadata": {"annotations": {ANNOTATION: "broken"}}});
     app.deployments().patch("web", &params(), &Patch::Merge(edited)).await.expect("marking");
-    let mark = app.mend().await.expect("mending").expect("a mark");
+    let mark = app.put_back_leftovers().await.expect("putting back").expect("a mark");
     assert_eq!(app.sentence(&mark), "deployment/web is temporarily changed: broken");
     assert_eq!(app.mark().await.expect("a look"), None);
 }

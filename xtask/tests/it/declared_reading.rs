@@ -76,7 +76,7 @@ fn kubectls(api: &Api, folder: &Path) -> Result<Vec<Value>, String> {
 }
 
 /// What is read here, with what kubectl adds to each object.
-fn ours(folder: &Path) -> Result<Vec<Value>, String> {
+fn read_here(folder: &Path) -> Result<Vec<Value>, String> {
     let (objects, _) = xtask::manifests::objects(folder).map_err(|error| format!("{error:#}"))?;
     let complete = |object: xtask::manifests::Object| {
         let mut value = object.value;
@@ -225,14 +225,14 @@ fn every_case_is_read_as_kubectl_reads_it() {
 }
 
 fn compare(api: &Api, name: &str, folder: &Path, readable: Option<bool>, differs: &mut Vec<String>) {
-    let (theirs, ours) = (kubectls(api, folder), ours(folder));
-    let agree = match (&theirs, &ours) {
-        (Ok(theirs), Ok(ours)) => theirs == ours,
+    let (theirs, here) = (kubectls(api, folder), read_here(folder));
+    let agree = match (&theirs, &here) {
+        (Ok(theirs), Ok(here)) => theirs == here,
         (Err(_), Err(_)) => true,
         _ => false,
     };
-    if !agree || readable.is_some_and(|readable| readable != ours.is_ok()) {
-        differs.push(format!("{name}:\n  kubectl {theirs:?}\n  here    {ours:?}"));
+    if !agree || readable.is_some_and(|readable| readable != here.is_ok()) {
+        differs.push(format!("{name}:\n  kubectl {theirs:?}\n  here    {here:?}"));
     }
 }
 

@@ -145,3 +145,36 @@ fn explain_ends_with_an_error_for_a_damaged_run_and_takes_a_request_alone() {
         ran.stdout.contains("had not synced yet") && ran.stdout.contains("995336a3c97f46edaf1b4ac72dcf0e91")
     );
 }
+
+#[test]
+fn a_loads_page_has_its_numbers() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let dir = folder.path().join("without-pre-stop");
+    std::fs::create_dir(&dir).expect("a folder");
+    for file in ["load.json", "records.jsonl", "timeline.jsonl"] {
+        std::fs::copy(run("without-pre-stop").join(file), dir.join(file)).expect("copying");
+    }
+    std::os::unix::fs::symlink(run("without-pre-stop").join("logs"), dir.join("logs")).expect("linking");
+    let page = xtask::report::write(&dir, None).expect("a page");
+    let page = std::fs::read_to_string(page).expect("reading");
+    insta::assert_snapshot!("without_pre_stop_report", read_aloud(&page));
+}
+
+/// A page's text: a line for each block, without what is drawn.
+fn read_aloud(page: &str) -> String {
+    const BLOCKS: [&str; 12] =
+        ["p", "div", "section", "h1", "h2", "h3", "table", "tr", "ul", "li", "details", "summary"];
+    let (mut text, mut rest) = (String::new(), page);
+    while let Some((before, tag)) = rest.split_once('<') {
+        text.push_str(before);
+        let name = tag.trim_start_matches('/').split([' ', '>', '\n']).next().unwrap_or_default();
+        text.push(if BLOCKS.contains(&name) { '\n' } else { ' ' });
+        let end = match name {
+            "script" | "style" | "svg" if !tag.starts_with('/') => format!("</{name}>"),
+            _ => ">".to_owned(),
+        };
+        rest = tag.split_once(end.as_str()).map_or("", |(_, rest)| rest);
+    }
+    let lines = text.lines().map(|line| line.split_whitespace().collect::<Vec<_>>().join(" "));
+    lines.filter(|line| !line.is_empty()).collect::<Vec<_>>().join("\n")
+}

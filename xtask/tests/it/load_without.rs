@@ -104,8 +104,8 @@ fn killed_in_the_middle(world: &World, before: &Value) {
     assert_eq!(another.code, 10, "{}", another.stderr);
     assert!(another.stderr.contains("puts it back if that run was killed"), "{}", another.stderr);
 
-    let mended = world.run_ok(&["up"]).stderr;
-    assert!(mended.contains("was left changed, and is put back: without pre-stop"), "{mended}");
+    let up = world.run_ok(&["up"]).stderr;
+    assert!(up.contains("was left changed, and is put back: without pre-stop"), "{up}");
     assert_eq!(pod(world), *before);
     let pace = ["-n", "ingress-nginx", "get", "configmap", "sandbox-faults", "-o", "jsonpath={.data}"];
     assert_eq!(world.kubectl(&pace).stdout.trim_matches(['{', '}']), "");

@@ -169,8 +169,10 @@ fn by_archive(runtime: &str) {
     ];
     let ids = world.kubectl(&ids).stdout;
     let images = std::fs::read_to_string(world.minikube_home().join("images")).expect("the node's images");
-    let (config, _) =
-        images.lines().find_map(|line| line.split_once(' ').filter(|(_, name)| *name == tag)).expect("ours");
+    let (config, _) = images
+        .lines()
+        .find_map(|line| line.split_once(' ').filter(|(_, name)| *name == tag))
+        .expect("the image");
     assert!(
         ids.split_whitespace().count() >= 3 && ids.split_whitespace().all(|id| id.ends_with(config)),
         "{ids}"

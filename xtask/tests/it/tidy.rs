@@ -1,5 +1,7 @@
 //! What must stay true of the sources themselves, and of the README beside them.
 
+mod dependencies;
+mod documents;
 mod imports;
 
 use std::path::{Path, PathBuf};
@@ -57,7 +59,7 @@ const LAYERS: [(&str, &[&str]); 4] = [
     (
         "sandbox/node",
         &[
-            "address events group_use image logs pod::stop",
+            "address group_use image logs pod::stop",
             "faults pod::status",
             "pod::handle",
             "context",

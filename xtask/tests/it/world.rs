@@ -348,11 +348,10 @@ fn sandbox_program() -> &'static Path {
         // All packages in this test's own profile, for the dependencies that are built already.
         let profile = if cfg!(debug_assertions) { "dev" } else { "release" };
         cargo.args(["build", "--profile", profile, "--quiet", "--locked", "--workspace", "--bin", "sandbox"]);
-        // What Cargo tells this test of its own package would make build scripts of others run again.
-        let of_package = |name: &str| name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_");
-        std::env::vars().map(|(name, _)| name).filter(|name| of_package(name)).for_each(|name| {
+        let names = std::env::vars().map(|(name, _)| name);
+        for name in names.filter(|name| xtask::proc::is_of_a_package(name)) {
             cargo.env_remove(name);
-        });
+        }
         let ran = Ran::of(cargo.current_dir(workspace()));
         assert_eq!(ran.code, 0, "{}", ran.stderr);
         Path::new(env!("CARGO_BIN_EXE_xtask")).with_file_name("sandbox")

@@ -14,7 +14,7 @@ use k8s_openapi::api::core::v1::{Event, Node, Pod, Service};
 use k8s_openapi::api::networking::v1::{Ingress, IngressClass};
 use k8s_openapi::kube_aggregator::pkg::apis::apiregistration::v1::APIService;
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
-use kube::{Api, Resource, ResourceExt as _};
+use kube::{Api, Resource as _, ResourceExt as _};
 use serde_json::{Value, json};
 use xtask::cx::Cx;
 use xtask::failure::{Exit, exit_of, paragraph};
@@ -62,21 +62,12 @@ fn cx() -> Cx {
     Cx::new(root, target, cli.shared, output, leash)
 }
 
-fn line<T>(verdict: &Verdict<T>) -> String {
-    match verdict {
-        Verdict::Open(_, line) => format!("open: {line}"),
-        Verdict::Closed(line) => format!("closed: {line}"),
-        Verdict::Suspect(line) => format!("suspect: {line}"),
-        Verdict::Doomed(line, _) => format!("doomed: {line}"),
-    }
-}
-
 /// Looks until the line begins so.
 async fn until<T>(start: &str, mut look: impl AsyncFnMut() -> Result<Verdict<T>>) -> String {
     let deadline = Instant::now() + PATIENCE;
     loop {
         let seen = match look().await {
-            Ok(verdict) => line(&verdict),
+            Ok(verdict) => verdict.to_string(),
             Err(error) => format!("error: {}", paragraph(&error)),
         };
         if seen.starts_with(start) {

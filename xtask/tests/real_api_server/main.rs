@@ -65,12 +65,12 @@ async fn run(server: &Arc<Server>, tests: &[&Test]) -> (u32, u32) {
     let (mut passed, mut failed) = (0, 0);
     for (name, test) in tests {
         let ok = AssertUnwindSafe(test(server.clone())).catch_unwind().await.is_ok();
-        said(name, server.name, ok);
+        report(name, server.name, ok);
         *if ok { &mut passed } else { &mut failed } += 1;
     }
     (passed, failed)
 }
 
-fn said(name: &str, server: &str, ok: bool) {
+fn report(name: &str, server: &str, ok: bool) {
     println!("test {name} ({server}) ... {}", if ok { "ok" } else { "FAILED" });
 }

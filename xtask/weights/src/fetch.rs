@@ -73,6 +73,9 @@ impl FetchError {
 
 /// Downloads `set`, checks its size and SHA-256, converts it, and makes `dir` its model folder, replacing what was
 /// there. Until all of that is done, `dir` stays as it was.
+///
+/// # Errors
+/// If the server does not answer, sends something else than what is pinned, or the folder can't be written.
 pub async fn fetch(set: &WeightSet, dir: &Path, progress: Progress<'_>) -> Result<Manifest, FetchError> {
     let safetensors = download(set, progress).await?;
     let (set, dir) = (set.clone(), dir.to_owned());

@@ -58,6 +58,9 @@ impl Manifest {
 /// Checks that `dir` is a whole model folder: both files there, `model.onnx` of the size and SHA-256 in the manifest.
 ///
 /// The error says what is wrong, on which file; its caller knows which command fixes it.
+///
+/// # Errors
+/// If a file is missing, damaged, or not what the manifest says.
 pub fn verify(dir: &Path) -> Result<Manifest> {
     let path = dir.join(MANIFEST_FILE);
     let text = fs::read(&path).with_context(|| format!("reading {}", path.display()))?;

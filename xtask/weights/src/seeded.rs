@@ -17,6 +17,9 @@ const TOTAL_BYTES: u64 = (25_557_032 + 2 * 26_560) * 4;
 
 /// Makes `dir` a model folder whose weights are drawn from `seed`, replacing what was there. The same seed gives the
 /// same bytes on every machine.
+///
+/// # Errors
+/// If the folder can't be written.
 pub fn generate(seed: u64, dir: &Path, progress: Progress<'_>) -> Result<Manifest> {
     let safetensors = seeded_safetensors(seed, progress)?;
     let onnx = convert::to_onnx(&safetensors).context("converting the seeded weights to ONNX")?;
@@ -36,6 +39,9 @@ pub fn generate(seed: u64, dir: &Path, progress: Progress<'_>) -> Result<Manifes
 /// A safetensors file with torchvision's tensor names and weights drawn from `seed`: He initialisation (the uniform
 /// one, which needs no transcendental function and so has no rounding of its own), and batch norm parameters that are
 /// near, but not at, the identity.
+///
+/// # Errors
+/// If the tensors can't be written as safetensors.
 pub fn seeded_safetensors(seed: u64, progress: Progress<'_>) -> Result<Vec<u8>> {
     let mut weights = Weights { rng: ChaCha8Rng::seed_from_u64(seed), tensors: vec![], done: 0, progress };
     weights.conv_bn(&stem(), 1.0);

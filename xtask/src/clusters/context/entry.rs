@@ -23,10 +23,10 @@ pub(super) struct Entry {
 
 /// The address that the cluster has published: on our Ingress, or, before it is there, on another of its class, which
 /// the same controller serves; else on the controller's Service.
-pub(super) async fn published(client: &Client, namespace: &str, ours: Option<&Ingress>) -> Option<Entry> {
+pub(super) async fn published(client: &Client, namespace: &str, own: Option<&Ingress>) -> Option<Entry> {
     let ingresses: Api<Ingress> = Api::namespaced(client.clone(), namespace);
     let listed = ingresses.list(&ListParams::default()).await.map(|list| list.items).unwrap_or_default();
-    if let Some(entry) = of_ingresses(&listed, ours) {
+    if let Some(entry) = of_ingresses(&listed, own) {
         return Some(entry);
     }
     let services: Api<Service> = Api::all(client.clone());
@@ -34,12 +34,12 @@ pub(super) async fn published(client: &Client, namespace: &str, ours: Option<&In
     listed.items.iter().find_map(of_service)
 }
 
-fn of_ingresses(listed: &[Ingress], ours: Option<&Ingress>) -> Option<Entry> {
+fn of_ingresses(listed: &[Ingress], own: Option<&Ingress>) -> Option<Entry> {
     let class = |ingress: &Ingress| ingress.spec.as_ref()?.ingress_class_name.clone();
-    let is_ours = |one: &&Ingress| ours.is_some_and(|ours| one.metadata.name == ours.metadata.name);
-    let is_alike = |one: &&Ingress| ours.is_none_or(|ours| class(one) == class(ours));
-    let of_ours = listed.iter().filter(is_ours).find_map(of_ingress);
-    of_ours.or_else(|| listed.iter().filter(is_alike).find_map(of_ingress))
+    let is_own = |one: &&Ingress| own.is_some_and(|own| one.metadata.name == own.metadata.name);
+    let is_alike = |one: &&Ingress| own.is_none_or(|own| class(one) == class(own));
+    let of_own = listed.iter().filter(is_own).find_map(of_ingress);
+    of_own.or_else(|| listed.iter().filter(is_alike).find_map(of_ingress))
 }
 
 fn of_ingress(ingress: &Ingress) -> Option<Entry> {
@@ -144,8 +144,8 @@ mod tests {
                 "status": {"loadBalancer": {"ingress": addresses}}});
             serde_json::from_value(ingress).expect("an Ingress")
         };
-        let ours = ingress("app", "nginx", None);
-        let url = |listed: &[Ingress]| of_ingresses(listed, Some(&ours)).map(|entry| entry.url);
+        let own = ingress("app", "nginx", None);
+        let url = |listed: &[Ingress]| of_ingresses(listed, Some(&own)).map(|entry| entry.url);
         let office = || ingress("office", "internal", Some("10.0.0.7"));
         let shop = || ingress("shop", "nginx", Some("203.0.113.7"));
         assert_eq!(url(&[office()]), None);

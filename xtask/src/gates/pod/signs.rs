@@ -16,7 +16,7 @@ mod unschedulable;
 
 pub use unschedulable::ANY_NODE;
 
-/// How long a refusal that someone may still mend must stand: an image or a ConfigMap that is about to be made.
+/// How long a refusal that someone may still fix must stand: an image or a ConfigMap that is about to be made.
 pub const REFUSAL_GRACE: Duration = Duration::from_secs(4);
 /// How often a container must have ended in a row before that is a crash loop.
 const CRASHES: i32 = 3;
@@ -210,7 +210,7 @@ fn life(end: &ContainerStateTerminated) -> Option<Duration> {
 }
 
 /// A probe's own answer, where that is what keeps a container from being Ready: the kubelet has ended it for that, or
-/// it is up and asked in vain. A refusal of the request itself (400 to 499) will not mend: nothing is at that path.
+/// it is up and asked in vain. A refusal of the request itself (400 to 499) will not pass: nothing is at that path.
 fn probe_sign(pod: &Pod, status: &ContainerStatus, events: &[&Event]) -> Option<Sign> {
     if status.ready {
         return None;

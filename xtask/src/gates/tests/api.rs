@@ -21,6 +21,8 @@ use serde_json::{Value, json};
 use tokio::sync::watch;
 
 use super::objects::{ID, IMAGE, object, template};
+use crate::clusters::sandbox::Sandbox;
+use crate::clusters::{Cluster, Kind};
 use crate::cx::Cx;
 use crate::gates::Verdict;
 use crate::gates::rollout::Rollout;
@@ -54,7 +56,7 @@ pub(super) async fn until<T>(
     pass: impl Fn(&str) -> bool,
 ) -> String {
     loop {
-        let line = super::line(&next(verdicts).await);
+        let line = next(verdicts).await.to_string();
         if pass(&line) {
             return line;
         }
@@ -76,7 +78,7 @@ struct Faults {
     cut: watch::Sender<u64>,
     /// The next watch hears that its version is gone.
     gone: AtomicBool,
-    /// How far the server's clock is ahead of ours, where it tells.
+    /// How far the server's clock is ahead of this machine's, where it tells.
     ahead: Option<SignedDuration>,
     /// What the webhook says to the next dry runs: status code and message.
     webhook: Mutex<VecDeque<(u16, String)>>,
@@ -106,6 +108,20 @@ impl Server {
         let (inner, shared) = (direct.clone(), faults.clone());
         let service = tower::service_fn(move |request| pass(inner.clone(), shared.clone(), request));
         Server { direct, client: Client::new(service, "default"), faults }
+    }
+
+    /// As a sandbox at whose entry nothing listens.
+    pub(crate) fn cluster(&self, cx: &Cx) -> Cluster {
+        Cluster {
+            kind: Kind::Sandbox(Sandbox::new(cx)),
+            context: "test".to_owned(),
+            kubeconfig: "kubeconfig".into(),
+            client: self.client.clone(),
+            entry: "http://127.0.0.1:1".to_owned(),
+            tunnel: None,
+            nginx: true,
+            metrics: true,
+        }
     }
 
     /// As if its process had ended.

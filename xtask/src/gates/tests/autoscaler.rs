@@ -81,7 +81,7 @@ fn names_the_metric_that_is_missing() {
 }
 
 #[test]
-fn dooms_what_can_not_mend() {
+fn dooms_what_can_not_recover() {
     let disabled = active(
         "False",
         "ScalingDisabled",

@@ -15,7 +15,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
 
 use super::api::{Play, Server, cx, next, until};
-use super::{line, objects};
+use super::objects;
 use crate::failure::{Evidence, Exit, attached, exit_of, is_echo, paragraph};
 use crate::gates::{
     Gate, Verdict, autoscaler, cluster, ingress_controller, ingress_lease, metrics, rollout, route,
@@ -28,7 +28,10 @@ async fn a_rollout_opens_at_the_event_that_completes_it() {
     let server = Server::start();
     let play = Play::begin(&server, "default", "web", 2).await;
     let mut verdicts = Box::pin(rollout::verdicts(&server.client, &play.target()));
-    assert_eq!(line(&next(&mut verdicts).await), "closed: 0 of 2 updated pods Ready; 0: waits for a node");
+    assert_eq!(
+        next(&mut verdicts).await.to_string(),
+        "closed: 0 of 2 updated pods Ready; 0: waits for a node"
+    );
     play.ready(0).await;
     until(&mut verdicts, |line| line == "closed: 1 of 2 updated pods Ready; 1: waits for a node").await;
     play.ready(1).await;
@@ -217,7 +220,7 @@ async fn a_lease_counts_when_its_new_holder_renews_it() {
     server.create::<Lease>("ingress-nginx", lease("nginx-gone", now)).await;
     let mut verdicts = Box::pin(ingress_lease::verdicts(&server.client));
     assert_eq!(
-        line(&next(&mut verdicts).await),
+        next(&mut verdicts).await.to_string(),
         "closed: the lease is left over from nginx-gone, which no longer exists; there is no controller pod"
     );
     let play = Play::begin(&server, "ingress-nginx", "nginx", 1).await;
@@ -247,7 +250,7 @@ async fn a_lease_is_believed_when_it_is_seen_to_be_renewed() {
     let play = Play::begin(&server, "ingress-nginx", "nginx", 1).await;
     play.ready(0).await;
     let mut verdicts = Box::pin(ingress_lease::verdicts(&server.client));
-    assert_eq!(line(&next(&mut verdicts).await), "closed: held by nginx-h-0; waiting to see it renewed");
+    assert_eq!(next(&mut verdicts).await.to_string(), "closed: held by nginx-h-0; waiting to see it renewed");
     let leases: Api<Lease> = Api::namespaced(server.direct.clone(), "ingress-nginx");
     let renew = Patch::Merge(lease("nginx-h-0", long_ago + Duration::from_secs(8)));
     leases.patch("ingress-nginx-leader", &PatchParams::default(), &renew).await.unwrap();
@@ -269,9 +272,12 @@ async fn the_controller_opens_when_its_webhook_takes_our_ingress() {
     let server = Server::start();
     server.namespace("ingress-nginx").await;
     let play = Play::begin(&server, "ingress-nginx", ingress_nginx::DEPLOYMENT, 1).await;
-    let ours = ingress();
-    let mut verdicts = Box::pin(ingress_controller::verdicts(&server.client, &ours, "default"));
-    assert_eq!(line(&next(&mut verdicts).await), "closed: 0 of 1 updated pods Ready; 0: waits for a node");
+    let applied = ingress();
+    let mut verdicts = Box::pin(ingress_controller::verdicts(&server.client, &applied, "default"));
+    assert_eq!(
+        next(&mut verdicts).await.to_string(),
+        "closed: 0 of 1 updated pods Ready; 0: waits for a node"
+    );
     let refused =
         "Internal error occurred: failed calling webhook \"validate.nginx\": connect: connection refused";
     server.webhook_says(500, refused);
@@ -337,7 +343,7 @@ async fn metrics_open_when_they_are_available() {
     let name = "v1beta1.metrics.k8s.io";
     let look = metrics::look(&server.client).await.unwrap();
     if services.get_opt(name).await.unwrap().is_none() {
-        assert!(line(&look).starts_with("closed: APIService v1beta1.metrics.k8s.io is not registered"));
+        assert!(look.to_string().starts_with("closed: APIService v1beta1.metrics.k8s.io is not registered"));
         let service = json!({"metadata": {"name": name}, "spec": {"group": "metrics.k8s.io",
             "version": "v1beta1", "groupPriorityMinimum": 100, "versionPriority": 100}});
         services.create(&PostParams::default(), &objects::object(service)).await.unwrap();
@@ -367,7 +373,7 @@ async fn the_autoscaler_opens_when_it_reads_its_metrics() {
         )
         .await;
     let look = autoscaler::look(&server.client, "default", "web").await.unwrap();
-    assert_eq!(line(&look), "closed: no value yet for cpu; the autoscaler has not read its target yet");
+    assert_eq!(look.to_string(), "closed: no value yet for cpu; the autoscaler has not read its target yet");
     let cx = cx();
     let branch = &mut Branch::first(&cx);
     let (done, ()) = tokio::join!(autoscaler::wait(branch, &server.client, "default", "web"), async {
@@ -409,7 +415,7 @@ async fn the_route_opens_after_five_good_answers_in_a_row() {
     let url = format!("http://{address}");
     let probe = route::Probe::new(&url, "web.local").unwrap();
     let mut verdicts = Box::pin(route::verdicts(&probe, &server.client, "default"));
-    let refused = line(&next(&mut verdicts).await);
+    let refused = next(&mut verdicts).await.to_string();
     assert!(refused.starts_with("closed: nothing listens at the entry (Connection refused"), "{refused}");
     assert!(refused.ends_with("; no Ingress in namespace default has the host web.local"), "{refused}");
     let ingresses: Api<Ingress> = Api::default_namespaced(server.direct.clone());
@@ -461,7 +467,7 @@ async fn a_look_at_the_route_does_not_wait() {
     let shipped = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../kubernetes");
     let manifests = crate::manifests::read(&shipped, "default").unwrap();
     let look = route::look(&server.client, "default", &url, &manifests).await.unwrap();
-    assert!(line(&look).starts_with("closed: nothing listens at the entry"));
+    assert!(look.to_string().starts_with("closed: nothing listens at the entry"));
     assert!(route::look(&server.client, "default", "not a url", &manifests).await.is_err());
 }
 

@@ -317,7 +317,7 @@ fn pods_on_their_way_out_are_of_no_concern() {
 }
 
 /// While Recreate waits for the old pods, the old ReplicaSet is still the one with the highest revision: neither it
-/// nor the state of its pods is ours.
+/// nor the state of its pods counts.
 #[test]
 fn recreate_waits_for_the_old_pods_first() {
     let mut world = complete();

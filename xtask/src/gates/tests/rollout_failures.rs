@@ -39,7 +39,7 @@ fn permanent_signs_doom_at_once() {
 }
 
 #[test]
-fn refusals_that_may_mend_doom_within_five_seconds() {
+fn refusals_that_may_pass_doom_within_five_seconds() {
     let not_found = "failed to pull and unpack image \"docker.io/library/web:new\": not found";
     let missing = "configmap \"settings\" not found";
     for (reason, message) in [("ErrImagePull", not_found), ("CreateContainerConfigError", missing)] {
@@ -55,7 +55,7 @@ fn refusals_that_may_mend_doom_within_five_seconds() {
 }
 
 #[test]
-fn a_back_off_remembers_what_the_pull_said() {
+fn a_back_off_remembers_the_answer_to_the_pull() {
     let mut world = complete();
     let back_off = "Back-off pulling image \"web:new\"";
     each_pod(&mut world, |pod| waiting(pod, "ImagePullBackOff", back_off));
@@ -77,7 +77,7 @@ fn a_back_off_remembers_what_the_pull_said() {
 
 /// The registry may be back in a moment; the kubelet's cache certainly is.
 #[test]
-fn signs_that_mend_by_themselves_only_warn() {
+fn signs_that_pass_by_themselves_only_warn() {
     for (reason, message) in [
         ("ImagePullBackOff", "Back-off pulling image \"web:new\""),
         ("ErrImagePull", "dial tcp: lookup registry on 10.0.0.1:53: server misbehaving"),
@@ -110,11 +110,11 @@ fn a_sign_that_went_away_starts_anew() {
     let mut world = complete();
     each_pod(&mut world, |pod| waiting(pod, "CreateContainerConfigError", "secret \"x\" not found"));
     world.note(&clock(0));
-    let mut mended = complete();
-    std::mem::swap(&mut mended.pods, &mut world.pods);
+    let mut recovered = complete();
+    std::mem::swap(&mut recovered.pods, &mut world.pods);
     world.note(&clock(2));
     assert!(world.signs.is_empty());
-    std::mem::swap(&mut mended.pods, &mut world.pods);
+    std::mem::swap(&mut recovered.pods, &mut world.pods);
     world.note(&clock(3));
     assert!(matches!(judge(&world, &clock(5)), Verdict::Suspect(_)));
     assert!(matches!(judge(&world, &clock(7)), Verdict::Doomed(..)));
@@ -162,7 +162,7 @@ fn a_crash_is_no_loop_yet() {
 }
 
 #[test]
-fn a_crash_loop_of_old_pods_is_not_ours() {
+fn a_crash_loop_of_old_pods_is_not_the_rollouts() {
     let mut world = complete();
     starting(world.pods.get_mut("web-new-a").unwrap());
     let mut old = pod("web-old-z", "web-old", "web:old", OTHER_ID);
@@ -444,7 +444,7 @@ fn a_probe_that_asks_for_what_is_not_there_is_the_cause_with_its_answer_and_its_
 }
 
 #[test]
-fn a_probe_whose_answer_may_mend_is_no_doom() {
+fn a_probe_whose_answer_may_change_is_no_doom() {
     // Starting, or busy, for longer than the budget: the next start may be quicker.
     let mut slow = probed("Startup", 503, 90);
     expect(

@@ -5,7 +5,7 @@ use k8s_openapi::api::batch::v1::Job;
 use serde_json::{Value, json};
 
 use super::objects::{crashed, object, patch, pod, template, waiting, warning};
-use super::{at, clock, line};
+use super::{at, clock};
 use crate::commands::Advice;
 use crate::gates::Verdict;
 use crate::gates::kind::Kind;
@@ -92,8 +92,8 @@ fn lines<K: Kinded>(mut world: Snapshot<K>, judge: Judge<K>) -> (String, Verdict
     for seconds in [5, 65] {
         world.note(&clock(seconds));
         let verdict = judge(&world, &world.objects["web"], &clock(seconds));
-        if !lines.ends_with(&format!("{}\n", line(&verdict))) {
-            lines += &format!("{}\n", line(&verdict));
+        if !lines.ends_with(&format!("{verdict}\n")) {
+            lines += &format!("{verdict}\n");
         }
         last = Some(verdict);
     }
@@ -388,10 +388,10 @@ fn settled_waits_for_what_is_on_its_way_out() {
     let mut world = stateful_set();
     ending(&mut world);
     let verdict = stateful_set::judge(&world, &world.objects["web"], &clock(5));
-    assert_eq!(line(&verdict), "open: 3 of 3 pods Ready, 3 of revision web-new");
+    assert_eq!(verdict.to_string(), "open: 3 of 3 pods Ready, 3 of revision web-new");
     world.until = Until::Settled;
     let verdict = stateful_set::judge(&world, &world.objects["web"], &clock(5));
-    assert_eq!(line(&verdict), "closed: 1 terminating (web-3)");
+    assert_eq!(verdict.to_string(), "closed: 1 terminating (web-3)");
 }
 
 /// What is told of a pod is not told of another workload's.
@@ -404,5 +404,5 @@ fn pods_of_the_same_labels_and_another_owner_are_none_of_its() {
     world.pods.insert("web-9".into(), other);
     world.events.insert("x".into(), event);
     let verdict = stateful_set::judge(&world, &world.objects["web"], &clock(5));
-    assert_eq!(line(&verdict), "open: 3 of 3 pods Ready, 3 of revision web-new");
+    assert_eq!(verdict.to_string(), "open: 3 of 3 pods Ready, 3 of revision web-new");
 }

@@ -1,4 +1,4 @@
-//! What the API server refuses, in one line a fault: file and line, field, reason; and what mends it.
+//! What the API server refuses, in one line a fault: file and line, field, reason; and how to fix it.
 
 use kube::core::Status;
 use serde_json::Value;

@@ -3,8 +3,6 @@
 use serde_json::json;
 
 use super::*;
-use crate::clusters::Kind;
-use crate::clusters::sandbox::Sandbox;
 use crate::commands::Commands;
 use crate::failure::{Hint, attached, paragraph};
 use crate::gates::tests::{Server, cx};
@@ -26,16 +24,7 @@ pub(crate) struct Scene<'s> {
 impl Scene<'_> {
     pub(crate) fn new(cx: &Cx) -> Scene<'_> {
         let server = Server::start();
-        let cluster = Done::with(Cluster {
-            kind: Kind::Sandbox(Sandbox::new(cx)),
-            context: "test".to_owned(),
-            kubeconfig: "kubeconfig".into(),
-            client: server.client.clone(),
-            entry: "http://127.0.0.1:1".to_owned(),
-            tunnel: None,
-            nginx: true,
-            metrics: true,
-        });
+        let cluster = Done::with(server.cluster(cx));
         Scene { cx, server, folder: Folder::shipped(), cluster }
     }
 
@@ -94,7 +83,7 @@ impl Scene<'_> {
     }
 
     /// What the last step of that name came to.
-    pub(crate) fn said(&self, step: &str) -> String {
+    pub(crate) fn detail(&self, step: &str) -> String {
         let spans = self.cx.spans();
         spans.iter().rev().find(|span| span.name == step).map(|span| span.detail.clone()).unwrap_or_default()
     }
@@ -148,9 +137,9 @@ async fn an_edit_of_the_manifests_arrives_in_the_cluster_as_it_is_written() {
         assert_eq!(image, Some(json!(IMAGE)), "{case}");
         scene.applied().await;
         assert!(
-            scene.said("apply").ends_with("objects are as in kubernetes/"),
+            scene.detail("apply").ends_with("objects are as in kubernetes/"),
             "{case}: {}",
-            scene.said("apply")
+            scene.detail("apply")
         );
     }
 }
@@ -199,7 +188,7 @@ async fn what_was_changed_in_the_cluster_is_put_back_and_its_readers_are_restart
     let label = json!({"metadata": {"name": config, "labels": {"app.kubernetes.io/name": "other"}}});
     scene.others("kubectl-label", "ConfigMap", label).await;
     assert_eq!(scene.applied().await.stale, []);
-    assert_eq!(scene.said("apply"), format!("configmap/{config} configured"));
+    assert_eq!(scene.detail("apply"), format!("configmap/{config} configured"));
 }
 
 #[tokio::test]
@@ -217,7 +206,7 @@ async fn what_the_api_warns_about_is_shown_with_the_objects_place() {
     assert!(warnings[1].contains(service), "{}", warnings[1]);
 }
 
-/// In one line for each fault: where, what, why; and what mends it.
+/// In one line for each fault: where, what, why; and how to fix it.
 #[tokio::test]
 async fn what_is_refused_is_said_with_its_line_and_its_cure() {
     let deployment = "30-deployment.yaml";
