@@ -14,6 +14,11 @@ const GIB: f64 = 1024.0 * 1024.0 * 1024.0;
 /// Taints of this kind come and go with a node's condition, which is not a matter of room.
 const CONDITIONS: &str = "node.kubernetes.io/";
 
+/// Selects the pods that hold room on a node.
+const RUNNING: &str = "spec.nodeName!=,status.phase!=Succeeded,status.phase!=Failed";
+/// Pods that a list brings at a time.
+const PAGE: u32 = 500;
+
 /// By resource, in thousandths of its unit.
 pub type Amounts = BTreeMap<String, i64>;
 
@@ -35,20 +40,34 @@ pub async fn rooms(client: &Client, namespace: &str, deployment: &str, pod: &Pod
     let all = ListParams::default();
     let own = async {
         let owner = Owner::find(client, namespace, deployment).await?;
-        if let Some(owner) = owner { owner.pods().await } else { Ok(Vec::new()) }
+        let own = if let Some(owner) = owner { owner.pods().await? } else { Vec::new() };
+        used(&pods, &own).await.context("listing the pods of all namespaces")
     };
-    let (nodes, pods, own) = futures::try_join!(
-        async { nodes.list(&all).await.context("listing the nodes") },
-        async { pods.list(&all).await.context("listing the pods of all namespaces") },
-        own
-    )?;
+    let nodes = async { nodes.list(&all).await.context("listing the nodes") };
+    let (nodes, used) = futures::try_join!(nodes, own)?;
+    let room = |node: &Node| Room::of(node, used.get(&node.name_any()).unwrap_or(&Amounts::new()));
+    Ok(nodes.items.iter().filter(|node| takes(node, pod)).map(room).collect())
+}
+
+/// What the pods of others ask of each node. They may be many: no more than a page of them is held at a time.
+async fn used(pods: &Api<Pod>, own: &[Pod]) -> kube::Result<BTreeMap<String, Amounts>> {
     let is_own = |pod: &Pod| own.iter().any(|other| other.uid() == pod.uid());
-    let is_over = |pod: &Pod| {
-        let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
-        matches!(phase, Some("Succeeded" | "Failed"))
-    };
-    let others: Vec<&Pod> = pods.items.iter().filter(|pod| !is_own(pod) && !is_over(pod)).collect();
-    Ok(nodes.items.iter().filter(|node| takes(node, pod)).map(|node| Room::of(node, &others)).collect())
+    let mut used = BTreeMap::<String, Amounts>::new();
+    let mut params = ListParams::default().fields(RUNNING).limit(PAGE);
+    loop {
+        let list = pods.list(&params).await?;
+        let others = list.items.iter().filter(|pod| !is_own(pod)).filter_map(|pod| pod.spec.as_ref());
+        for spec in others {
+            let node = used.entry(spec.node_name.clone().unwrap_or_default()).or_default();
+            for (resource, amount) in requests(spec) {
+                *node.entry(resource).or_default() += amount;
+            }
+        }
+        params.continue_token = list.metadata.continue_.filter(|token| !token.is_empty());
+        if params.continue_token.is_none() {
+            return Ok(used);
+        }
+    }
 }
 
 /// Whether a node takes such a pod, however much room it has.
@@ -76,17 +95,13 @@ fn tolerates(toleration: &Toleration, taint: &Taint) -> bool {
 }
 
 impl Room {
-    fn of(node: &Node, pods: &[&Pod]) -> Room {
-        let name = node.name_any();
+    fn of(node: &Node, used: &Amounts) -> Room {
         let allocatable = node.status.as_ref().and_then(|status| status.allocatable.as_ref());
-        let mut free: Amounts = amounts(allocatable).collect();
-        let on_it = pods.iter().filter_map(|pod| pod.spec.as_ref());
-        for spec in on_it.filter(|spec| spec.node_name.as_ref() == Some(&name)) {
-            for (resource, amount) in requests(spec) {
-                free.entry(resource).and_modify(|free| *free = (*free - amount).max(0));
-            }
-        }
-        Room { name: format!("node {name}"), free }
+        let left = |(resource, amount): (String, i64)| {
+            let left = (amount - used.get(&resource).unwrap_or(&0)).max(0);
+            (resource, left)
+        };
+        Room { name: format!("node {}", node.name_any()), free: amounts(allocatable).map(left).collect() }
     }
 
     /// How many pods it holds that ask for `each` of a resource; nothing where it does not count that.
@@ -193,12 +208,8 @@ mod tests {
             "pods": "110"}},
         }))
         .expect("a node");
-        let system: Pod = serde_json::from_value(json!({
-            "metadata": {"name": "system"},
-            "spec": {"nodeName": "minikube", "containers": [asks("950m", "460Mi")]},
-        }))
-        .expect("a pod");
-        let rooms = [Room::of(&node, &[&system])];
+        let system = pod(json!({"containers": [asks("950m", "460Mi")]}));
+        let rooms = [Room::of(&node, &requests(&system))];
         assert_eq!((fit(&rooms, &requests(&app)), scarcest(&rooms, &requests(&app))), (11, Some("cpu")));
     }
 
