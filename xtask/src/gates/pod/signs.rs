@@ -98,15 +98,14 @@ fn waiting_sign(pod: &Pod, status: &ContainerStatus, events: &[&Event]) -> Optio
         }
         "ErrImagePull" | "ImagePullBackOff" => {
             // The back-off's message may not repeat what the registry said; the event of the pull does.
-            let said = latest(events, &["Failed"], None).map(|(_, message)| message).unwrap_or_default();
-            let cure = pull::cure(&message);
-            let told = cure.or_else(|| pull::cure(said));
-            let grace = told.map_or(Grace::Forever, |_| Grace::Lasting(REFUSAL_GRACE));
-            let mut sign = sign("image", grace, told.map(Advice::from));
-            if let Some(sign) = sign.as_mut().filter(|_| told.is_some() && cure.is_none()) {
-                sign.text = format!("{reason}: {}", one_line(said));
-            }
-            sign
+            let message = waiting.message.as_deref().unwrap_or_default();
+            let event = latest(events, &["Failed"], None).map(|(_, message)| message);
+            let mut all = std::iter::once(message).chain(event);
+            let found = all.find_map(|said| Some((said, pull::cure(said)?)));
+            let (said, cure) = found.map_or((message, None), |(said, cure)| (said, Some(cure)));
+            let grace = cure.map_or(Grace::Forever, |_| Grace::Lasting(REFUSAL_GRACE));
+            let sign = sign("image", grace, cure.map(Advice::from))?;
+            Some(Sign { text: format!("{reason}: {}", pull::cause(image, said)), ..sign })
         }
         "CreateContainerConfigError" => {
             // A ConfigMap that is there but not yet in the kubelet's cache.

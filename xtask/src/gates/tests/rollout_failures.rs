@@ -42,15 +42,17 @@ fn permanent_signs_doom_at_once() {
 fn refusals_that_may_pass_doom_within_five_seconds() {
     let not_found = "failed to pull and unpack image \"docker.io/library/web:new\": not found";
     let missing = "configmap \"settings\" not found";
-    for (reason, message) in [("ErrImagePull", not_found), ("CreateContainerConfigError", missing)] {
+    for (reason, message, told) in
+        [("ErrImagePull", not_found, "web:new: not found"), ("CreateContainerConfigError", missing, missing)]
+    {
         let mut world = complete();
         each_pod(&mut world, |pod| waiting(pod, reason, message));
         world.note(&clock(0));
         expect(
             &judge(&world, &clock(0)),
-            &format!("suspect: 0 of 3 updated pods Ready; a: {reason}: {message}"),
+            &format!("suspect: 0 of 3 updated pods Ready; a: {reason}: {told}"),
         );
-        assert_eq!(doomed_after(&mut world, 600), Some((4, format!("doomed: a: {reason}: {message}"))));
+        assert_eq!(doomed_after(&mut world, 600), Some((4, format!("doomed: a: {reason}: {told}"))));
     }
 }
 
@@ -71,7 +73,7 @@ fn a_back_off_remembers_the_answer_to_the_pull() {
     }
     assert_eq!(
         doomed_after(&mut world, 600),
-        Some((4, "doomed: a: ImagePullBackOff: Failed to pull image \"web:new\": manifest unknown".into()))
+        Some((4, "doomed: a: ImagePullBackOff: web:new: manifest unknown".into()))
     );
 }
 

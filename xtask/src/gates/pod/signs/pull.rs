@@ -1,5 +1,7 @@
 //! An image that a node does not get: which of the runtime's words no second try will change, and what helps.
 
+use crate::kubernetes::one_line;
+
 /// The words of registries and runtimes, and what helps against each; the first that fits counts.
 const CURES: [(&[&str], &str); 4] = [
     // Its words end with "not found".
@@ -37,4 +39,16 @@ pub(super) fn cure(message: &str) -> Option<&'static str> {
     let message = message.to_ascii_lowercase();
     let fits = |words: &&[&str]| words.iter().any(|words| message.contains(words));
     CURES.iter().find(|(words, _)| fits(words)).map(|(_, cure)| *cure)
+}
+
+/// What went wrong, without the layers of a runtime's message that each name the image anew: a digest is long.
+pub(super) fn cause(image: &str, message: &str) -> String {
+    let cause = match message.rsplit_once("\": ") {
+        Some((_, cause)) => {
+            cause.strip_prefix(image).map_or(cause, |rest| rest.trim_start_matches([':', ' ']))
+        }
+        None if message.is_empty() => return image.to_owned(),
+        None => return one_line(message),
+    };
+    one_line(&format!("{image}: {cause}"))
 }
