@@ -95,8 +95,11 @@ async fn make_namespace(
     name: &str,
     labels: &BTreeMap<String, String>,
 ) -> kube::Result<()> {
-    if api.get_opt(name).await?.is_some() {
-        return Ok(());
+    match api.get_opt(name).await {
+        Ok(Some(_)) => return Ok(()),
+        // Who may not look may all the same create, or hear that it is there.
+        Err(kube::Error::Api(status)) if status.code == 403 => {}
+        found => drop(found?),
     }
     let mut namespace = Namespace::default();
     namespace.metadata.name = Some(name.to_owned());
