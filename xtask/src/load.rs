@@ -34,6 +34,7 @@ pub mod threshold;
 
 use args::LoadArgs;
 use disturb::Prepared;
+use request::Body;
 
 pub use planned::plan;
 
@@ -72,7 +73,8 @@ pub(crate) async fn once(
     let baseline =
         args.baseline.as_deref().map(|run| Sample::read(&find(&cx.home().join("runs"), Some(run))?));
     let baseline = baseline.transpose().context("reading the baseline")?;
-    let run = Run { args, plan: args.plan()?, baseline, dir, telling };
+    let body = args.request.body(&cx.root)?;
+    let run = Run { args, plan: args.plan()?, body, baseline, dir, telling };
     let choice = clusters::choose(cx).await?;
     cx.output.note(&format!("{}: {}", choice.kind.name(), choice.why));
     let cluster = choice.kind.expect(cx).await?;
@@ -107,8 +109,10 @@ pub(crate) async fn once(
 /// One run, as it is asked for.
 struct Run<'r> {
     args: &'r LoadArgs,
-    /// What is sent, and when.
+    /// How much is sent, and when.
     plan: Plan,
+    /// What each request carries.
+    body: Body,
     /// The run that this one is compared with.
     baseline: Option<Sample>,
     /// Where it is kept.
@@ -145,7 +149,7 @@ async fn measure(
     left: &Summary,
 ) -> Result<Summary> {
     let (cx, Site { cluster, manifests, namespace }) = (branch.cx, *site);
-    let target = run.args.request.target(cx, &cluster.entry, manifests.host()).await?;
+    let target = run.args.request.target(run.body.clone(), &cluster.entry, manifests.host()).await?;
     let canary = Target::get(&cluster.entry, manifests.host(), "/health").await?;
     let canary = cluster.nginx.then_some(&canary);
     let owner = Owner::of(&cluster.client, namespace, manifests.deployment_name()).await?;

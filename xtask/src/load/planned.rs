@@ -25,6 +25,8 @@ pub fn plan(cx: &Cx, args: &LoadArgs, manifests: &Manifests) -> Result<Vec<Plann
 /// One of its runs.
 fn once(cx: &Cx, args: &LoadArgs, manifests: &Manifests) -> Result<Vec<Planned>> {
     let sends = args.plan()?;
+    // What the run would refuse, its plan does too.
+    args.request.body(&cx.root)?;
     let (namespace, name) = (&cx.shared.namespace, manifests.deployment_name());
     let mark = format!("mark deployment/{name}, annotation {ANNOTATION}");
     let mut plan = Vec::new();

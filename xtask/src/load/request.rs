@@ -10,7 +10,6 @@ use http::header::{CONTENT_TYPE, HeaderName, HeaderValue};
 use http::{HeaderMap, Method};
 use xtask_load::client::Target;
 
-use crate::cx::Cx;
 use crate::failure::{Attach as _, Exit};
 use crate::steps::smoke::{self, PICTURE};
 
@@ -58,31 +57,30 @@ pub struct RequestArgs {
 pub struct Header(HeaderName, HeaderValue);
 
 /// A body and its type.
-type Body = (Option<HeaderValue>, Bytes);
+pub(super) type Body = (Option<HeaderValue>, Bytes);
 
 impl RequestArgs {
     /// These, or `GET path` where nothing is given.
     #[must_use]
     pub fn or_get(&self, path: &str) -> RequestArgs {
         let RequestArgs { get, path: to, method, file, body, header } = self;
-        let is_said = get.is_some() || to.is_some() || method.is_some() || file.is_some() || body.is_some();
+        let is_given = get.is_some() || to.is_some() || method.is_some() || file.is_some() || body.is_some();
         let default =
             || RequestArgs { get: Some(path.to_owned()), header: header.clone(), ..RequestArgs::default() };
-        if is_said { self.clone() } else { default() }
+        if is_given { self.clone() } else { default() }
     }
 
-    /// The request, addressed.
+    /// The request with this `body`, addressed.
     ///
     /// # Errors
-    /// When a file can't be read (exit code 2), or the entry is no place to send to.
-    pub async fn target(&self, cx: &Cx, entry: &str, host: &str) -> Result<Target> {
-        let body = self.content(&cx.root)?;
+    /// When the entry is no place to send to.
+    pub(super) async fn target(&self, body: Body, entry: &str, host: &str) -> Result<Target> {
         let mut headers = HeaderMap::new();
         for Header(name, value) in &self.header {
             headers.append(name, value.clone());
         }
         let target = Target::get(entry, host, self.to()).await?;
-        let (content_type, body) = body.unwrap_or_default();
+        let (content_type, body) = body;
         if let Some(content_type) = content_type {
             headers.entry(CONTENT_TYPE).or_insert(content_type);
         }
@@ -117,23 +115,27 @@ impl RequestArgs {
         ![Method::GET, Method::HEAD, Method::DELETE, Method::OPTIONS].contains(&self.how())
     }
 
-    fn content(&self, root: &Path) -> Result<Option<Body>> {
+    /// What is sent; where nothing else is named, the picture of the workspace at `root`.
+    ///
+    /// # Errors
+    /// When a file can't be read (exit code 2).
+    pub(super) fn body(&self, root: &Path) -> Result<Body> {
         if let Some(body) = &self.body {
             let body = match body.strip_prefix('@') {
                 Some(file) => read("body", Path::new(file))?,
                 None => Bytes::from(body.clone()),
             };
-            return Ok(Some((None, body)));
+            return Ok((None, body));
         }
         let file = match &self.file {
             Some(file) => file.clone(),
             None if self.is_picture() => root.join(PICTURE),
-            None => return Ok(None),
+            None => return Ok(Body::default()),
         };
         let name = file.file_name().unwrap_or_default().to_string_lossy();
         let (content_type, body) = smoke::multipart(&name, &read("file", &file)?);
         let content_type = HeaderValue::from_str(&content_type).context("naming the body's type")?;
-        Ok(Some((Some(content_type), body)))
+        Ok((Some(content_type), body))
     }
 }
 
@@ -243,7 +245,7 @@ mod tests {
         std::fs::write(&file, "{}").unwrap();
         let content = |body: &str| {
             let args = RequestArgs { body: Some(body.to_owned()), ..RequestArgs::default() };
-            args.content(Path::new("/")).map(|content| content.unwrap().1)
+            args.body(Path::new("/")).map(|(_, body)| body)
         };
         assert_eq!(content(&format!("@{}", file.display())).unwrap(), "{}");
         assert_eq!(content("@").unwrap_err().to_string(), "reading  for --body");

@@ -157,6 +157,10 @@ fn no_cluster_runs() {
     let status = world.run_ok(&["status", "--output", "json"]).summary();
     assert_eq!(status["ready"], false);
     assert!(status["gates"][0]["detail"].as_str().is_some_and(|detail| detail.contains(&up)), "{status}");
+    // What can't be sent is told before anything is waited for, and before a plan is believed.
+    let told = ["reading /absent.png for --file: No such file or directory"];
+    says(&world.run(&["load", "--file", "/absent.png"]), 2, &told);
+    says(&world.run(&["load", "--dry-run", "--file", "/absent.png"]), 2, &told);
     world.run_ok(&["down"]);
 }
 

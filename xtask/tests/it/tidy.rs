@@ -237,6 +237,16 @@ fn no_line_is_wider_than_it_may_be() {
 }
 
 #[test]
+fn an_error_has_its_whole_name() {
+    let short = ["Err(e)", "map_err(|e|", "Err(err)", "map_err(|err|"];
+    // This file names them.
+    let others = ["app", "sandbox", "xtask"].into_iter().flat_map(sources);
+    let others = others.filter(|(path, _)| !path.ends_with("it/tidy.rs"));
+    let naming = others.filter(|(_, code)| short.iter().any(|word| code.contains(word)));
+    assert_none("an error is called `error`", naming.map(|(path, _)| path));
+}
+
+#[test]
 fn no_module_is_named_after_nothing() {
     let empty_names = ["utils", "util", "common", "manager", "helper", "helpers", "misc"];
     let all = ["app", "sandbox", "xtask"].into_iter().flat_map(sources);
