@@ -138,6 +138,25 @@ pub fn exit_of(error: &anyhow::Error) -> Exit {
     attached::<Exit>(error).copied().unwrap_or(Exit::Step)
 }
 
+/// What to try: the error's own hint, else what helps against every error of its kind.
+pub fn advice(error: &anyhow::Error) -> Option<Advice> {
+    let own = attached::<Hint>(error).map(|hint| hint.0.clone());
+    own.or_else(|| is_disk_full(error).then(|| DISK_FULL.into()))
+}
+
+/// The disk of the target folder is the one that this tool fills.
+const DISK_FULL: &str = "free some space on that disk (`cargo clean` in workspaces that are not used), or \
+                         set CARGO_TARGET_DIR to another one";
+
+fn is_disk_full(error: &anyhow::Error) -> bool {
+    use std::io::ErrorKind::{QuotaExceeded, StorageFull};
+    error.chain().any(|cause| {
+        let kind = cause.downcast_ref().map(std::io::Error::kind);
+        matches!(kind, Some(StorageFull | QuotaExceeded))
+            || cause.downcast_ref::<Layer>().is_some_and(|layer| is_disk_full(&layer.inner))
+    })
+}
+
 /// Whether this error only echoes that the run was told to stop.
 pub fn is_echo(error: &anyhow::Error) -> bool {
     error.chain().any(|cause| {
@@ -207,6 +226,16 @@ mod tests {
         assert_eq!(exit_of(&error), Exit::Preflight);
         assert_eq!(attached::<Hint>(&error).map(|hint| &hint.0), Some(&"is it running?".into()));
         assert!(!is_echo(&error));
+    }
+
+    #[test]
+    fn a_full_disk_has_a_cure_wherever_it_is_met() {
+        let full = || Err::<(), _>(std::io::Error::from(std::io::ErrorKind::StorageFull));
+        let error = full().context("writing the model").exit(Exit::Step).unwrap_err();
+        assert_eq!(advice(&error), Some(DISK_FULL.into()));
+        let error = full().hint("its own").context("writing the model").unwrap_err();
+        assert_eq!(advice(&error), Some("its own".into()));
+        assert_eq!(advice(&anyhow::anyhow!("something else")), None);
     }
 
     #[test]

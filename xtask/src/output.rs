@@ -21,7 +21,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use crate::commands::Commands;
-use crate::failure::{Evidence, Exit, Hint, Printed, attached, exit_of, paragraph};
+use crate::failure::{Evidence, Exit, Printed, advice, attached, exit_of, paragraph};
 use crate::options::Format;
 pub use cycle::{Cycle, Ending};
 #[cfg(test)]
@@ -332,8 +332,8 @@ impl Output {
 /// A failure as JSON has it: what, what to try, and what was seen around it.
 fn tell_failure(fields: &mut Map<String, Value>, error: &anyhow::Error, commands: &Commands) {
     fields.insert("error".into(), paragraph(error).into());
-    if let Some(Hint(advice)) = attached(error) {
-        fields.insert("hint".into(), commands.write_out(advice).into());
+    if let Some(advice) = advice(error) {
+        fields.insert("hint".into(), commands.write_out(&advice).into());
     }
     if let Some(evidence) = attached::<Evidence>(error) {
         fields.insert("evidence".into(), json!(evidence));

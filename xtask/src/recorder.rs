@@ -103,7 +103,10 @@ impl Recorder {
             Err(error) => asked.gaps.push(format!("what the cluster did: {error}")),
         }
         asked.files = Some(sizes(&dir));
-        asked.gaps.extend(asked.write(&dir).err().map(|error| format!("{error:#}")));
+        let unwritten = asked.write(&dir).err().map(|error| format!("{error:#}"));
+        // It may have failed so at the beginning too.
+        let unwritten = unwritten.filter(|gap| !asked.gaps.contains(gap));
+        asked.gaps.extend(unwritten);
         asked.gaps
     }
 }

@@ -10,7 +10,7 @@ use super::streams::{Terminal, tell};
 use super::style::{only_colour, painted, plain, safe};
 use super::{Event, Kind, State};
 use crate::commands::Commands;
-use crate::failure::{Evidence, Exit, Hint, Printed, attached, paragraph};
+use crate::failure::{Evidence, Exit, Printed, advice, attached, paragraph};
 
 /// Without a terminal, a wait is shown when it is this old, and then at most this often.
 const WAIT_EVERY: Duration = Duration::from_secs(5);
@@ -228,8 +228,8 @@ pub(crate) fn failure(error: &anyhow::Error, exit: Exit, commands: &Commands, co
     }
     let word = if exit == Exit::Interrupted { "interrupted" } else { "error" };
     let _ = writeln!(text, "{word}: {}", safe(&paragraph(error)));
-    if let Some(Hint(advice)) = attached(error) {
-        let _ = writeln!(text, "hint: {}", safe(&commands.write_out(advice)));
+    if let Some(advice) = advice(error) {
+        let _ = writeln!(text, "hint: {}", safe(&commands.write_out(&advice)));
     }
     if colour { painted(&text) } else { text }
 }
