@@ -22,11 +22,11 @@ use crate::manifests::Manifests;
 use crate::options::{Format, duration};
 use crate::pipeline::Branch;
 use crate::plan::Planned;
+use crate::record::REPORT;
 use crate::record::meta::Meta;
 use crate::summary::Summary;
-use worth::{Cell, Occasion, Worth};
+use worth::{Cell, Occasion};
 
-mod page;
 mod worth;
 
 /// What is asked where nothing is said: it answers at once, so that what fails failed for the pod's life alone.
@@ -168,6 +168,8 @@ pub async fn run(cx: &Cx, args: &ProveArgs) -> Result<Summary> {
     let began = Instant::now();
     let choice = clusters::choose(cx).await?;
     let cluster = choice.kind.expect(cx).await?;
+    let manifests = crate::manifests::read(&cx.root.join("kubernetes"), &cx.shared.namespace)?;
+    cx.shows(cluster.watched(&manifests, &cx.shared.namespace));
     experiment::allow(cx, Protection::PreStop, &cluster)?;
     for cell in &mut cells {
         if let Some(protection) = cell.without {
@@ -187,29 +189,31 @@ pub async fn run(cx: &Cx, args: &ProveArgs) -> Result<Summary> {
             break;
         }
     }
-    let worth = Worth::of(&cells);
-    let page = page::write(&dir, &cluster, args, &worth, began.elapsed()).context("drawing the page");
+    let load = format!(
+        "{}: {}/s for {} s a run",
+        args.request.or_get(REQUEST).line(),
+        args.rate,
+        args.duration.as_secs_f64()
+    );
+    let proof = worth::proof(load, &cells);
     if cx.shared.output == Format::Human {
-        cx.output.data(worth.text().trim_end());
-    }
-    match &page {
-        Ok(page) => cx.output.note(&format!("page: {}", cx.short(page))),
-        Err(error) => cx.output.note(&format!("warning: there is no page: {error:#}")),
+        cx.output.data(proof.text().trim_end());
     }
     let mut summary = Summary::new();
     let fields = [
         ("cluster", json!(cluster.kind.name())),
         ("context", json!(cluster.context)),
-        ("prove", worth.json()),
-        ("page", json!(page.ok())),
+        ("prove", json!(proof)),
+        ("seconds", json!(began.elapsed().as_secs_f64())),
+        ("page", json!(dir.join(REPORT))),
         ("run", json!(dir)),
     ];
     summary.extend(fields.into_iter().map(|(name, value): (&str, Value)| (name.to_owned(), value)));
     if let Some(error) = stopped {
         return Err(error).attach(summary);
     }
-    if worth.rows.is_empty() {
-        return Err(anyhow!("nothing could be measured: {}", worth.reasons()))
+    if proof.rows.is_empty() {
+        return Err(anyhow!("nothing could be measured: {}", proof.reasons()))
             .attach(summary)
             .hint(Advice::Xtask("load", "shows what is wrong; a longer --budget leaves time for more"));
     }

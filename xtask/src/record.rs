@@ -18,7 +18,9 @@ use crate::failure::{Attach as _, Exit};
 pub mod access;
 pub mod case;
 pub mod meta;
+pub mod proof;
 pub mod run;
+pub mod spread;
 pub mod tail;
 pub mod timeline;
 
@@ -65,7 +67,7 @@ fn kept<T: DeserializeOwned>(dir: &Path, file: &str) -> Result<T> {
 
 /// One line of the timeline: an object as it was seen.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct Seen {
+pub struct Seen<T = Value> {
     /// When we saw it, by this machine's clock.
     pub at: Timestamp,
     /// Its kind.
@@ -74,7 +76,7 @@ pub struct Seen {
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub gone: bool,
     /// The object.
-    pub object: Value,
+    pub object: T,
 }
 
 /// Whether a folder is that of a load run; one whose records are lost is one all the same.

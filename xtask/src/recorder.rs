@@ -37,10 +37,12 @@ const LAST_WORDS: Duration = Duration::from_millis(300);
 const MOST_NODES: u32 = 100;
 const GIB: f64 = 1024.0 * 1024.0 * 1024.0;
 
-/// What of the run's cluster is recorded.
+/// What of a run is recorded beside its events.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Scope {
-    /// Where the run took place.
+    /// On which machine it took place, and of which commit.
+    Machine,
+    /// In which cluster, too.
     Environment,
     /// What the cluster did, too.
     Cluster,
@@ -48,8 +50,10 @@ pub enum Scope {
 
 /// What is done for the record, beside all else.
 pub fn plan(cx: &Cx, scope: Scope) -> Planned {
-    let mut does = vec!["for the report: git status, versions and size of the cluster".to_owned()];
+    let asked = if scope == Scope::Machine { "" } else { ", versions and size of the cluster" };
+    let mut does = vec![format!("for the report: git status{asked}")];
     match scope {
+        Scope::Machine => {}
         Scope::Environment => does.push("GET /info by the entry, if the app is there".to_owned()),
         Scope::Cluster => does.push(format!(
             "watch the app's Deployment and pods, ReplicaSets, endpoints and events in {}, and the ingress \

@@ -24,6 +24,7 @@ mod markdown;
 mod pipeline;
 mod plot;
 mod series;
+mod several;
 mod slowest;
 pub mod text;
 
@@ -61,20 +62,6 @@ pub fn write(dir: &Path, summary: Option<Summary>) -> Result<PathBuf> {
     std::fs::write(&path, page.html().into_string())
         .with_context(|| format!("writing {}", path.display()))?;
     Ok(path)
-}
-
-/// The head of a page that fetches nothing; `more_style` comes behind the style that all have.
-pub fn document_head(title: &str, policy: &str, more_style: &str) -> Markup {
-    html! {
-        head {
-            meta charset="utf-8";
-            meta http-equiv="Content-Security-Policy" content=(policy);
-            meta name="viewport" content="width=device-width, initial-scale=1";
-            meta name="color-scheme" content="light dark";
-            title { (title) }
-            style { (PreEscaped(include_str!("report/style.css"))) (PreEscaped(more_style)) }
-        }
-    }
 }
 
 /// What the page shows.
@@ -122,12 +109,20 @@ impl Page<'_> {
         html! {
             (DOCTYPE)
             html lang="en" {
-                (document_head(&format!("{} – {name}", clip(&self.headline())), &policy, ""))
+                head {
+                    meta charset="utf-8";
+                    meta http-equiv="Content-Security-Policy" content=(policy);
+                    meta name="viewport" content="width=device-width, initial-scale=1";
+                    meta name="color-scheme" content="light dark";
+                    title { (clip(&self.headline())) " – " (name) }
+                    style { (PreEscaped(include_str!("report/style.css"))) }
+                }
                 body {
                     main {
                         (self.header())
                         @if self.load.is_none() { (self.failure()) }
                         @if let Some(load) = self.load { (load.sections(self.timeline)) }
+                        (self.several())
                         (self.pipeline())
                         (self.events())
                         (self.environment())

@@ -179,8 +179,10 @@ fn reported(command: &Command) -> Option<Scope> {
     match command {
         Command::Up(_) | Command::Redeploy(_) => Some(Scope::Cluster),
         // A load has a witness of its own, who must be there before the first request.
-        Command::Load(_) | Command::Smoke => Some(Scope::Environment),
-        _ => None,
+        Command::Load(_) | Command::Prove(_) | Command::Smoke => Some(Scope::Environment),
+        // Each save that it follows has steps and an end of its own: all of them are in its events.
+        Command::Dev(_) => None,
+        other => recorded(other).map(|_| Scope::Machine),
     }
 }
 

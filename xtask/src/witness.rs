@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, anyhow};
 use futures::future::BoxFuture;
 use futures::{AsyncBufReadExt as _, FutureExt as _, StreamExt as _, TryStreamExt as _};
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
 use k8s_openapi::api::core::v1::{Event, Pod};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
@@ -27,14 +27,14 @@ use kube::{Api, Resource, ResourceExt as _};
 use parking_lot::Mutex;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use serde_json::Value;
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 
 use crate::failure::reason;
 use crate::ingress_nginx::{CONTROLLER_PODS, NAMESPACE as INGRESS_NAMESPACE};
+use crate::kubernetes::event_time;
 use crate::owned::{Owner, Watched};
-use crate::record::{APP_LOGS, INGRESS_LOGS, Seen, TIMELINE, access};
+use crate::record::{APP_LOGS, INGRESS_LOGS, Seen, TIMELINE, access, earlier};
 
 /// The first lists must be there by then.
 const SYNC_DEADLINE: Duration = Duration::from_secs(10);
@@ -43,7 +43,7 @@ const RESUME_AFTER: Duration = Duration::from_millis(200);
 /// How a kubelet begins what it writes in place of a log that it can't read any more; no line of a container is without
 /// its timestamp.
 const NO_LOG: &str = "unable to retrieve container logs for ";
-/// What was in the logs shortly before the run gives the first lines a context.
+/// What was in the logs and among the events shortly before the run gives the first lines a context.
 const SECONDS_BEFORE: i64 = 10;
 
 /// How many bytes are kept at most.
@@ -91,6 +91,8 @@ pub struct Witness {
 
 struct Shared {
     began: Instant,
+    /// What happened before is not of this run.
+    since: Timestamp,
     watched: Watched,
     dir: PathBuf,
     timeline: Mutex<File>,
@@ -138,6 +140,7 @@ impl Witness {
         let timeline = dir.join(TIMELINE);
         let shared = Arc::new(Shared {
             began: Instant::now(),
+            since: earlier(Timestamp::now(), SignedDuration::from_secs(SECONDS_BEFORE)),
             watched: watched.clone(),
             dir: dir.to_owned(),
             timeline: Mutex::new(
@@ -164,20 +167,28 @@ impl Witness {
         // followed.
         add(watch(&shared, app(), all().labels(selector), |shared, pod, is_first| {
             follow(shared, APP_LOGS, pod, is_first);
+            true
         }));
         let only = all().fields(&format!("metadata.name={deployment}"));
-        add(watch(&shared, Api::<Deployment>::namespaced(client.clone(), namespace), only, |_, _, _| {}));
+        add(watch(&shared, Api::<Deployment>::namespaced(client.clone(), namespace), only, |_, _, _| true));
+        // A ReplicaSet's template is what its pods are, and each of them is noted.
         let sets = Api::<ReplicaSet>::namespaced(client.clone(), namespace);
-        add(watch(&shared, sets, all().labels(selector), |_, _, _| {}));
-        add(watch(&shared, Api::<EndpointSlice>::namespaced(client.clone(), namespace), all(), |_, _, _| {}));
-        add(watch(&shared, Api::<Event>::namespaced(client.clone(), namespace), all(), |_, _, _| {}));
+        add(watch(&shared, sets, all().labels(selector), |_, set, _| {
+            set.spec.iter_mut().for_each(|spec| spec.template = None);
+            true
+        }));
+        add(watch(&shared, Api::<EndpointSlice>::namespaced(client.clone(), namespace), all(), |_, _, _| {
+            true
+        }));
+        add(watch(&shared, Api::<Event>::namespaced(client.clone(), namespace), all(), is_news));
         if *nginx {
             let controllers = Api::<Pod>::namespaced(client.clone(), INGRESS_NAMESPACE);
             add(watch(&shared, controllers, all().labels(CONTROLLER_PODS), |shared, pod, is_first| {
                 follow(shared, INGRESS_LOGS, pod, is_first);
+                true
             }));
             let events = Api::<Event>::namespaced(client.clone(), INGRESS_NAMESPACE);
-            add(watch(&shared, events, all(), |_, _, _| {}));
+            add(watch(&shared, events, all(), is_news));
         }
         Ok((Witness { shared, watches }, listed))
     }
@@ -216,11 +227,7 @@ impl Drop for Witness {
 
 impl Shared {
     fn note<K: Resource<DynamicType = ()> + Serialize>(&self, object: &K, gone: bool) {
-        let mut value = serde_json::to_value(object).unwrap_or_default();
-        if let Some(metadata) = value.get_mut("metadata").and_then(Value::as_object_mut) {
-            metadata.remove("managedFields");
-        }
-        let seen = Seen { at: Timestamp::now(), kind: K::kind(&()).into_owned(), gone, object: value };
+        let seen = Seen { at: Timestamp::now(), kind: K::kind(&()).into_owned(), gone, object };
         let mut line = serde_json::to_vec(&seen).unwrap_or_default();
         line.push(b'\n');
         if !self.timeline_budget.take(line.len()) {
@@ -239,14 +246,21 @@ impl Shared {
     }
 }
 
-type Heard<K> = fn(&Arc<Shared>, &K, bool);
+/// Hears of an object, and whether it was there before the run; says whether it is to be noted, and takes away what is
+/// not.
+type Heard<K> = fn(&Arc<Shared>, &mut K, bool) -> bool;
 
-/// Notes every change of one kind; `also` is told whether the object was there before the run.
+/// What was told long before the run is most of the events, and none of its own.
+fn is_news(shared: &Arc<Shared>, event: &mut Event, is_first: bool) -> bool {
+    !is_first || event_time(event).is_none_or(|at| at >= shared.since)
+}
+
+/// Notes the changes of one kind.
 fn watch<K>(
     shared: &Arc<Shared>,
     api: Api<K>,
     selection: watcher::Config,
-    also: Heard<K>,
+    heard: Heard<K>,
 ) -> (futures::future::BoxFuture<'static, ()>, oneshot::Receiver<()>)
 where
     K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Serialize + Send + Sync + 'static,
@@ -260,14 +274,17 @@ where
         let mut listed = Some(listed);
         let mut known: HashMap<String, K> = HashMap::new();
         let mut relisted = BTreeSet::new();
-        let mut events = watcher::watcher(api, selection).default_backoff().boxed();
+        // Who set which field is most of an object, and explains nothing.
+        let bare = |object: &mut K| object.meta_mut().managed_fields = None;
+        let mut events = watcher::watcher(api, selection).default_backoff().modify(bare).boxed();
         while let Some(event) = events.next().await {
             match event {
                 Ok(watcher::Event::Init) => relisted.clear(),
-                Ok(watcher::Event::InitApply(object)) => {
+                Ok(watcher::Event::InitApply(mut object)) => {
                     relisted.insert(object.name_any());
-                    shared.note(&object, false);
-                    also(&shared, &object, listed.is_some());
+                    if heard(&shared, &mut object, listed.is_some()) {
+                        shared.note(&object, false);
+                    }
                     known.insert(object.name_any(), object);
                 }
                 Ok(watcher::Event::InitDone) => {
@@ -282,9 +299,10 @@ where
                     shared.unlisted.lock().remove(&name);
                     listed.take().map(|listed| listed.send(()));
                 }
-                Ok(watcher::Event::Apply(object)) => {
-                    shared.note(&object, false);
-                    also(&shared, &object, false);
+                Ok(watcher::Event::Apply(mut object)) => {
+                    if heard(&shared, &mut object, false) {
+                        shared.note(&object, false);
+                    }
                     known.insert(object.name_any(), object);
                 }
                 Ok(watcher::Event::Delete(object)) => {

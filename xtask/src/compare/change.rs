@@ -7,10 +7,14 @@ use rand_chacha::rand_core::{Rng as _, SeedableRng as _};
 
 use crate::share::wilson;
 
-/// Requests that follow each other fare alike, so they are drawn again in stretches: about this many.
-const STRETCHES: usize = 40;
+/// Requests that follow each other fare alike, so they are drawn again in stretches. For how long is not known, so they
+/// are cut into more and into fewer, and the widest interval counts. Beside each how much wider Student's distribution
+/// is for so many than the normal one.
+const STRETCHES: [(usize, f64); 3] = [(40, 1.051), (20, 1.111), (10, 1.262)];
+/// The most of them.
+const FINEST: usize = STRETCHES[0].0;
 /// Draws: enough for the ends of an interval of 99 %.
-const DRAWS: usize = 2000;
+const DRAWS: usize = 1000;
 /// Latencies that differ by less than this share count as equal.
 const RESOLUTION: f64 = 0.002;
 /// Of the interval, below and above.
@@ -42,7 +46,7 @@ pub(super) struct Change {
 impl Latencies {
     /// Of microseconds.
     pub(super) fn new(us: &[u64]) -> Latencies {
-        let length = us.len().div_ceil(STRETCHES).max(1);
+        let length = us.len().div_ceil(FINEST).max(1);
         let all: Vec<usize> =
             us.iter().map(|us| (((*us).max(1) as f64).ln() / RESOLUTION) as usize).collect();
         let (first, last) = all.iter().fold((usize::MAX, 0), |(low, high), at| (low.min(*at), high.max(*at)));
@@ -55,58 +59,79 @@ impl Latencies {
         self.count as f64 * (1.0 - quantile) >= FEWEST_BEYOND
     }
 
-    /// As many stretches as there are, drawn at random, in one histogram.
-    fn draw(&self, random: &mut ChaCha8Rng, into: &mut Vec<u32>) {
+    /// As many stretches as there are, so many of them `together`, drawn at random, in one histogram.
+    fn draw(&self, together: usize, random: &mut ChaCha8Rng, into: &mut Vec<u32>) {
         into.clear();
         into.resize(self.buckets, 0);
-        for _ in &self.stretches {
-            let any = (u64::from(random.next_u32()) * self.stretches.len() as u64) >> 32;
-            add(&self.stretches[any as usize], into);
+        let groups: Vec<_> = self.stretches.chunks(together).collect();
+        for _ in &groups {
+            let any = (u64::from(random.next_u32()) * groups.len() as u64) >> 32;
+            groups[any as usize].iter().for_each(|stretch| add(stretch, into));
         }
     }
 
-    /// The bucket of a quantile, as it stands among those of all runs: the logarithm of a latency.
-    fn at(&self, histogram: &[u32], quantile: f64) -> f64 {
+    /// All of them in one histogram.
+    fn whole(&self) -> Vec<u32> {
+        let mut all = vec![0; self.buckets];
+        self.stretches.iter().for_each(|stretch| add(stretch, &mut all));
+        all
+    }
+
+    /// The buckets of quantiles, the least first, as they stand among those of all runs: logarithms of latencies.
+    fn at(&self, histogram: &[u32], quantiles: &[f64]) -> Vec<f64> {
         let sum: u64 = histogram.iter().map(|count| u64::from(*count)).sum();
-        let rank = ((sum as f64 * quantile).ceil() as u64).max(1);
-        let mut seen = 0;
-        let found = histogram.iter().position(|count| {
-            seen += u64::from(*count);
-            seen >= rank
+        let mut buckets = (self.first..).zip(histogram);
+        let (mut bucket, mut seen) = (0, 0);
+        let found = quantiles.iter().map(|quantile| {
+            let rank = ((sum as f64 * quantile).ceil() as u64).max(1);
+            while seen < rank
+                && let Some((next, count)) = buckets.next()
+            {
+                (bucket, seen) = (next, seen + u64::from(*count));
+            }
+            bucket as f64
         });
-        found.map_or(0.0, |bucket| (self.first + bucket) as f64)
+        found.collect()
     }
 }
 
-/// How the quantiles of `run` differ from those of `base`; the same answer each time for the same runs.
+/// How quantiles of `run`, the least first, differ from those of `base`; the same answer each time for the same runs.
 pub(super) fn changes(base: &Latencies, run: &Latencies, quantiles: &[f64]) -> Vec<Change> {
+    let before = base.at(&base.whole(), quantiles);
+    let now = run.at(&run.whole(), quantiles);
+    // As logarithms: how much, and how far to both sides it may be otherwise.
+    let mut changes: Vec<[f64; 3]> =
+        now.iter().zip(&before).map(|(now, before)| [now - before, 0.0, 0.0]).collect();
+    for (stretches, wider) in STRETCHES {
+        let drawn = drawn(base, run, quantiles, FINEST / stretches);
+        for (mut drawn, [measured, below, above]) in drawn.into_iter().zip(&mut changes) {
+            drawn.sort_by(f64::total_cmp);
+            let end = |share: f64| drawn[((DRAWS - 1) as f64 * share).round() as usize];
+            *below = below.max((*measured - end(TAIL)) * wider);
+            *above = above.max((end(1.0 - TAIL) - *measured) * wider);
+        }
+    }
+    let change = |[measured, below, above]: [f64; 3]| Change {
+        measured: ratio(measured),
+        interval: ratio(measured - below)..=ratio(measured + above),
+    };
+    changes.into_iter().map(change).collect()
+}
+
+/// How each quantile differs between runs that are drawn again, so many stretches of each together.
+fn drawn(base: &Latencies, run: &Latencies, quantiles: &[f64], together: usize) -> Vec<Vec<f64>> {
     let mut random = ChaCha8Rng::seed_from_u64(0);
     let (mut of_base, mut of_run) = (Vec::new(), Vec::new());
     let mut drawn: Vec<Vec<f64>> = vec![Vec::with_capacity(DRAWS); quantiles.len()];
     for _ in 0..DRAWS {
-        base.draw(&mut random, &mut of_base);
-        run.draw(&mut random, &mut of_run);
-        for (changes, quantile) in drawn.iter_mut().zip(quantiles) {
-            changes.push(run.at(&of_run, *quantile) - base.at(&of_base, *quantile));
+        base.draw(together, &mut random, &mut of_base);
+        run.draw(together, &mut random, &mut of_run);
+        let both = run.at(&of_run, quantiles).into_iter().zip(base.at(&of_base, quantiles));
+        for (changes, (now, before)) in drawn.iter_mut().zip(both) {
+            changes.push(now - before);
         }
     }
-    let whole = |latencies: &Latencies| {
-        let mut all = vec![0; latencies.buckets];
-        latencies.stretches.iter().for_each(|stretch| add(stretch, &mut all));
-        all
-    };
-    let (of_base, of_run) = (whole(base), whole(run));
     drawn
-        .into_iter()
-        .zip(quantiles)
-        .map(|(mut changes, quantile)| {
-            changes.sort_by(f64::total_cmp);
-            let last = changes.len() - 1;
-            let end = |share: f64| ratio(changes[(last as f64 * share).round() as usize]);
-            let measured = ratio(run.at(&of_run, *quantile) - base.at(&of_base, *quantile));
-            Change { measured, interval: end(TAIL)..=end(1.0 - TAIL) }
-        })
-        .collect()
 }
 
 /// How the share of requests that failed differs, in percentage points: Newcombe's interval from two of Wilson's

@@ -85,6 +85,8 @@ pub fn text(run: &Run, timeline: &Timeline) -> String {
     if !run.is_good() {
         cause(&mut text, run, timeline);
     }
+    let several = [run.proof().map(|proof| proof.text()), run.spread().map(|spread| spread.text())];
+    text.extend(several.into_iter().flatten());
     let path: Vec<_> =
         run.steps.iter().filter(|step| step.is_critical && step.is_waited_for()).map(took).collect();
     if !path.is_empty() {

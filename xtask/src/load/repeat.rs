@@ -1,6 +1,5 @@
 //! `--repeat`: the same load several times, each a run of its own, and how far their figures spread.
 
-use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, anyhow};
@@ -13,6 +12,7 @@ use crate::failure::{Attach as _, Exit, attached, exit_of};
 use crate::options::Format;
 use crate::pipeline::Branch;
 use crate::record::meta::{End, Meta, Verdict};
+use crate::record::spread::{Part, Row, Spread};
 use crate::summary::Summary;
 
 /// A figure of a run; nothing where nothing was measured.
@@ -32,50 +32,11 @@ fn latency(end: &End, pick: fn(&Latency) -> f64) -> Option<f64> {
     end.latency_ms.as_ref().map(pick)
 }
 
-/// A figure over all runs.
-#[derive(Clone, Debug, PartialEq)]
-struct Row {
-    name: &'static str,
-    unit: &'static str,
-    median: f64,
-    least: f64,
-    most: f64,
-}
-
-impl Row {
-    /// Nothing where no run has the figure.
-    fn of(name: &'static str, unit: &'static str, mut values: Vec<f64>) -> Option<Row> {
-        values.sort_unstable_by(f64::total_cmp);
-        let (least, most) = (*values.first()?, *values.last()?);
-        let middle = values.len() / 2;
-        // Of an even number the mean of the two in the middle.
-        let median = (values[middle] + values[(values.len() - 1) / 2]) / 2.0;
-        Some(Row { name, unit, median, least, most })
-    }
-
-    /// How far apart the runs are, as a share of the median; nothing where that is none.
-    fn spread(&self) -> Option<f64> {
-        (self.median > 0.0).then(|| (self.most - self.least) / self.median)
-    }
-}
-
 fn rows(ends: &[&End]) -> Vec<Row> {
-    let row = |(name, unit, figure): (&'static str, &'static str, Figure)| {
+    let row = |(name, unit, figure): (&str, &str, Figure)| {
         Row::of(name, unit, ends.iter().filter_map(|end| figure(end)).collect())
     };
     FIGURES.into_iter().filter_map(row).collect()
-}
-
-fn table(runs: usize, rows: &[Row]) -> String {
-    let title = if runs == 1 { "1 run".to_owned() } else { format!("{runs} runs") };
-    let mut text = format!("{title:<10}{:>12}{:>12}{:>12}{:>10}\n", "median", "least", "most", "spread");
-    for row in rows {
-        let value = |value: f64| format!("{value:.1} {}", row.unit);
-        let [median, least, most] = [row.median, row.least, row.most].map(value);
-        let spread = row.spread().map_or_else(|| "–".to_owned(), |share| format!("{:.1} %", share * 100.0));
-        let _ = writeln!(text, "{:<10}{median:>12}{least:>12}{most:>12}{spread:>10}", row.name);
-    }
-    text
 }
 
 /// One of the runs that has ended.
@@ -83,6 +44,20 @@ struct Told {
     dir: PathBuf,
     end: End,
     summary: Summary,
+}
+
+impl Told {
+    fn part(&self) -> Part {
+        let Told { dir, end, .. } = self;
+        Part {
+            run: dir.clone(),
+            verdict: end.verdict().word().to_owned(),
+            scheduled: end.scheduled,
+            buckets: end.buckets,
+            latency_ms: end.latency_ms,
+            seconds: end.seconds,
+        }
+    }
 }
 
 /// Runs it as often as is asked for.
@@ -112,11 +87,11 @@ pub(super) async fn run(branch: &mut Branch<'_>, args: &LoadArgs, dir: &Path) ->
         }
     }
     let valid: Vec<&End> = told.iter().map(|run| &run.end).filter(|end| end.invalid.is_none()).collect();
-    let rows = rows(&valid);
+    let spread = Spread { runs: told.iter().map(Told::part).collect(), rows: rows(&valid) };
     if cx.shared.output == Format::Human && !valid.is_empty() {
-        cx.output.data(table(valid.len(), &rows).trim_end());
+        cx.output.data(spread.text().trim_end());
     }
-    let summary = summary(&told, &rows);
+    let summary = summary(&told, &spread);
     if let Some(error) = stopped {
         return Err(error).attach(summary);
     }
@@ -154,7 +129,7 @@ pub(crate) fn numbered(dir: &Path, n: u32) -> Result<PathBuf> {
 }
 
 /// What all came to: sums of what is counted, and of what is measured the median.
-fn summary(told: &[Told], rows: &[Row]) -> Summary {
+fn summary(told: &[Told], spread: &Spread) -> Summary {
     let mut summary = Summary::new();
     if let Some(first) = told.first() {
         let same = ["cluster", "context", "entry", "host", "plan", "without"];
@@ -164,27 +139,12 @@ fn summary(told: &[Told], rows: &[Row]) -> Summary {
     }
     let buckets = told.iter().fold(Buckets::default(), |sum, run| sum + run.end.buckets);
     let failures = told.iter().filter_map(|run| run.summary.get("failures")?.as_array()).flatten();
-    let latency: Summary = rows
+    let latency: Summary = spread
+        .rows
         .iter()
         .filter(|row| row.unit == "ms")
-        .map(|row| (row.name.to_owned(), json!(row.median)))
+        .map(|row| (row.name.clone(), json!(row.median)))
         .collect();
-    let runs = told.iter().map(|Told { dir, end, .. }| {
-        json!({
-            "run": dir,
-            "verdict": end.verdict().word(),
-            "scheduled": end.scheduled,
-            "buckets": end.buckets,
-            "latency_ms": end.latency_ms,
-            "seconds": end.seconds,
-        })
-    });
-    let rows = rows.iter().map(|row| {
-        json!({
-            "name": row.name, "unit": row.unit, "median": row.median, "least": row.least, "most": row.most,
-            "spread": row.spread(),
-        })
-    });
     // The worst of them is what all come to.
     let verdict = ["failed", "invalid", "passed"]
         .into_iter()
@@ -195,28 +155,8 @@ fn summary(told: &[Told], rows: &[Row]) -> Summary {
         ("buckets", json!(buckets)),
         ("latency_ms", Value::Object(latency)),
         ("failures", failures.cloned().collect()),
-        ("repeat", json!({"runs": runs.collect::<Value>(), "rows": rows.collect::<Value>()})),
+        ("repeat", json!(spread)),
     ];
     summary.extend(fields.into_iter().map(|(name, value)| (name.to_owned(), value)));
     summary
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_table_has_the_median_and_how_far_the_runs_are_apart() {
-        let p50 = Row::of("p50", "ms", vec![104.0, 100.0, 96.0]).expect("a row");
-        assert_eq!(p50.spread(), Some(0.08));
-        let p99 = Row::of("p99", "ms", vec![1234.5, 200.0]).expect("a row");
-        let failed = Row::of("failed", "%", vec![0.0, 0.0, 0.5]).expect("a row");
-        assert_eq!(Row::of("max", "ms", Vec::new()), None);
-        insta::assert_snapshot!(table(3, &[p50, p99, failed]), @r"
-        3 runs          median       least        most    spread
-        p50           100.0 ms     96.0 ms    104.0 ms     8.0 %
-        p99           717.2 ms    200.0 ms   1234.5 ms   144.2 %
-        failed           0.0 %       0.0 %       0.5 %         –
-        ");
-    }
 }

@@ -1,14 +1,14 @@
 //! What was measured of each combination, and what a protection is worth by that.
 
 use std::collections::BTreeMap;
-use std::fmt::Write as _;
 use std::time::Duration;
 
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use crate::load::disturb::Disturbance;
 use crate::load::experiment::Protection;
 use crate::record::meta::End;
+use crate::record::proof::{Measured, NotMeasured, Proof, Worth};
 use crate::share::{Share, thousands};
 use crate::summary::Summary;
 
@@ -111,24 +111,24 @@ impl Cell {
     }
 
     /// The middle of the runs' p99, in milliseconds.
-    pub(super) fn p99(&self) -> Option<f64> {
+    fn p99(&self) -> Option<f64> {
         let mut all = self.p99.clone();
         all.sort_unstable_by(f64::total_cmp);
         all.get(all.len() / 2).copied()
     }
 
-    fn json(&self) -> Value {
+    fn measured(&self) -> Measured {
         let share = self.share();
-        json!({
-            "failed": share.some,
-            "requests": share.of,
-            "share": share.value(),
-            "interval": [share.low, share.high],
-            "late": self.late,
-            "p99_ms": self.p99(),
-            "runs": self.runs.len(),
-            "mechanisms": self.mechanisms,
-        })
+        Measured {
+            failed: share.some,
+            requests: share.of,
+            share: share.value(),
+            interval: [share.low, share.high],
+            late: self.late,
+            p99_ms: self.p99(),
+            runs: self.runs.len(),
+            mechanisms: self.mechanisms.clone(),
+        }
     }
 
     /// Why it was not measured.
@@ -141,128 +141,43 @@ impl Cell {
     }
 }
 
-/// What a protection is worth on an occasion.
-pub(super) struct Row<'c> {
-    pub(super) protection: Protection,
-    pub(super) occasion: Occasion,
-    pub(super) without: &'c Cell,
-    /// Nothing where that could not be measured.
-    pub(super) with: Option<&'c Cell>,
-}
-
-impl Row<'_> {
-    /// `without pre-stop 1.0 % of requests fail in a rollout, 95 % CI 0.5–1.9; with it 0 of 12,000`.
-    pub(super) fn sentence(&self) -> String {
-        let fails = self.without.share().requests(&format!("fail {}", self.occasion.words()));
-        let mut text = format!("without {} {fails}", self.protection.name());
-        if self.without.late > 0 {
-            let late = thousands(self.without.late);
-            text += &format!(", and {late} are answered after a lost try");
-        }
-        match self.with {
-            None => text,
-            Some(with) => format!("{text}; with it {}", with.share()),
-        }
+/// What a protection is worth by loads without it, and with all of them where there are any.
+fn worth(protection: Protection, cell: &Cell, with: Option<&Cell>) -> Worth {
+    let without = cell.share();
+    let with_all = with.map(Cell::share);
+    let fails = without.requests(&format!("fail {}", cell.occasion.words()));
+    // `without pre-stop 1.0 % of requests fail in a rollout, 95 % CI 0.5–1.9; with it 0 of 12,000`.
+    let mut sentence = format!("without {} {fails}", protection.name());
+    if cell.late > 0 {
+        sentence += &format!(", and {} are answered after a lost try", thousands(cell.late));
     }
-
-    /// Whether chance alone would not make the difference.
-    pub(super) fn is_proven(&self) -> bool {
-        let without = self.without.share();
-        self.with
-            .is_some_and(|with| without.value() > with.share().value() && without.differs_from(&with.share()))
+    if let Some(with) = with_all {
+        sentence += &format!("; with it {with}");
     }
-
-    fn json(&self) -> Value {
-        json!({
-            "protection": self.protection.name(),
-            "occasion": self.occasion.words(),
-            "without": self.without.json(),
-            "with": self.with.map(Cell::json),
-            "proven": self.is_proven(),
-            "sentence": self.sentence(),
-        })
+    Worth {
+        protection: protection.name().to_owned(),
+        occasion: cell.occasion.words().to_owned(),
+        without: cell.measured(),
+        with: with.map(Cell::measured),
+        proven: with_all.is_some_and(|with| without.value() > with.value() && without.differs_from(&with)),
+        sentence,
     }
 }
 
-/// What each protection is worth, as far as that was measured.
-pub(super) struct Worth<'c> {
-    pub(super) rows: Vec<Row<'c>>,
-    /// What was not measured, and why.
-    pub(super) unmeasured: Vec<(String, String)>,
-}
-
-impl<'c> Worth<'c> {
-    pub(super) fn of(cells: &'c [Cell]) -> Worth<'c> {
-        let with = |occasion: Occasion| {
-            cells
-                .iter()
-                .find(|cell| cell.occasion == occasion && cell.without.is_none() && !cell.runs.is_empty())
-        };
-        let row = |cell: &'c Cell| {
-            let protection = cell.without.filter(|_| !cell.runs.is_empty())?;
-            Some(Row { protection, occasion: cell.occasion, without: cell, with: with(cell.occasion) })
-        };
-        let unmeasured = cells.iter().filter(|cell| cell.runs.is_empty());
-        Worth {
-            rows: cells.iter().filter_map(row).collect(),
-            unmeasured: unmeasured.map(|cell| (cell.title(), cell.reason())).collect(),
-        }
-    }
-
-    /// Why nothing was measured.
-    pub(super) fn reasons(&self) -> String {
-        let mut reasons: Vec<&str> = self.unmeasured.iter().map(|(_, why)| why.as_str()).collect();
-        reasons.dedup();
-        reasons.join("; ")
-    }
-
-    /// The table, and a sentence for each row.
-    pub(super) fn text(&self) -> String {
-        let mut text = String::new();
-        if !self.rows.is_empty() {
-            let _ = writeln!(
-                text,
-                "{:<14} {:<36} {:>16} {:>16} {:>12}",
-                "protection", "occasion", "failed without", "failed with", "p99 (ms)"
-            );
-        }
-        for row in &self.rows {
-            let failed = |cell: Option<&Cell>| {
-                cell.map_or_else(
-                    || "–".to_owned(),
-                    |cell| format!("{} of {}", thousands(cell.share().some), thousands(cell.share().of)),
-                )
-            };
-            let p99 = |cell: Option<&Cell>| {
-                cell.and_then(Cell::p99).map_or_else(|| "–".to_owned(), |ms| format!("{ms:.0}"))
-            };
-            let _ = writeln!(
-                text,
-                "{:<14} {:<36} {:>16} {:>16} {:>12}",
-                row.protection.name(),
-                row.occasion.words(),
-                failed(Some(row.without)),
-                failed(row.with),
-                format!("{} / {}", p99(Some(row.without)), p99(row.with)),
-            );
-        }
-        text.push('\n');
-        for row in &self.rows {
-            let mark = if row.is_proven() { "✓" } else { "–" };
-            let _ = writeln!(text, "{mark} {}", row.sentence());
-        }
-        for (what, why) in &self.unmeasured {
-            let _ = writeln!(text, "not measured: {what}: {why}");
-        }
-        text
-    }
-
-    pub(super) fn json(&self) -> Value {
-        let unmeasured = self.unmeasured.iter().map(|(what, why)| json!({"what": what, "why": why}));
-        json!({
-            "rows": self.rows.iter().map(Row::json).collect::<Value>(),
-            "not_measured": unmeasured.collect::<Value>(),
-        })
+/// What each protection is worth, as far as that was measured by loads of this kind.
+pub(super) fn proof(load: String, cells: &[Cell]) -> Proof {
+    let with = |occasion: Occasion| {
+        cells.iter().find(|cell| cell.occasion == occasion && cell.without.is_none() && !cell.runs.is_empty())
+    };
+    let row = |cell: &Cell| {
+        let protection = cell.without.filter(|_| !cell.runs.is_empty())?;
+        Some(worth(protection, cell, with(cell.occasion)))
+    };
+    let unmeasured = cells.iter().filter(|cell| cell.runs.is_empty());
+    Proof {
+        load,
+        rows: cells.iter().filter_map(row).collect(),
+        not_measured: unmeasured.map(|cell| NotMeasured { what: cell.title(), why: cell.reason() }).collect(),
     }
 }
 
@@ -285,7 +200,7 @@ mod tests {
             cell(Some(Protection::Grace), &[(0, 600)], 5017.0),
             missing,
         ];
-        insta::assert_snapshot!(Worth::of(&cells).text(), @r"
+        insta::assert_snapshot!(proof(String::new(), &cells).text(), @r"
         protection     occasion                               failed without      failed with     p99 (ms)
         pre-stop       in a rollout                              12 of 1,200      0 of 12,000     230 / 12
         grace          in a rollout                                 0 of 600      0 of 12,000    5017 / 12
@@ -299,16 +214,16 @@ mod tests {
     #[test]
     fn what_is_measured_on_one_side_alone_proves_nothing() {
         let mut alone = [cell(Some(Protection::PreStop), &[(7, 600)], 1.0)];
-        let worth = Worth::of(&alone);
-        assert!(!worth.rows[0].is_proven());
+        let row = |cells: &[Cell]| proof(String::new(), cells).rows.remove(0);
+        assert!(!row(&alone).proven);
         assert_eq!(
-            worth.rows[0].sentence(),
+            row(&alone).sentence,
             "without pre-stop 1.2 % of requests fail in a rollout, 95 % CI 0.6–2.4"
         );
         (alone[0].runs, alone[0].late) = (vec![(0, 600)], 41);
         let late =
             "without pre-stop 0 of 600 requests fail in a rollout, and 41 are answered after a lost try";
-        assert_eq!(Worth::of(&alone).rows[0].sentence(), late);
-        assert_eq!(Worth::of(&[cell(None, &[(0, 600)], 1.0)]).rows.len(), 0);
+        assert_eq!(row(&alone).sentence, late);
+        assert!(proof(String::new(), &[cell(None, &[(0, 600)], 1.0)]).rows.is_empty());
     }
 }

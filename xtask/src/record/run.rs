@@ -6,9 +6,12 @@ use std::path::Path;
 
 use anyhow::Result;
 use jiff::{SignedDuration, Timestamp};
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use super::proof::Proof;
+use super::spread::Spread;
 use super::{for_each_line, later};
 use crate::failure::STOPPED;
 use crate::output::{Event, Kind, State};
@@ -245,6 +248,11 @@ impl Run {
     fn learn_from_summary(&mut self) {
         let Some(summary) = &self.summary else { return };
         let list = |name: &str| summary.get(name).and_then(Value::as_array).into_iter().flatten();
+        // The loads of a proof each have their own steps, counted from their own beginning.
+        if summary.contains_key("prove") {
+            self.steps.clear();
+            self.seconds = summary.get("seconds").and_then(Value::as_f64).unwrap_or(self.seconds);
+        }
         // The summary has them in the order in which they began, as the events do.
         for (step, told) in self.steps.iter_mut().zip(list("steps")) {
             if told["name"] == step.name {
@@ -297,6 +305,20 @@ impl Run {
         evidence.and_then(|evidence| serde_json::from_value(evidence.clone()).ok()).unwrap_or_default()
     }
 
+    /// What each protection is worth, where that was measured.
+    pub fn proof(&self) -> Option<Proof> {
+        self.part("prove")
+    }
+
+    /// How far the runs of the same load are apart, where there were several.
+    pub fn spread(&self) -> Option<Spread> {
+        self.part("repeat")
+    }
+
+    fn part<T: DeserializeOwned>(&self, field: &str) -> Option<T> {
+        T::deserialize(self.summary.as_ref()?.get(field)?).ok()
+    }
+
     /// Whether it came to what was asked for.
     pub fn is_good(&self) -> bool {
         self.exit_code() == Some(0)
@@ -319,7 +341,11 @@ impl Run {
         let error = self.told("error").unwrap_or_default();
         let first = error.lines().next().unwrap_or_default();
         match (code, self.failed()) {
-            (0, _) => format!("✓ {command}: done in {seconds:.1} s"),
+            (0, _) => match (self.proof(), self.spread()) {
+                (Some(proof), _) => format!("✓ {command}: {}", proof.headline()),
+                (_, Some(spread)) => format!("✓ {command}: {}", spread.headline()),
+                (None, None) => format!("✓ {command}: done in {seconds:.1} s"),
+            },
             (130, _) => format!("✗ {command}: interrupted after {seconds:.1} s{}", under_way()),
             (_, Some(step)) => {
                 let why = first.strip_prefix(&format!("{}: ", step.title())).unwrap_or(first);

@@ -25,8 +25,8 @@ pub fn leave(cx: &Cx, summary: &mut Summary, gaps: &[String], open: bool) {
     match page {
         // A load is run for it; of another run it is of interest where something went wrong.
         Ok(page) => {
-            let is_wanted =
-                summary.contains_key("scheduled") || summary.get("ok") != Some(&Value::Bool(true));
+            let measures = ["scheduled", "prove"].iter().any(|field| summary.contains_key(*field));
+            let is_wanted = measures || summary.get("ok") != Some(&Value::Bool(true));
             show(cx, &page, open, is_wanted);
         }
         Err(error) => cx.output.note(&format!("warning: there is no report: {error:#}")),

@@ -25,6 +25,9 @@ impl Page<'_> {
             }
             let _ = write!(text, "\n{}", block(&why));
         }
+        for several in [run.proof().map(|proof| proof.text()), run.spread().map(|spread| spread.text())] {
+            text.extend(several.map(|several| format!("\n{}", block(several.trim_end()))));
+        }
         for gap in self.gaps() {
             let _ = write!(text, "\nMissing: {}\n", cell(&clip(gap)));
         }

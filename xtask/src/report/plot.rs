@@ -32,11 +32,20 @@ pub(super) fn from_to(time: &Axis, from: f64, to: f64) -> String {
     format!("{};width:{:.2}%", left(time, from), (time.share(to) - time.share(from)) * 100.0)
 }
 
-/// The numbers under the charts.
+/// The numbers under what is drawn over time.
 pub(super) fn time_labels(time: &Axis) -> Markup {
+    if time.high < 1.0 { labels(time, 1e3, "ms") } else { labels(time, 1.0, "s") }
+}
+
+/// The numbers under a chart, so many to one of its scale; one at the very end stays within the page.
+fn labels(scale: &Axis, times: f64, unit: &str) -> Markup {
     html! {
         div.times aria-hidden="true" {
-            @for tick in &time.ticks { span style=(left(time, *tick)) { (number(*tick)) " s" } }
+            @for tick in &scale.ticks {
+                span.end[scale.share(*tick) > 0.98] style=(left(scale, *tick)) {
+                    (number(*tick * times)) " " (unit)
+                }
+            }
         }
     }
 }
@@ -134,9 +143,7 @@ pub(super) fn histogram(bins: &[Bin], p50: f64, p99: f64) -> Markup {
                 &html! { path.ok d=(bars) {} path.p99 d=(line(p99)) {} path.p50 d=(line(p50)) {} },
                 "low",
             ))
-            div.times aria-hidden="true" {
-                @for tick in &across.ticks { span style=(left(&across, *tick)) { (number(*tick)) " ms" } }
-            }
+            (labels(&across, 1.0, "ms"))
         }
     }
 }

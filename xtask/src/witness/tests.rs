@@ -1,11 +1,11 @@
-//! The witness beside an API server whose logs the tests write.
+//! What the witness keeps, and what it says it could not.
 
 use http::{Request, Response};
 use kube::Client;
 use kube::api::{Patch, PatchParams, PostParams};
 use kube::client::Body;
 use sandbox_apiserver::ApiServer;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::*;
 
@@ -142,6 +142,10 @@ async fn a_log_that_is_lost_is_a_gap_and_other_pods_logs_are_not_read() {
         pod(&client, name, Some(&set)).await;
     }
 
+    let event = json!({"metadata": {"name": "old"}, "involvedObject": {}, "message": "told long before",
+        "lastTimestamp": "2026-01-02T03:04:05Z"});
+    create::<Event>(&client, event).await;
+
     let dir = tempfile::tempdir().expect("a folder");
     let no_file = dir.path().join(APP_LOGS).join("web-full.log");
     std::fs::create_dir_all(&no_file).expect("a folder in the place of the file");
@@ -159,6 +163,7 @@ async fn a_log_that_is_lost_is_a_gap_and_other_pods_logs_are_not_read() {
     // The Service sends requests to it too: what met them must be known.
     let timeline = std::fs::read_to_string(dir.path().join(TIMELINE)).expect("the timeline");
     assert!(timeline.contains(r#""name":"stranger""#), "{timeline}");
+    assert!(!timeline.contains("managedFields") && !timeline.contains("told long before"), "{timeline}");
     let gaps = witness.finish().expect("an end");
     let unkept = format!(
         "log of web-full: it could not be kept in {}: Is a directory (os error 21)",

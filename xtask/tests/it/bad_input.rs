@@ -1,8 +1,9 @@
 //! Each failure that a user can meet: one clear paragraph, a hint, the right exit code, nothing changed.
 
 use std::io::Write as _;
+use std::path::{Path, PathBuf};
 
-use crate::world::{Ran, World};
+use crate::world::{Ran, World, explained_elsewhere};
 
 fn says(ran: &Ran, code: i32, words: &[&str]) {
     assert_eq!(ran.code, code, "{}", ran.stderr);
@@ -10,6 +11,12 @@ fn says(ran: &Ran, code: i32, words: &[&str]) {
         assert!(ran.stderr.contains(word), "`{word}` is missing:\n{}", ran.stderr);
     }
     assert!(!ran.stderr.contains("panicked"), "{}", ran.stderr);
+}
+
+/// The folder of a run whose report is named.
+fn run(ran: &Ran) -> PathBuf {
+    let page = ran.stderr.lines().find_map(|line| line.strip_prefix("report: "));
+    Path::new(page.expect("a report")).parent().expect("a folder").to_owned()
 }
 
 #[test]
@@ -237,6 +244,8 @@ fn a_wrong_probe_path_and_a_cordoned_node_are_called_by_their_names() {
     let place = format!("(kubernetes/30-deployment.yaml:{line})");
     let hint = "hint: nothing answers 200 at /healthy: fix the startup probe's path or port, or the app";
     says(&ran, 30, &["startup probe /healthy answered 404, ", "was restarted for it, ", &place, hint]);
+    let told = ["✗ gate rollout failed: ", "startup probe /healthy answered 404, ", &place];
+    explained_elsewhere(&run(&ran), 0, &told);
 
     std::fs::write(&file, text).expect("writing");
     assert_eq!(world.kubectl(&["cordon", "sandbox"]).code, 0);
@@ -246,5 +255,6 @@ fn a_wrong_probe_path_and_a_cordoned_node_are_called_by_their_names() {
         30,
         &["node(s) were unschedulable", "uncordon sandbox` lets pods onto the cordoned node again"],
     );
+    explained_elsewhere(&run(&ran), 0, &["✗ gate rollout failed: ", "node(s) were unschedulable"]);
     assert_eq!(world.kubectl(&["uncordon", "sandbox"]).code, 0);
 }

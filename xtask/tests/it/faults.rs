@@ -2,12 +2,13 @@
 //! right exit code and the cause in its words.
 
 use std::io::{BufRead as _, BufReader};
+use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::world::{Ran, World, eventually};
+use crate::world::{Ran, World, eventually, explained_elsewhere};
 
 /// A cluster that is up, and may be told to have faults.
 fn up() -> World {
@@ -73,19 +74,12 @@ fn held_up(ran: &Ran, gate: &str, why: &str) {
     explained(ran, &[" expired while waiting for ", &format!("gate {gate}: "), why]);
 }
 
-/// What `explain` says of a run, from a copy of its folder alone, where there is no cluster.
+/// What `explain` says of a run that failed, from its folder alone, and that its report says so too.
 #[track_caller]
 fn explained(ran: &Ran, words: &[&str]) {
-    let run = ran.summary()["run"].as_str().expect("a run").to_owned();
-    let elsewhere = World::sandbox();
-    let copy = elsewhere.scratch().join("run");
-    let copied = std::process::Command::new("cp").args(["-R", &run]).arg(&copy).status();
-    assert!(copied.expect("cp").success());
-    let text = elsewhere.run_ok(&["explain", &copy.display().to_string()]).stdout;
-    for words in words {
-        assert!(text.contains(words), "`{words}` is not said:\n{text}");
-    }
-    let report = std::fs::read_to_string(copy.join("report.html")).expect("a report");
+    let summary = ran.summary();
+    explained_elsewhere(Path::new(summary["run"].as_str().expect("a run")), 0, words);
+    let report = std::fs::read_to_string(summary["report"].as_str().expect("a page")).expect("a report");
     assert!(report.contains("What went wrong"), "{report}");
 }
 
@@ -250,6 +244,9 @@ fn a_cluster_that_has_gone_ends_a_gate_at_once() {
     assert_eq!(code, Some(30), "{summary}");
     assert!(summary.contains("the cluster has gone: the process of the sandbox"), "{summary}");
     assert!(summary.contains("starts it again"), "{summary}");
+    let summary: Value = serde_json::from_str(&summary).expect("JSON");
+    let gone = ["✗ redeploy failed: the cluster has gone: the process of the sandbox", "starts it again"];
+    explained_elsewhere(Path::new(summary["run"].as_str().expect("a run")), 0, &gone);
 }
 
 #[test]
@@ -358,6 +355,8 @@ fn a_slow_start_is_no_failure() {
     let ran = world.run_ok(&["redeploy", "--output", "json"]);
     assert!(ran.took > Duration::from_secs(18), "{:?}", ran.took);
     assert!(waits(&ran, "rollout").contains("startup probe"), "{}", waits(&ran, "rollout"));
+    let run = ran.summary()["run"].as_str().expect("a run").to_owned();
+    explained_elsewhere(Path::new(&run), 0, &["✓ redeploy: done in ", "critical path: ", "gate rollout "]);
     let alarms =
         ran.events().into_iter().filter(|event| event["event"] == "warning" && event["name"] == "rollout");
     assert_eq!(alarms.collect::<Vec<_>>(), [Value::Null; 0], "a slow start is no bad sign");

@@ -4,16 +4,18 @@ use std::io::{BufRead as _, BufReader};
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
-use crate::world::{World, eventually};
+use crate::world::{World, eventually, explained_elsewhere};
 
-/// Starts the command, and sends `signal` as soon as the step or gate `at` starts. Returns the exit code and how long
-/// the end took, or nothing if it was over before.
-pub(crate) fn stop_at(
-    world: &World,
-    args: &[&str],
-    at: &str,
-    signal: &str,
-) -> Option<(Option<i32>, Duration)> {
+/// A run of the tool that was sent a signal.
+pub(crate) struct Stopped {
+    pub(crate) code: Option<i32>,
+    /// How long the end took.
+    pub(crate) took: Duration,
+    pub(crate) pid: u32,
+}
+
+/// Starts the command, and sends `signal` as soon as the step or gate `at` starts; nothing if it was over before.
+pub(crate) fn stop_at(world: &World, args: &[&str], at: &str, signal: &str) -> Option<Stopped> {
     let mut child = world
         .command(&[args, &["--output", "json"]].concat())
         .stdout(Stdio::piped())
@@ -29,7 +31,11 @@ pub(crate) fn stop_at(
     let drain = std::thread::spawn(move || lines.map_while(Result::ok).for_each(drop));
     let status = child.wait().expect("waiting for the tool");
     let _ = drain.join();
-    (found && sent.is_ok_and(|sent| sent.success())).then(|| (status.code(), began.elapsed()))
+    (found && sent.is_ok_and(|sent| sent.success())).then(|| Stopped {
+        code: status.code(),
+        took: began.elapsed(),
+        pid: child.id(),
+    })
 }
 
 #[test]
@@ -38,7 +44,7 @@ fn ctrl_c_during_each_step_leaves_nothing_behind_and_the_next_up_goes_on() {
     for at in
         ["preflight", "cluster", "ingress", "ingress-lease", "weights", "image", "apply", "rollout", "smoke"]
     {
-        let (code, took) =
+        let Stopped { code, took, .. } =
             stop_at(&world, &["up"], at, "-INT").unwrap_or_else(|| panic!("{at} never started"));
         // The last step may be done by the time the signal arrives.
         let done_before = at == "smoke" && code == Some(0);
@@ -61,17 +67,23 @@ fn ctrl_c_during_each_step_leaves_nothing_behind_and_the_next_up_goes_on() {
 #[test]
 fn a_hang_up_is_a_polite_end() {
     let world = World::sandbox();
-    let (code, took) = stop_at(&world, &["up"], "rollout", "-HUP").expect("the rollout never started");
+    let stopped = stop_at(&world, &["up"], "rollout", "-HUP").expect("the rollout never started");
+    let Stopped { code, took, pid } = stopped;
     assert_eq!(code, Some(130));
     assert!(took < Duration::from_secs(3), "{took:?}");
+    explained_elsewhere(&world.run_of(pid), 0, &["✗ up: interrupted after ", " in gate rollout"]);
 }
 
 #[test]
 fn a_killed_up_leaves_nothing_behind_and_the_next_one_recovers() {
     let world = World::sandbox();
     for at in ["cluster", "image", "rollout"] {
-        let (code, _) = stop_at(&world, &["up"], at, "-KILL").unwrap_or_else(|| panic!("{at} never started"));
-        assert_eq!(code, None, "{at}");
+        let killed = stop_at(&world, &["up"], at, "-KILL").unwrap_or_else(|| panic!("{at} never started"));
+        assert_eq!(killed.code, None, "{at}");
+        // Its records end there, and what they hold is told.
+        let under_way = if at == "rollout" { "gate rollout" } else { at };
+        let told = ["✗ up: killed, or still under way; its records end after ", under_way];
+        explained_elsewhere(&world.run_of(killed.pid), 20, &told);
     }
     world.run_ok(&["up"]);
     world.run_ok(&["down"]);

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use crate::world::World;
+use crate::world::{World, explained_elsewhere};
 
 #[test]
 fn right_after_up_every_request_is_answered_and_a_killed_pod_is_named() {
@@ -45,6 +45,12 @@ fn right_after_up_every_request_is_answered_and_a_killed_pod_is_named() {
         runs.iter().map(|run| Path::new(run["run"].as_str().expect("a folder")).join("report.html"));
     assert!(runs.len() == 2 && reports.into_iter().all(|report| report.is_file()), "{repeated}");
     assert_eq!(repeated["repeat"]["rows"][0]["name"], "p50", "{repeated}");
+    let page = std::fs::read_to_string(repeated["report"].as_str().expect("a page")).expect("the page");
+    let part = Path::new(runs[1]["run"].as_str().expect("a folder")).file_name().expect("a name");
+    let link = format!("href=\"../{}/report.html\"", part.display());
+    assert!(page.contains("How far the runs are apart") && page.contains(&link), "{page}");
+    let whole = repeated["run"].as_str().expect("a run");
+    explained_elsewhere(Path::new(whole), 0, &["✓ load: all 2 runs passed", "2 runs          median", "p99"]);
 
     // Another request, held against that run.
     let base = summary["run"].as_str().expect("a run");

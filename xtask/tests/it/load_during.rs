@@ -42,7 +42,7 @@ fn a_scale_down_begins_at_what_the_node_holds_and_everything_is_put_back() {
 
     for at in ["scale-up", "load"] {
         let stopped = stop_at(&world, &["load", "--during", "scale-down"], at, "-INT");
-        assert_eq!(stopped.unwrap_or_else(|| panic!("{at} never started")).0, Some(130), "{at}");
+        assert_eq!(stopped.unwrap_or_else(|| panic!("{at} never started")).code, Some(130), "{at}");
         assert_eq!(scale(&world), before, "put back when stopped during {at}");
     }
 

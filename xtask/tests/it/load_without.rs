@@ -2,11 +2,12 @@
 //! too.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 
 use serde_json::Value;
 
 use crate::interrupt::stop_at;
-use crate::world::{Ran, World};
+use crate::world::{Ran, World, explained_elsewhere};
 
 /// How many requests failed by which mechanism.
 fn mechanisms(ran: &Ran) -> BTreeMap<String, u64> {
@@ -53,10 +54,10 @@ fn too_early_is_fifty_of_fifty_and_unprobed_pods_get_requests_too_soon() {
     let sentence = row["sentence"].as_str().expect("a sentence");
     assert!(sentence.starts_with("without gates ") && sentence.ends_with("; with it 0 of 100"), "{sentence}");
     let page = std::fs::read_to_string(proof["page"].as_str().expect("a page")).expect("reading the page");
-    assert!(
-        page.contains(" of 1 differences are more than chance") && page.contains("without gates "),
-        "{page}"
-    );
+    assert!(page.contains(" of 1 difference is more than chance") && page.contains(sentence), "{page}");
+    let run = proof["run"].as_str().expect("a run");
+    let told = ["✓ prove: ", " of 1 difference is more than chance", sentence];
+    explained_elsewhere(Path::new(run), 0, &told);
 
     let load = ["load", "--output", "json", "--get", "/health", "--rate", "50", "--duration", "6"];
     // Nobody reads what is written for a person; the protection is put back all the same.
@@ -70,8 +71,8 @@ fn too_early_is_fifty_of_fifty_and_unprobed_pods_get_requests_too_soon() {
 
     for at in ["remove-protection", "load"] {
         let stopped = stop_at(&world, &["load", "--without", "grace", "--requests", "500"], at, "-INT");
-        let (code, _) = stopped.unwrap_or_else(|| panic!("{at} never started"));
-        assert_eq!(code, Some(130), "{at}");
+        let stopped = stopped.unwrap_or_else(|| panic!("{at} never started"));
+        assert_eq!(stopped.code, Some(130), "{at}");
         assert_eq!(pod(&world), before, "put back when stopped during {at}");
     }
 
@@ -85,7 +86,7 @@ fn too_early_is_fifty_of_fifty_and_unprobed_pods_get_requests_too_soon() {
 /// Nothing can put back what a killed run changed: it is marked, every look warns of it, and `up` puts it back.
 fn killed_in_the_middle(world: &World, before: &Value) {
     let killed = stop_at(world, &["load", "--without", "pre-stop", "--requests", "500"], "load", "-KILL");
-    assert_eq!(killed.expect("the load never started").0, None);
+    assert_eq!(killed.expect("the load never started").code, None);
     assert_ne!(pod(world), *before, "the pods are without their preStop");
 
     let change = "deployment/simple-model-api-deployment is temporarily changed: without pre-stop, since ";

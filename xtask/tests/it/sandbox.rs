@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use crate::minikube::assert_order;
-use crate::world::{Ran, World, eventually, target};
+use crate::world::{Ran, World, eventually, explained_elsewhere, target};
 
 fn pods(world: &World) -> Vec<(String, String)> {
     let format =
@@ -98,9 +98,10 @@ fn from_nothing_to_a_prediction_and_back() {
     let after = pods(&world);
     assert!(after.iter().all(|(pod, _)| !before.iter().any(|(old, _)| old == pod)), "{before:?} {after:?}");
 
-    world.run_ok(&["down"]);
+    let down = world.run_ok(&["down", "--output", "json"]).summary();
     eventually("no process is left", Duration::from_secs(5), || world.processes().is_empty());
     assert_eq!(world.run(&["kubeconfig"]).code, 10);
+    explained_elsewhere(Path::new(down["run"].as_str().expect("a run")), 0, &["✓ down: done in "]);
 }
 
 #[test]

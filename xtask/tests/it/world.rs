@@ -29,6 +29,20 @@ pub(crate) struct Ran {
     pub(crate) took: Duration,
 }
 
+/// What `explain` says of a run from a copy of its folder alone, where there is no cluster.
+#[track_caller]
+pub(crate) fn explained_elsewhere(run: &Path, code: i32, words: &[&str]) {
+    let elsewhere = World::sandbox();
+    let copy = elsewhere.scratch().join("run");
+    let copied = Command::new("cp").arg("-R").arg(run).arg(&copy).status();
+    assert!(copied.expect("cp").success());
+    let ran = elsewhere.run(&["explain", &copy.display().to_string()]);
+    assert_eq!(ran.code, code, "{}", ran.stderr);
+    for words in words {
+        assert!(ran.stdout.contains(words), "`{words}` is not said:\n{}", ran.stdout);
+    }
+}
+
 impl World {
     /// A sandbox, not started.
     pub(crate) fn sandbox() -> World {
@@ -85,6 +99,14 @@ impl World {
     /// Where the sandbox keeps its state.
     pub(crate) fn home(&self) -> PathBuf {
         self.target.join("xtask/sandbox").join(&self.profile)
+    }
+
+    /// The folder that a process of the tool keeps its run in.
+    pub(crate) fn run_of(&self, pid: u32) -> PathBuf {
+        let runs = std::fs::read_dir(self.target.join("xtask/runs")).expect("listing the runs");
+        let mut runs = runs.map(|entry| entry.expect("listing the runs").path());
+        let ending = format!("-{pid}");
+        runs.find(|run| run.to_string_lossy().ends_with(&ending)).expect("a run")
     }
 
     /// Replaces the workspace by a copy of its outside, whose manifests may be changed: the app is the real one.
