@@ -65,25 +65,19 @@ fn url(ip: Option<&str>, hostname: Option<&str>, port: i32) -> Option<String> {
     Some(if port == 80 { format!("http://{host}") } else { format!("http://{host}:{port}") })
 }
 
-/// A port of this machine behind which each connection goes to a Ready pod of the controller; or to the address, once
-/// the cluster has published one, which some controllers do only for an Ingress that is there. Nothing is asked of the
+/// A port of this machine behind which each connection goes to a Ready pod of the controller. Nothing is asked of the
 /// cluster before somebody connects; it ends with the run.
 ///
 /// # Errors
 /// When no port can be had.
-pub(super) async fn tunnel(client: &Client, namespace: &str, own: Option<Ingress>) -> std::io::Result<Entry> {
+pub(super) async fn tunnel(client: &Client) -> std::io::Result<Entry> {
     let listener = TcpListener::bind(("127.0.0.1", 0)).await?;
     let url = format!("http://{}", listener.local_addr()?);
-    let (client, namespace) = (client.clone(), namespace.to_owned());
+    let client = client.clone();
     tokio::spawn(async move {
         while let Ok((connection, _)) = listener.accept().await {
-            let (client, namespace, own) = (client.clone(), namespace.clone(), own.clone());
-            tokio::spawn(async move {
-                match published(&client, &namespace, own.as_ref()).await {
-                    Some(entry) => relay(&entry, connection).await,
-                    None => forward(&client, connection).await,
-                }
-            });
+            let client = client.clone();
+            tokio::spawn(async move { forward(&client, connection).await });
         }
     });
     Ok(Entry {
@@ -91,14 +85,6 @@ pub(super) async fn tunnel(client: &Client, namespace: &str, own: Option<Ingress
         how: "a tunnel to the ingress controller's pods, since the cluster has published no address"
             .to_owned(),
     })
-}
-
-async fn relay(entry: &Entry, mut connection: TcpStream) -> Option<()> {
-    let url: http::Uri = entry.url.parse().ok()?;
-    let host = url.host()?.trim_matches(['[', ']']);
-    let mut stream = TcpStream::connect((host, url.port_u16().unwrap_or(80))).await.ok()?;
-    tokio::io::copy_bidirectional(&mut connection, &mut stream).await.ok()?;
-    Some(())
 }
 
 /// Whoever connects sees a broken tunnel as a closed connection.
@@ -124,10 +110,8 @@ fn http_port(pod: &Pod) -> Option<u16> {
 #[cfg(test)]
 mod tests {
     use serde_json::json;
-    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
     use super::*;
-    use crate::gates::tests::Server;
 
     #[test]
     fn an_address_is_taken_from_where_the_cluster_publishes_it() {
@@ -168,36 +152,6 @@ mod tests {
         assert_eq!(url(&[office(), shop()]).as_deref(), Some("http://203.0.113.7"));
         let app = ingress("app", "nginx", Some("203.0.113.8"));
         assert_eq!(url(&[office(), shop(), app]).as_deref(), Some("http://203.0.113.8"));
-    }
-
-    /// What is on the other side says first, until that is all.
-    async fn hear(url: &str) -> String {
-        let mut stream = TcpStream::connect(url.trim_start_matches("http://")).await.expect("a tunnel");
-        let mut text = String::new();
-        // A broken tunnel may be a reset.
-        let _ = stream.read_to_string(&mut text).await;
-        text
-    }
-
-    /// Clouds make a load balancer for an Ingress that is there, and not before.
-    #[tokio::test]
-    async fn a_tunnel_leads_to_the_address_once_there_is_one() {
-        let server = Server::start();
-        let tunnel = tunnel(&server.client, "default", None).await.expect("a port");
-        assert_eq!(hear(&tunnel.url).await, "", "there is no controller");
-        let balancer = TcpListener::bind(("127.0.0.1", 0)).await.expect("a port");
-        let port = balancer.local_addr().expect("an address").port();
-        let labels = json!({"app.kubernetes.io/name": "traefik"});
-        let service = json!({"metadata": {"name": "traefik", "labels": labels},
-            "spec": {"type": "LoadBalancer", "ports": [{"name": "web", "port": port}]}});
-        server.create::<Service>("default", service).await;
-        let address = json!({"loadBalancer": {"ingress": [{"ip": "127.0.0.1"}]}});
-        server.status::<Service>("default", "traefik", address).await;
-        let greets = async {
-            let (mut stream, _) = balancer.accept().await.expect("a connection");
-            stream.write_all(b"hello").await.expect("writing");
-        };
-        assert_eq!(tokio::join!(greets, hear(&tunnel.url)).1, "hello");
     }
 
     #[test]
