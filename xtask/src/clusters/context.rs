@@ -98,19 +98,19 @@ impl Context {
         let path = self.folder_of(&config).join("kubeconfig");
         write(&path, &config).with_context(|| format!("writing {}", path.display()))?;
         let client = self.client(cx, config).await.map_err(|error| error.exit(Exit::Preflight))?;
+        let namespace = cx.shared.namespace.as_str();
+        // Unreadable manifests are reported by whoever applies them.
+        let manifests = manifests::read(&cx.root.join("kubernetes"), namespace).ok();
+        let own = manifests.map(|manifests| manifests.ingress);
         let published = match &self.entry {
             Some(url) => Some(Entry { url: url.trim_end_matches('/').to_owned(), how: String::new() }),
-            None => {
-                // Unreadable manifests are reported by whoever applies them.
-                let manifests = manifests::read(&cx.root.join("kubernetes"), &cx.shared.namespace).ok();
-                let own = manifests.as_ref().map(|manifests| &manifests.ingress);
-                entry::published(&client, &cx.shared.namespace, own).await
-            }
+            None => entry::published(&client, namespace, own.as_ref()).await,
         };
         let (entry, tunnel) = match published {
             Some(entry) => (entry.url, None),
             None => {
-                let entry = entry::tunnel(&client).await.context("listening for a tunnel to the ingress")?;
+                let tunnel = entry::tunnel(&client, namespace, own).await;
+                let entry = tunnel.context("listening for a tunnel to the ingress")?;
                 (entry.url, Some(entry.how))
             }
         };

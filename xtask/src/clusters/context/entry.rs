@@ -65,19 +65,28 @@ fn url(ip: Option<&str>, hostname: Option<&str>, port: i32) -> Option<String> {
     Some(if port == 80 { format!("http://{host}") } else { format!("http://{host}:{port}") })
 }
 
-/// A port of this machine behind which each connection goes to a Ready pod of the controller. Nothing is asked of the
-/// cluster before somebody connects; it ends with the run.
+/// A port of this machine behind which each connection goes to a Ready pod of the controller; or, where it has none
+/// that is known, to the address, once the cluster has published one: some do that only for an Ingress that is there.
+/// Nothing is asked of the cluster before somebody connects; it ends with the run.
 ///
 /// # Errors
 /// When no port can be had.
-pub(super) async fn tunnel(client: &Client) -> std::io::Result<Entry> {
+pub(super) async fn tunnel(client: &Client, namespace: &str, own: Option<Ingress>) -> std::io::Result<Entry> {
     let listener = TcpListener::bind(("127.0.0.1", 0)).await?;
     let url = format!("http://{}", listener.local_addr()?);
-    let client = client.clone();
+    let (client, namespace) = (client.clone(), namespace.to_owned());
     tokio::spawn(async move {
         while let Ok((connection, _)) = listener.accept().await {
-            let client = client.clone();
-            tokio::spawn(async move { forward(&client, connection).await });
+            let (client, namespace, own) = (client.clone(), namespace.clone(), own.clone());
+            tokio::spawn(async move {
+                match controller(&client).await {
+                    Some((pod, port)) => forward(&client, &pod, port, connection).await,
+                    None => {
+                        let entry = published(&client, &namespace, own.as_ref()).await?;
+                        relay(&entry, connection).await
+                    }
+                }
+            });
         }
     });
     Ok(Entry {
@@ -87,12 +96,23 @@ pub(super) async fn tunnel(client: &Client) -> std::io::Result<Entry> {
     })
 }
 
-/// Whoever connects sees a broken tunnel as a closed connection.
-async fn forward(client: &Client, mut connection: TcpStream) -> Option<()> {
+async fn relay(entry: &Entry, mut connection: TcpStream) -> Option<()> {
+    let url: http::Uri = entry.url.parse().ok()?;
+    let host = url.host()?.trim_matches(['[', ']']);
+    let mut stream = TcpStream::connect((host, url.port_u16().unwrap_or(80))).await.ok()?;
+    tokio::io::copy_bidirectional(&mut connection, &mut stream).await.ok()?;
+    Some(())
+}
+
+/// A Ready pod of a controller, and its port for plain HTTP.
+async fn controller(client: &Client) -> Option<(Pod, u16)> {
     let pods: Api<Pod> = Api::all(client.clone());
     let listed = pods.list(&ListParams::default().labels(CONTROLLERS)).await.ok()?;
-    let (pod, port) =
-        listed.items.iter().filter(|pod| is_ready(pod)).find_map(|pod| Some((pod, http_port(pod)?)))?;
+    listed.items.into_iter().filter(is_ready).find_map(|pod| http_port(&pod).map(|port| (pod, port)))
+}
+
+/// Whoever connects sees a broken tunnel as a closed connection.
+async fn forward(client: &Client, pod: &Pod, port: u16, mut connection: TcpStream) -> Option<()> {
     let api: Api<Pod> = Api::namespaced(client.clone(), pod.metadata.namespace.as_deref()?);
     let mut forward = api.portforward(&pod.name_any(), &[port]).await.ok()?;
     let mut stream = forward.take_stream(port)?;
@@ -110,8 +130,10 @@ fn http_port(pod: &Pod) -> Option<u16> {
 #[cfg(test)]
 mod tests {
     use serde_json::json;
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
     use super::*;
+    use crate::gates::tests::Server;
 
     #[test]
     fn an_address_is_taken_from_where_the_cluster_publishes_it() {
@@ -152,6 +174,36 @@ mod tests {
         assert_eq!(url(&[office(), shop()]).as_deref(), Some("http://203.0.113.7"));
         let app = ingress("app", "nginx", Some("203.0.113.8"));
         assert_eq!(url(&[office(), shop(), app]).as_deref(), Some("http://203.0.113.8"));
+    }
+
+    /// What is on the other side says first, until that is all.
+    async fn hear(url: &str) -> String {
+        let mut stream = TcpStream::connect(url.trim_start_matches("http://")).await.expect("a tunnel");
+        let mut text = String::new();
+        // A broken tunnel may be a reset.
+        let _ = stream.read_to_string(&mut text).await;
+        text
+    }
+
+    /// Clouds make a load balancer for an Ingress that is there, and not before.
+    #[tokio::test]
+    async fn a_tunnel_leads_to_the_address_once_there_is_one() {
+        let server = Server::start();
+        let tunnel = tunnel(&server.client, "default", None).await.expect("a port");
+        assert_eq!(hear(&tunnel.url).await, "", "there is no controller");
+        let balancer = TcpListener::bind(("127.0.0.1", 0)).await.expect("a port");
+        let port = balancer.local_addr().expect("an address").port();
+        let labels = json!({"app.kubernetes.io/name": "traefik"});
+        let service = json!({"metadata": {"name": "traefik", "labels": labels},
+            "spec": {"type": "LoadBalancer", "ports": [{"name": "web", "port": port}]}});
+        server.create::<Service>("default", service).await;
+        let address = json!({"loadBalancer": {"ingress": [{"ip": "127.0.0.1"}]}});
+        server.status::<Service>("default", "traefik", address).await;
+        let greets = async {
+            let (mut stream, _) = balancer.accept().await.expect("a connection");
+            stream.write_all(b"hello").await.expect("writing");
+        };
+        assert_eq!(tokio::join!(greets, hear(&tunnel.url)).1, "hello");
     }
 
     #[test]

@@ -176,7 +176,7 @@ impl Server {
     }
 
     /// Writes a status, as a controller does.
-    pub(super) async fn status<K>(&self, namespace: &str, name: &str, status: Value)
+    pub(crate) async fn status<K>(&self, namespace: &str, name: &str, status: Value)
     where
         K: Resource<Scope = k8s_openapi::NamespaceResourceScope, DynamicType = ()>
             + DeserializeOwned
