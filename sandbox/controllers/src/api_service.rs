@@ -8,13 +8,13 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::kube_aggregator::pkg::apis::apiregistration::v1::{
     APIService, APIServiceCondition, APIServiceStatus,
 };
-use kube::api::PostParams;
-use kube::{Api, ResourceExt as _};
+use kube::ResourceExt as _;
 use tokio::sync::Notify;
 
 use crate::autoscaler::metrics;
 use crate::cluster::Cluster;
 use crate::control::{Controller, Pass};
+use crate::objects::Objects;
 
 const NAME: &str = "v1beta1.metrics.k8s.io";
 /// Metrics can't be watched. Short until there are some, because somebody waits for them.
@@ -36,8 +36,8 @@ impl MetricsApi {
     async fn write(&self, service: &APIService, condition: APIServiceCondition) -> kube::Result<()> {
         let status = APIServiceStatus { conditions: Some(vec![condition]) };
         let updated = APIService { status: Some(status), ..service.clone() };
-        let api: Api<APIService> = Api::all(self.cluster.client.clone());
-        let answer = api.replace_status(&service.name_any(), &PostParams::default(), &updated).await?;
+        let api = Objects::all(self.cluster.client.clone());
+        let answer = api.replace_status(&service.name_any(), &updated).await?;
         self.cluster.api_services.observe(answer);
         Ok(())
     }

@@ -352,6 +352,7 @@ impl Run<'_> {
         let listed = self.cluster.api::<Pod>(&namespace).list(&ListParams::default().labels(selector)).await;
         let pods: Vec<Arc<Pod>> = listed
             .map_err(|error| fail(format!("unable to get pods: {}", message(&error))))?
+            .0
             .into_iter()
             .map(Arc::new)
             .collect();

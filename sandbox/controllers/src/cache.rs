@@ -1,34 +1,24 @@
 //! What the API server holds of one kind, kept current by a list and a watch.
 
 use std::collections::{BTreeMap, HashSet, VecDeque};
-use std::fmt::Debug;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures::StreamExt as _;
-use kube::api::{ListParams, WatchEvent, WatchParams};
-use kube::{Api, ResourceExt as _};
+use kube::ResourceExt as _;
+use kube::api::{ListParams, WatchEvent};
 use parking_lot::{Mutex, RwLock, RwLockReadGuard, RwLockWriteGuard};
-use serde::de::DeserializeOwned;
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
+
+use crate::objects::{Object, Objects};
 
 /// Pauses between attempts to list after a failure: short, because the API server is on this machine.
 const FIRST_RETRY: Duration = Duration::from_millis(20);
 const LAST_RETRY: Duration = Duration::from_secs(2);
 /// How many deleted objects are remembered, so that a late answer to a write does not bring one back.
 const REMEMBERED_DELETIONS: usize = 4096;
-
-/// What a cache can hold.
-pub(crate) trait Object:
-    kube::Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + Sync + 'static
-{
-}
-impl<K> Object for K where
-    K: kube::Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + Sync + 'static
-{
-}
 
 /// The objects of one kind. Cheap to clone.
 ///
@@ -59,7 +49,7 @@ struct State<K> {
 
 impl<K: Object> Cache<K> {
     /// Starts to follow `api`.
-    pub(crate) fn start(api: Api<K>, tasks: &mut JoinSet<()>) -> Self {
+    pub(crate) fn start(api: Objects<K>, tasks: &mut JoinSet<()>) -> Self {
         let cache = Self {
             shared: Arc::new(Shared {
                 state: RwLock::new(State {
@@ -120,7 +110,7 @@ impl<K: Object> Cache<K> {
         }
     }
 
-    async fn follow(self, api: Api<K>) {
+    async fn follow(self, api: Objects<K>) {
         let mut retry = FIRST_RETRY;
         loop {
             match self.list_and_watch(&api, &mut retry).await {
@@ -135,13 +125,12 @@ impl<K: Object> Cache<K> {
     }
 
     /// Ends with `Ok` when the version watched from has expired.
-    async fn list_and_watch(&self, api: &Api<K>, retry: &mut Duration) -> kube::Result<()> {
-        let list = api.list(&ListParams::default()).await?;
-        let mut version = list.metadata.resource_version.unwrap_or_default();
-        self.replace(list.items, &version);
+    async fn list_and_watch(&self, api: &Objects<K>, retry: &mut Duration) -> kube::Result<()> {
+        let (items, mut version) = api.list(&ListParams::default()).await?;
+        self.replace(items, &version);
         *retry = FIRST_RETRY;
         loop {
-            let mut events = pin!(api.watch(&WatchParams::default(), &version).await?);
+            let mut events = pin!(api.watch(&version).await?);
             while let Some(event) = events.next().await {
                 match event? {
                     WatchEvent::Added(object) | WatchEvent::Modified(object) => {

@@ -9,13 +9,13 @@ use k8s_openapi::api::core::v1::{Endpoints, Namespace, Node, Pod, Service, Servi
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::kube_aggregator::pkg::apis::apiregistration::v1::APIService;
-use kube::api::{Patch, PatchParams, PostParams};
-use kube::{Api, Client, Resource, ResourceExt as _};
+use kube::api::Patch;
+use kube::{Client, Resource, ResourceExt as _};
 use sandbox_events::Recorder;
-use serde::Serialize;
 use tokio::task::JoinSet;
 
-use crate::cache::{Cache, Object};
+use crate::cache::Cache;
+use crate::objects::{Object, Objects};
 
 /// The caches that the controllers share, the client and the event recorder.
 pub(crate) struct Cluster {
@@ -42,18 +42,18 @@ impl Cluster {
         tasks.spawn(writing);
         Arc::new(Self {
             events,
-            api_services: Cache::start(Api::all(client.clone()), tasks),
-            autoscalers: Cache::start(Api::all(client.clone()), tasks),
-            budgets: Cache::start(Api::all(client.clone()), tasks),
-            deployments: Cache::start(Api::all(client.clone()), tasks),
-            endpoints: Cache::start(Api::all(client.clone()), tasks),
-            namespaces: Cache::start(Api::all(client.clone()), tasks),
-            nodes: Cache::start(Api::all(client.clone()), tasks),
-            pods: Cache::start(Api::all(client.clone()), tasks),
-            replica_sets: Cache::start(Api::all(client.clone()), tasks),
-            service_accounts: Cache::start(Api::all(client.clone()), tasks),
-            services: Cache::start(Api::all(client.clone()), tasks),
-            slices: Cache::start(Api::all(client.clone()), tasks),
+            api_services: Cache::start(Objects::all(client.clone()), tasks),
+            autoscalers: Cache::start(Objects::all(client.clone()), tasks),
+            budgets: Cache::start(Objects::all(client.clone()), tasks),
+            deployments: Cache::start(Objects::all(client.clone()), tasks),
+            endpoints: Cache::start(Objects::all(client.clone()), tasks),
+            namespaces: Cache::start(Objects::all(client.clone()), tasks),
+            nodes: Cache::start(Objects::all(client.clone()), tasks),
+            pods: Cache::start(Objects::all(client.clone()), tasks),
+            replica_sets: Cache::start(Objects::all(client.clone()), tasks),
+            service_accounts: Cache::start(Objects::all(client.clone()), tasks),
+            services: Cache::start(Objects::all(client.clone()), tasks),
+            slices: Cache::start(Objects::all(client.clone()), tasks),
             client,
         })
     }
@@ -75,40 +75,40 @@ impl Cluster {
     }
 
     /// The API of a kind in a namespace.
-    pub(crate) fn api<K>(&self, namespace: &str) -> Api<K>
+    pub(crate) fn api<K>(&self, namespace: &str) -> Objects<K>
     where
-        K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>,
+        K: Object + Resource<Scope = NamespaceResourceScope>,
     {
-        Api::namespaced(self.client.clone(), namespace)
+        Objects::namespaced(self.client.clone(), namespace)
     }
 
     /// Replaces `object` as it stands, which fails with 409 when somebody else changed it meanwhile.
     pub(crate) async fn replace<K>(&self, cache: &Cache<K>, object: &K) -> kube::Result<()>
     where
-        K: Object + Serialize + Resource<Scope = NamespaceResourceScope>,
+        K: Object + Resource<Scope = NamespaceResourceScope>,
     {
         let api = self.api::<K>(&object.namespace().unwrap_or_default());
-        cache.observe(api.replace(&object.name_any(), &PostParams::default(), object).await?);
+        cache.observe(api.replace(&object.name_any(), object).await?);
         Ok(())
     }
 
     /// Replaces the status of `object`, likewise.
     pub(crate) async fn replace_status<K>(&self, cache: &Cache<K>, object: &K) -> kube::Result<()>
     where
-        K: Object + Serialize + Resource<Scope = NamespaceResourceScope>,
+        K: Object + Resource<Scope = NamespaceResourceScope>,
     {
         let api = self.api::<K>(&object.namespace().unwrap_or_default());
-        cache.observe(api.replace_status(&object.name_any(), &PostParams::default(), object).await?);
+        cache.observe(api.replace_status(&object.name_any(), object).await?);
         Ok(())
     }
 
     /// Creates `object` in its namespace.
     pub(crate) async fn create<K>(&self, cache: &Cache<K>, object: &K) -> kube::Result<K>
     where
-        K: Object + Serialize + Resource<Scope = NamespaceResourceScope>,
+        K: Object + Resource<Scope = NamespaceResourceScope>,
     {
         let api = self.api::<K>(&object.namespace().unwrap_or_default());
-        let created = api.create(&PostParams::default(), object).await?;
+        let created = api.create(object).await?;
         cache.observe(created.clone());
         Ok(created)
     }
@@ -121,12 +121,12 @@ impl Cluster {
         mut patch: serde_json::Value,
     ) -> kube::Result<()>
     where
-        K: Object + Serialize + Resource<Scope = NamespaceResourceScope>,
+        K: Object + Resource<Scope = NamespaceResourceScope>,
     {
         patch["uid"] = object.uid().into();
         let patch = Patch::Merge(serde_json::json!({ "metadata": patch }));
         let api = self.api::<K>(&object.namespace().unwrap_or_default());
-        cache.observe(api.patch(&object.name_any(), &PatchParams::default(), &patch).await?);
+        cache.observe(api.patch(&object.name_any(), &patch).await?);
         Ok(())
     }
 

@@ -5,12 +5,12 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Event;
-use kube::Api;
 use kube::api::{DeleteParams, ListParams};
 use tokio::sync::Notify;
 
 use crate::cluster::Cluster;
 use crate::control::{Controller, Pass};
+use crate::objects::Objects;
 
 /// How long an event lives: kube-apiserver's `--event-ttl`.
 const LIFETIME: Duration = Duration::from_secs(3600);
@@ -38,14 +38,14 @@ impl Controller for Expiry {
     async fn pass(&mut self) -> Pass {
         let mut pass = Pass::default();
         pass.after(EXPIRY_PERIOD);
-        let all: Api<Event> = Api::all(self.cluster.client.clone());
-        let events = match all.list(&ListParams::default()).await {
-            Ok(events) => events,
-            Err(error) => {
-                pass.failed("listing events", &error);
-                return pass;
-            }
-        };
+        let events =
+            match Objects::<Event>::all(self.cluster.client.clone()).list(&ListParams::default()).await {
+                Ok((events, _)) => events,
+                Err(error) => {
+                    pass.failed("listing events", &error);
+                    return pass;
+                }
+            };
         let now = Timestamp::now();
         for event in events {
             let (Some(namespace), Some(name)) = (&event.metadata.namespace, &event.metadata.name) else {

@@ -5,15 +5,15 @@ use std::sync::Arc;
 
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
-use kube::api::{DeleteParams, DynamicObject, Preconditions};
+use kube::api::{DeleteParams, DynamicObject, Patch, Preconditions};
 use kube::core::{ApiResource, GroupVersionKind};
 use kube::{Api, Resource, ResourceExt as _};
-use serde::Serialize;
 use tokio::sync::Notify;
 
-use crate::cache::{Cache, Object};
+use crate::cache::Cache;
 use crate::cluster::Cluster;
 use crate::control::{Controller, Pass, has_code};
+use crate::objects::Object;
 use crate::pods;
 
 const FOREGROUND: &str = "foregroundDeletion";
@@ -79,10 +79,10 @@ impl Garbage {
         let only_this = Preconditions { uid: object.uid(), resource_version: None };
         let policy = if in_foreground { DeleteParams::foreground() } else { DeleteParams::background() };
         let parameters = policy.preconditions(only_this);
-        let api: Api<K> = self.cluster.api(&object.namespace().unwrap_or_default());
+        let api = self.cluster.api::<K>(&object.namespace().unwrap_or_default());
         match api.delete(&object.name_any(), &parameters).await {
-            Ok(answer) => {
-                if let Some(object) = answer.left().filter(|object| pods::is_deleting(object.meta())) {
+            Ok(left) => {
+                if let Some(object) = left.filter(|object| pods::is_deleting(object.meta())) {
                     cache.observe(object);
                 }
                 Ok(())
@@ -95,7 +95,7 @@ impl Garbage {
     /// Takes the finalizers off owners that are being deleted, once what they stand for is done.
     async fn finish<K>(&self, cache: &Cache<K>, pass: &mut Pass)
     where
-        K: Object + Serialize + Resource<Scope = NamespaceResourceScope>,
+        K: Object + Resource<Scope = NamespaceResourceScope>,
     {
         for object in cache.all().into_iter().filter(|object| pods::is_deleting(object.meta())) {
             let has = |finalizer: &str| object.finalizers().iter().any(|own| own == finalizer);
@@ -114,9 +114,9 @@ impl Garbage {
                     let patch = serde_json::json!({ "finalizers": left,
                         "resourceVersion": object.resource_version() });
                     // Not observed: with the last finalizer the object itself goes.
-                    let patch = kube::api::Patch::Merge(serde_json::json!({ "metadata": patch }));
-                    let api: Api<K> = self.cluster.api(&object.namespace().unwrap_or_default());
-                    api.patch(&object.name_any(), &kube::api::PatchParams::default(), &patch).await.map(drop)
+                    let patch = Patch::Merge(serde_json::json!({ "metadata": patch }));
+                    let api = self.cluster.api::<K>(&object.namespace().unwrap_or_default());
+                    api.patch(&object.name_any(), &patch).await.map(drop)
                 }
                 Err(error) => Err(error),
             };
@@ -220,7 +220,7 @@ fn owned<K: Object>(cache: &Cache<K>, owner: &str) -> impl Iterator<Item = Arc<K
 
 async fn disown<K>(cluster: &Cluster, cache: &Cache<K>, owner: &str) -> kube::Result<()>
 where
-    K: Object + Serialize + Resource<Scope = NamespaceResourceScope>,
+    K: Object + Resource<Scope = NamespaceResourceScope>,
 {
     for object in owned(cache, owner) {
         let mut owners = object.owner_references().to_vec();

@@ -16,6 +16,7 @@ mod endpoints;
 mod expiry;
 mod garbage;
 mod namespaces;
+mod objects;
 mod pods;
 mod replica_set;
 mod scheduler;

@@ -159,8 +159,8 @@ impl ReplicaSets {
         let only_this = kube::api::Preconditions { uid: Some(uid.clone()), resource_version: None };
         let parameters = DeleteParams::background().preconditions(only_this);
         match self.cluster.api::<Pod>(&namespace).delete(&name, &parameters).await {
-            Ok(answer) => {
-                if let Some(pod) = answer.left().filter(|pod| pods::is_deleting(&pod.metadata)) {
+            Ok(left) => {
+                if let Some(pod) = left.filter(|pod| pods::is_deleting(&pod.metadata)) {
                     self.cluster.pods.observe(pod);
                 }
                 self.cluster.events.normal(

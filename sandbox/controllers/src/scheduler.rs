@@ -10,8 +10,8 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Binding, Container, Node, ObjectReference, Pod, PodCondition, Taint};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Status, Time};
-use kube::ResourceExt as _;
-use kube::api::{Patch, PatchParams, PostParams};
+use kube::api::{Patch, PostParams};
+use kube::{Api, ResourceExt as _};
 use tokio::sync::Notify;
 
 use crate::cluster::Cluster;
@@ -55,7 +55,7 @@ impl Scheduler {
                 ..ObjectReference::default()
             },
         };
-        let api = self.cluster.api::<Pod>(&namespace);
+        let api: Api<Pod> = Api::namespaced(self.cluster.client.clone(), &namespace);
         let _: Status = api.create_subresource("binding", &name, &PostParams::default(), &binding).await?;
         self.assumed.insert(pod.uid().unwrap_or_default(), node.to_owned());
         let message = format!("Successfully assigned {namespace}/{name} to {node}");
@@ -84,8 +84,7 @@ impl Scheduler {
         let patch =
             serde_json::json!({ "metadata": { "uid": pod.uid() }, "status": { "conditions": [condition] } });
         let api = self.cluster.api::<Pod>(&pod.namespace().unwrap_or_default());
-        let patched =
-            api.patch_status(&pod.name_any(), &PatchParams::default(), &Patch::Strategic(patch)).await?;
+        let patched = api.patch_status(&pod.name_any(), &Patch::Strategic(patch)).await?;
         self.cluster.pods.observe(patched);
         self.cluster.events.warning(COMPONENT, pod, "FailedScheduling", message);
         Ok(())

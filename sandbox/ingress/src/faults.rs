@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use futures::{StreamExt as _, TryStreamExt as _};
 use k8s_openapi::api::core::v1::ConfigMap;
+use kube::core::{ApiResource, DynamicObject};
 use kube::runtime::{WatchStreamExt as _, watcher};
 use kube::{Api, Client};
 use tokio::net::TcpListener;
@@ -43,18 +44,20 @@ pub(crate) async fn follow(
     pace: &watch::Sender<Duration>,
     proxy: &Proxy,
 ) {
-    let api: Api<ConfigMap> = Api::namespaced(client, namespace);
+    let api: Api<DynamicObject> =
+        Api::namespaced_with(client, namespace, &ApiResource::erase::<ConfigMap>(&()));
     let mut seen = watcher::watch_object(api, CONFIG).default_backoff().boxed();
     loop {
         match seen.try_next().await {
             Ok(Some(config)) => {
-                let data = config.and_then(|config| config.data).unwrap_or_default();
-                let seconds = data.get("sync-seconds").and_then(|seconds| seconds.parse().ok());
+                let config = config.map(|config| config.data).unwrap_or_default();
+                let data = |key| config.pointer("/data")?.get(key)?.as_str();
+                let seconds = data("sync-seconds").and_then(|seconds| seconds.parse().ok());
                 let every = seconds.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
                 pace.send_replace(every.unwrap_or_default().min(SLOWEST_SYNC));
-                let latency = data.get("latency-ms").filter(|_| allowed).and_then(|ms| ms.parse().ok());
+                let latency = data("latency-ms").filter(|_| allowed).and_then(|ms| ms.parse().ok());
                 proxy.latency_ms.store(latency.unwrap_or(0), Ordering::Relaxed);
-                broken.send_replace(match data.get("proxy").filter(|_| allowed).map(String::as_str) {
+                broken.send_replace(match data("proxy").filter(|_| allowed) {
                     Some("bad-gateway") => Some(Break::BadGateway),
                     Some("close") => Some(Break::Close),
                     Some("refuse") => Some(Break::Refuse),

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use k8s_openapi::api::networking::v1::Ingress;
 use kube::api::{Patch, PatchParams};
+use kube::core::{ApiResource, DynamicObject};
 use kube::{Api, Client, ResourceExt as _};
 use serde_json::json;
 use tokio::sync::watch;
@@ -27,7 +28,8 @@ pub(crate) async fn publish(
                     continue;
                 }
                 let (namespace, name) = (ingress.namespace().unwrap_or_default(), ingress.name_any());
-                let api: Api<Ingress> = Api::namespaced(client.clone(), &namespace);
+                let kind = ApiResource::erase::<Ingress>(&());
+                let api: Api<DynamicObject> = Api::namespaced_with(client.clone(), &namespace, &kind);
                 let status = json!({"status": {"loadBalancer": {"ingress": [{"ip": address}]}}});
                 match api.patch_status(&name, &PatchParams::default(), &Patch::Merge(status)).await {
                     Ok(_) => tracing::info!("ingress {namespace}/{name}: status {address}"),

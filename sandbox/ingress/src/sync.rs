@@ -2,7 +2,6 @@
 
 use std::collections::HashMap;
 use std::fmt::Debug;
-use std::hash::Hash;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,8 +9,10 @@ use futures::stream::{BoxStream, StreamExt as _, select_all};
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::networking::v1::{Ingress, IngressClass};
+use kube::core::{ApiResource, DynamicObject};
+use kube::runtime::WatchStreamExt as _;
 use kube::runtime::reflector::{self, Store};
-use kube::runtime::{WatchStreamExt as _, watcher};
+use kube::runtime::watcher::{self, Event, watcher};
 use kube::{Api, Client, Resource};
 use serde::de::DeserializeOwned;
 use tokio::sync::watch;
@@ -114,28 +115,38 @@ impl Watches {
     }
 }
 
+/// Watched untyped, so that what kube-rs makes of a watch is compiled once and not for each kind.
 fn store<K>(client: &Client) -> (Store<K>, BoxStream<'static, ()>)
 where
-    K: Resource + Clone + DeserializeOwned + Debug + Send + Sync + 'static,
-    K::DynamicType: Default + Eq + Hash + Clone,
+    K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + Sync + 'static,
 {
-    let (store, writer) = reflector::store();
-    let api: Api<K> = Api::all(client.clone());
-    let changes = watcher(api, watcher::Config::default())
-        .default_backoff()
-        .reflect(writer)
-        .filter_map(|event| async {
-            match event {
-                Ok(watcher::Event::Apply(_) | watcher::Event::Delete(_) | watcher::Event::InitDone) => {
-                    Some(())
-                }
-                Ok(_) => None,
-                Err(error) => {
-                    tracing::warn!("watch of {}: {error}", std::any::type_name::<K>());
-                    None
-                }
+    let (store, mut writer) = reflector::store();
+    let api: Api<DynamicObject> = Api::all_with(client.clone(), &ApiResource::erase::<K>(&()));
+    let events = watcher(api, watcher::Config::default()).default_backoff().boxed();
+    let changes = events.filter_map(move |event| {
+        let event = event.map_err(anyhow::Error::new).and_then(|event| Ok(typed::<K>(event)?));
+        let is_change = match event {
+            Ok(event) => {
+                writer.apply_watcher_event(&event);
+                matches!(event, Event::Apply(_) | Event::Delete(_) | Event::InitDone)
             }
-        })
-        .boxed();
-    (store, changes)
+            Err(error) => {
+                tracing::warn!("watch of {}: {error:#}", K::plural(&()));
+                false
+            }
+        };
+        std::future::ready(is_change.then_some(()))
+    });
+    (store, changes.boxed())
+}
+
+fn typed<K: DeserializeOwned>(event: Event<DynamicObject>) -> serde_json::Result<Event<K>> {
+    let typed = |object| serde_json::to_value(object).and_then(serde_json::from_value);
+    Ok(match event {
+        Event::Apply(object) => Event::Apply(typed(object)?),
+        Event::Delete(object) => Event::Delete(typed(object)?),
+        Event::Init => Event::Init,
+        Event::InitApply(object) => Event::InitApply(typed(object)?),
+        Event::InitDone => Event::InitDone,
+    })
 }

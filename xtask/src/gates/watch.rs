@@ -11,6 +11,7 @@ use anyhow::{Result, anyhow};
 use futures::future::FutureExt as _;
 use futures::stream::{BoxStream, SelectAll, Stream, StreamExt as _};
 use jiff::SignedDuration;
+use kube::core::{ApiResource, DynamicObject};
 use kube::runtime::watcher::{self, Event};
 use kube::{Api, Client, Resource, ResourceExt as _};
 use serde::de::DeserializeOwned;
@@ -77,7 +78,7 @@ impl<S: 'static> Feed<S> {
     {
         let what = K::plural(&()).into_owned();
         let source = Source {
-            api,
+            api: untyped(api),
             selection: selection.timeout(WATCH_SECONDS),
             keep: Box::new(keep),
             events: None,
@@ -348,20 +349,33 @@ enum Seen<K> {
     Lost(Lost),
 }
 
-/// A watch of one kind that never ends.
-struct Source<K: Resource> {
-    api: Api<K>,
+/// A watch of one kind that never ends. It asks for untyped objects, so that what kube-rs makes of a watch is compiled
+/// once and not for each kind.
+struct Source<K> {
+    api: Api<DynamicObject>,
     selection: watcher::Config,
     keep: Box<dyn Fn(&K) -> bool + Send>,
-    events: Option<BoxStream<'static, watcher::Result<Event<K>>>>,
+    events: Option<BoxStream<'static, watcher::Result<Event<DynamicObject>>>>,
     /// The list that is being taken in, until it is whole.
     list: Option<Objects<K>>,
     failures: u32,
 }
 
+fn untyped<K: Resource<DynamicType = ()>>(api: Api<K>) -> Api<DynamicObject> {
+    let kind = ApiResource::erase::<K>(&());
+    match api.namespace().map(str::to_owned) {
+        Some(namespace) => Api::namespaced_with(api.into_client(), &namespace, &kind),
+        None => Api::all_with(api.into_client(), &kind),
+    }
+}
+
+fn typed<K: DeserializeOwned>(object: DynamicObject) -> serde_json::Result<K> {
+    serde_json::to_value(object).and_then(serde_json::from_value)
+}
+
 impl<K> Source<K>
 where
-    K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + Sync + 'static,
+    K: Resource<DynamicType = ()> + DeserializeOwned,
 {
     async fn next(&mut self) -> Seen<K> {
         loop {
@@ -385,16 +399,22 @@ where
             };
             match event {
                 Some(Ok(Event::Init)) => self.list = Some(Objects::new()),
-                Some(Ok(Event::InitApply(object))) => {
-                    if (self.keep)(&object) {
+                Some(Ok(Event::InitApply(object))) => match typed::<K>(object) {
+                    Ok(object) if (self.keep)(&object) => {
                         self.list.get_or_insert_default().insert(object.name_any(), object);
                     }
-                }
+                    Ok(_) => {}
+                    Err(error) => return self.lost(error.to_string(), false),
+                },
                 Some(Ok(Event::InitDone)) => {
                     self.failures = 0;
                     return Seen::All(self.list.take().unwrap_or_default());
                 }
                 Some(Ok(Event::Apply(object))) => {
+                    let object = match typed::<K>(object) {
+                        Ok(object) => object,
+                        Err(error) => return self.lost(error.to_string(), false),
+                    };
                     self.failures = 0;
                     if (self.keep)(&object) {
                         return Seen::One(Box::new(object));

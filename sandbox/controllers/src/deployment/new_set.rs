@@ -6,7 +6,7 @@ use std::sync::Arc;
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet, ReplicaSetSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::ResourceExt as _;
-use kube::api::{Patch, PatchParams};
+use kube::api::Patch;
 
 use super::{COMPONENT, DESIRED, HASH_LABEL, MAXIMUM, REVISION, REVISION_HISTORY, Rollout, template};
 use crate::control::{has_code, message};
@@ -138,9 +138,7 @@ impl Rollout<'_> {
         let patch = serde_json::json!({ "metadata": { "uid": uid, "annotations": { REVISION: revision } } });
         let api = self.cluster.api::<Deployment>(&self.deployment.namespace().unwrap_or_default());
         // By way of the status, as Kubernetes does it: it does not count as a new generation there.
-        let written = api
-            .patch_status(&self.deployment.name_any(), &PatchParams::default(), &Patch::Merge(patch))
-            .await?;
+        let written = api.patch_status(&self.deployment.name_any(), &Patch::Merge(patch)).await?;
         self.cluster.deployments.observe(written);
         Ok(())
     }
