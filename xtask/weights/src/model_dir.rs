@@ -1,19 +1,23 @@
 //! The folder that the app loads: `model.onnx` and the manifest that describes it.
 
 use std::fs;
-use std::io::Write as _;
+use std::io::{Read as _, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 
 use anyhow::{Context as _, Result, bail};
 use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
 
-use crate::{Preset, sha256_hex};
+use crate::{Preset, hex, sha256_hex};
 
 /// File name of the graph with its weights.
 pub const MODEL_FILE: &str = "model.onnx";
 /// File name of the [`Manifest`].
 pub const MANIFEST_FILE: &str = "manifest.json";
+
+/// Small enough to be in the processor's cache still when it is hashed.
+const READ_AT_A_TIME_BYTES: usize = 256 * 1024;
 
 /// What `manifest.json` says of the `model.onnx` beside it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -67,16 +71,30 @@ pub fn verify(dir: &Path) -> Result<Manifest> {
     let manifest: Manifest =
         serde_json::from_slice(&text).with_context(|| format!("parsing {} as JSON", path.display()))?;
     let path = dir.join(MODEL_FILE);
-    let onnx = fs::read(&path).with_context(|| format!("reading {}", path.display()))?;
-    let (size, path) = (onnx.len() as u64, path.display());
+    let (size, sha256) = size_and_sha256(&path).with_context(|| format!("reading {}", path.display()))?;
+    let path = path.display();
     if size != manifest.size_bytes {
         bail!("{path} is damaged: expected {} bytes, got {size}", manifest.size_bytes);
     }
-    let sha256 = sha256_hex(&onnx);
     if sha256 != manifest.sha256 {
         bail!("{path} is damaged: expected sha256 {}, got {sha256}", manifest.sha256);
     }
     Ok(manifest)
+}
+
+/// Of a file that is not wanted in memory: to make room for 100 MB takes as long as to read them.
+fn size_and_sha256(path: &Path) -> std::io::Result<(u64, String)> {
+    let mut file = fs::File::open(path)?;
+    let (mut size, mut hash) = (0, Sha256::new());
+    let mut buffer = vec![0; READ_AT_A_TIME_BYTES];
+    loop {
+        let read = file.read(&mut buffer)?;
+        if read == 0 {
+            return Ok((size, hex(&hash.finalize())));
+        }
+        size += read as u64;
+        hash.update(&buffer[..read]);
+    }
 }
 
 /// Writes both files, read-only, into a temporary folder beside `dir`, then swaps it in.
