@@ -1,5 +1,5 @@
-//! The API of one kind, over that of untyped objects. What kube-rs makes of a call, from the connection up, is compiled for
-//! each type that it is made with: once here, and not again for each of a dozen kinds.
+//! The API of one kind, over that of untyped objects. What kube-rs makes of a call, from the connection up, is compiled
+//! for each type that it is made with: once here, and not again for each of a dozen kinds.
 
 use std::fmt::Debug;
 use std::marker::PhantomData;

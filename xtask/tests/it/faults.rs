@@ -89,7 +89,7 @@ fn without_permission_there_are_no_faults() {
     world.run_ok(&["up"]);
     let ran = ask(&world, "list");
     assert_eq!(ran.code, 1, "{}", ran.stderr);
-    assert!(ran.stderr.contains("404 page not found"), "{}", ran.stderr);
+    assert!(ran.stderr.contains("was started without --faults"), "{}", ran.stderr);
 }
 
 #[test]
@@ -327,7 +327,9 @@ fn a_killed_pod_is_waited_for() {
 #[test]
 fn a_doomed_rollout_is_called_so_within_five_seconds() {
     let world = up();
-    for (answer, reason) in [("never", "ErrImageNeverPull"), ("not-found", "ErrImagePull")] {
+    for (answer, reason) in
+        [("never", "ErrImageNeverPull"), ("not-found", "not found (the sandbox has no registry")]
+    {
         fault(&world, &json!({"fault": "refuse-image", "image": "simple-model-api", "answer": answer}));
         let ran = world.run(&["redeploy", "--output", "json"]);
         assert_eq!(ran.code, 30, "{}\n{}", ran.stdout, ran.stderr);
