@@ -1,7 +1,6 @@
 //! Picture to tensor, as torchvision's preset does it with Pillow.
 
 use std::borrow::Cow;
-use std::convert;
 use std::io::Cursor;
 
 use fast_image_resize::images::{TypedImage, TypedImageRef};
@@ -108,29 +107,23 @@ pub fn decode(file: &[u8]) -> Result<image::RgbImage, Error> {
     };
     let mut picture = DynamicImage::from_decoder(decoder).map_err(broken)?;
     picture.apply_orientation(orientation);
-    // 16-bit samples as Pillow makes 8 bits of colour: the high byte, not rounded.
-    let high = |sample: u16| (sample >> 8) as u8;
-    Ok(match picture {
-        DynamicImage::ImageLuma8(grey) => rgb(&grey, convert::identity),
-        DynamicImage::ImageLumaA8(grey) => rgb(&grey, convert::identity),
-        DynamicImage::ImageRgba8(colour) => rgb(&colour, convert::identity),
-        DynamicImage::ImageLuma16(grey) => rgb(&grey, high),
-        DynamicImage::ImageLumaA16(grey) => rgb(&grey, high),
-        DynamicImage::ImageRgb16(colour) => rgb(&colour, high),
-        DynamicImage::ImageRgba16(colour) => rgb(&colour, high),
-        picture => picture.into_rgb8(),
-    })
+    match picture {
+        DynamicImage::ImageLuma16(deep) => Ok(high_bytes(&deep)),
+        DynamicImage::ImageLumaA16(deep) => Ok(high_bytes(&deep)),
+        DynamicImage::ImageRgb16(deep) => Ok(high_bytes(&deep)),
+        DynamicImage::ImageRgba16(deep) => Ok(high_bytes(&deep)),
+        picture => Ok(picture.into_rgb8()),
+    }
 }
 
-/// Each pixel's colour in 8 bits, without its alpha: what `image` has for that is compiled there, unoptimised.
-fn rgb<P: Pixel>(
-    picture: &ImageBuffer<P, Vec<P::Subpixel>>,
-    byte: impl Fn(P::Subpixel) -> u8,
-) -> image::RgbImage {
-    let (green, blue) = if P::CHANNEL_COUNT >= 3 { (1, 2) } else { (0, 0) };
-    let pixels = picture.as_raw().chunks_exact(usize::from(P::CHANNEL_COUNT));
-    let bytes = pixels.flat_map(|pixel| [byte(pixel[0]), byte(pixel[green]), byte(pixel[blue])]).collect();
-    image::RgbImage::from_raw(picture.width(), picture.height(), bytes).unwrap_or_default()
+/// 16-bit samples as Pillow makes 8 bits of colour: the high byte, not rounded.
+fn high_bytes<P: Pixel<Subpixel = u16>>(deep: &ImageBuffer<P, Vec<u16>>) -> image::RgbImage {
+    let colour = P::CHANNEL_COUNT >= 3;
+    image::RgbImage::from_fn(deep.width(), deep.height(), |x, y| {
+        let samples = deep.get_pixel(x, y).channels();
+        let byte = |channel: usize| (samples[if colour { channel } else { 0 }] >> 8) as u8;
+        image::Rgb([byte(0), byte(1), byte(2)])
+    })
 }
 
 /// Whether an end-of-image marker follows the first scan (of the picture itself: an EXIF thumbnail's lies in a segment
