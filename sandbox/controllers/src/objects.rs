@@ -48,7 +48,7 @@ impl<K: Object> Objects<K> {
     pub(crate) async fn list(&self, params: &ListParams) -> kube::Result<(Vec<K>, String)> {
         let list = self.untyped.list(params).await?;
         let version = list.metadata.resource_version.unwrap_or_default();
-        Ok((list.items.into_iter().map(typed).collect::<kube::Result<_>>()?, version))
+        Ok((list.items.into_iter().map(converted).collect::<kube::Result<_>>()?, version))
     }
 
     /// What happens to them after `version`.
@@ -59,9 +59,9 @@ impl<K: Object> Objects<K> {
         let events = self.untyped.watch(&WatchParams::default(), version).await?;
         Ok(events.map(|event| {
             Ok(match event? {
-                WatchEvent::Added(object) => WatchEvent::Added(typed(object)?),
-                WatchEvent::Modified(object) => WatchEvent::Modified(typed(object)?),
-                WatchEvent::Deleted(object) => WatchEvent::Deleted(typed(object)?),
+                WatchEvent::Added(object) => WatchEvent::Added(converted(object)?),
+                WatchEvent::Modified(object) => WatchEvent::Modified(converted(object)?),
+                WatchEvent::Deleted(object) => WatchEvent::Deleted(converted(object)?),
                 WatchEvent::Bookmark(bookmark) => WatchEvent::Bookmark(bookmark),
                 WatchEvent::Error(status) => WatchEvent::Error(status),
             })
@@ -70,39 +70,36 @@ impl<K: Object> Objects<K> {
 
     /// One of them, if it is there.
     pub(crate) async fn get_opt(&self, name: &str) -> kube::Result<Option<K>> {
-        self.untyped.get_opt(name).await?.map(typed).transpose()
+        self.untyped.get_opt(name).await?.map(converted).transpose()
     }
 
     pub(crate) async fn create(&self, object: &K) -> kube::Result<K> {
-        typed(self.untyped.create(&PostParams::default(), &untyped(object)?).await?)
+        converted(self.untyped.create(&PostParams::default(), &converted(object)?).await?)
     }
 
     pub(crate) async fn replace(&self, name: &str, object: &K) -> kube::Result<K> {
-        typed(self.untyped.replace(name, &PostParams::default(), &untyped(object)?).await?)
+        converted(self.untyped.replace(name, &PostParams::default(), &converted(object)?).await?)
     }
 
     pub(crate) async fn replace_status(&self, name: &str, object: &K) -> kube::Result<K> {
-        typed(self.untyped.replace_status(name, &PostParams::default(), &untyped(object)?).await?)
+        converted(self.untyped.replace_status(name, &PostParams::default(), &converted(object)?).await?)
     }
 
     pub(crate) async fn patch(&self, name: &str, patch: &Patch<Value>) -> kube::Result<K> {
-        typed(self.untyped.patch(name, &PatchParams::default(), patch).await?)
+        converted(self.untyped.patch(name, &PatchParams::default(), patch).await?)
     }
 
     pub(crate) async fn patch_status(&self, name: &str, patch: &Patch<Value>) -> kube::Result<K> {
-        typed(self.untyped.patch_status(name, &PatchParams::default(), patch).await?)
+        converted(self.untyped.patch_status(name, &PatchParams::default(), patch).await?)
     }
 
     /// The object as it is left, where something holds it yet.
     pub(crate) async fn delete(&self, name: &str, params: &DeleteParams) -> kube::Result<Option<K>> {
-        self.untyped.delete(name, params).await?.left().map(typed).transpose()
+        self.untyped.delete(name, params).await?.left().map(converted).transpose()
     }
 }
 
-fn typed<K: DeserializeOwned>(object: DynamicObject) -> kube::Result<K> {
-    serde_json::to_value(object).and_then(serde_json::from_value).map_err(kube::Error::SerdeError)
-}
-
-fn untyped<K: Serialize>(object: &K) -> kube::Result<DynamicObject> {
+/// One of a kind from an untyped object, or the other way round.
+fn converted<A: Serialize, B: DeserializeOwned>(object: A) -> kube::Result<B> {
     serde_json::to_value(object).and_then(serde_json::from_value).map_err(kube::Error::SerdeError)
 }
