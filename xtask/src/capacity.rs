@@ -8,6 +8,7 @@ use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use kube::api::ListParams;
 use kube::{Api, Client, ResourceExt as _};
 
+use crate::kubernetes::each_page;
 use crate::owned::Owner;
 
 const GIB: f64 = 1024.0 * 1024.0 * 1024.0;
@@ -16,8 +17,6 @@ const CONDITIONS: &str = "node.kubernetes.io/";
 
 /// Selects the pods that hold room on a node.
 const RUNNING: &str = "spec.nodeName!=,status.phase!=Succeeded,status.phase!=Failed";
-/// Pods that a list brings at a time.
-const PAGE: u32 = 500;
 
 /// By resource, in thousandths of its unit.
 pub type Amounts = BTreeMap<String, i64>;
@@ -53,21 +52,16 @@ pub async fn rooms(client: &Client, namespace: &str, deployment: &str, pod: &Pod
 async fn used(pods: &Api<Pod>, own: &[Pod]) -> kube::Result<BTreeMap<String, Amounts>> {
     let is_own = |pod: &Pod| own.iter().any(|other| other.uid() == pod.uid());
     let mut used = BTreeMap::<String, Amounts>::new();
-    let mut params = ListParams::default().fields(RUNNING).limit(PAGE);
-    loop {
-        let list = pods.list(&params).await?;
-        let others = list.items.iter().filter(|pod| !is_own(pod)).filter_map(|pod| pod.spec.as_ref());
-        for spec in others {
+    let add = |page: Vec<Pod>| {
+        for spec in page.iter().filter(|pod| !is_own(pod)).filter_map(|pod| pod.spec.as_ref()) {
             let node = used.entry(spec.node_name.clone().unwrap_or_default()).or_default();
             for (resource, amount) in requests(spec) {
                 *node.entry(resource).or_default() += amount;
             }
         }
-        params.continue_token = list.metadata.continue_.filter(|token| !token.is_empty());
-        if params.continue_token.is_none() {
-            return Ok(used);
-        }
-    }
+    };
+    each_page(ListParams::default().fields(RUNNING), async |params| pods.list(params).await, add).await?;
+    Ok(used)
 }
 
 /// Whether a node takes such a pod, however much room it has.

@@ -12,6 +12,7 @@ use kube::{Api, Client, ResourceExt as _};
 use serde_json::Value;
 
 use crate::declared;
+use crate::kubernetes::each_page;
 use crate::manifests::{self, Manifests};
 use crate::owned::{FIELD_MANAGER, controller};
 use crate::repository::REPOSITORY;
@@ -19,8 +20,6 @@ use crate::temporary;
 
 /// Lists under way at once.
 const AT_ONCE: usize = 8;
-/// Objects that a list brings at a time.
-const PAGE: u32 = 500;
 /// What controllers make in numbers: of these, only what carries the label of the app is asked for.
 const MADE_IN_NUMBERS: [&str; 5] = ["Pod", "ReplicaSet", "ControllerRevision", "EndpointSlice", "Lease"];
 /// Fields of one object that are named.
@@ -92,7 +91,7 @@ async fn orphans_of(
     } else {
         Api::all_with(client.clone(), &resource)
     };
-    let mut params = ListParams::default().limit(PAGE);
+    let mut params = ListParams::default();
     if !is_namespaced {
         params = params.labels(&manifests::cluster_wide_selector(namespace));
     } else if MADE_IN_NUMBERS.contains(&&*resource.kind) {
@@ -114,18 +113,11 @@ async fn orphans_of(
         shared_with: shared_with(&object),
     };
     let mut orphans = Vec::new();
-    loop {
-        let list = match api.list_metadata(&params).await {
-            Ok(list) => list,
-            // What may not be listed was not applied either.
-            Err(kube::Error::Api(status)) if matches!(status.code, 403..=405) => return Ok(orphans),
-            Err(error) => return Err(error).with_context(|| format!("listing {}", resource.plural)),
-        };
-        orphans.extend(list.items.into_iter().filter(&is_orphan).map(&orphan));
-        params.continue_token = list.metadata.continue_.filter(|token| !token.is_empty());
-        if params.continue_token.is_none() {
-            return Ok(orphans);
-        }
+    let add = |page: Vec<_>| orphans.extend(page.into_iter().filter(&is_orphan).map(&orphan));
+    match each_page(params, async |params| api.list_metadata(params).await, add).await {
+        // What may not be listed was not applied either.
+        Err(kube::Error::Api(status)) if matches!(status.code, 403..=405) => Ok(orphans),
+        listed => listed.map(|()| orphans).with_context(|| format!("listing {}", resource.plural)),
     }
 }
 

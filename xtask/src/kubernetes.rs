@@ -1,5 +1,5 @@
 //! What Kubernetes' own objects say: conditions, the one thing that all kinds say in the same words; whether a pod is
-//! Ready; when an event was.
+//! Ready; when an event was. And how many of them are listed at a time.
 
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::DeploymentCondition;
@@ -8,9 +8,33 @@ use k8s_openapi::api::batch::v1::JobCondition;
 use k8s_openapi::api::core::v1::{Event, NodeCondition, Pod, PodCondition};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, Time};
 use k8s_openapi::kube_aggregator::pkg::apis::apiregistration::v1::APIServiceCondition;
+use kube::api::{ListParams, ObjectList};
 
 /// The APIService of the resource metrics.
 pub const METRICS_API: &str = "v1beta1.metrics.k8s.io";
+
+/// How many objects a list brings at a time.
+const PAGE: u32 = 500;
+
+/// Hands over what `list` answers page by page, so that no more than one is held, however many there are.
+///
+/// # Errors
+/// What `list` says; the pages before have been handed over then.
+pub async fn each_page<T: Clone>(
+    params: ListParams,
+    list: impl AsyncFn(&ListParams) -> kube::Result<ObjectList<T>>,
+    mut take: impl FnMut(Vec<T>),
+) -> kube::Result<()> {
+    let mut params = params.limit(PAGE);
+    loop {
+        let page = list(&params).await?;
+        take(page.items);
+        params.continue_token = page.metadata.continue_.filter(|token| !token.is_empty());
+        if params.continue_token.is_none() {
+            return Ok(());
+        }
+    }
+}
 
 /// A condition of any kind of object.
 #[derive(Clone, Copy, Debug)]
