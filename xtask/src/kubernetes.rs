@@ -1,5 +1,5 @@
 //! What Kubernetes' own objects say: conditions, the one thing that all kinds say in the same words; whether a pod is
-//! Ready; when an event was. And how many of them are listed at a time.
+//! Ready; when an event was. And how they are listed, and read untyped.
 
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::DeploymentCondition;
@@ -9,6 +9,9 @@ use k8s_openapi::api::core::v1::{Event, NodeCondition, Pod, PodCondition};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, Time};
 use k8s_openapi::kube_aggregator::pkg::apis::apiregistration::v1::APIServiceCondition;
 use kube::api::{ListParams, ObjectList};
+use kube::core::{ApiResource, DynamicObject};
+use kube::{Api, Resource};
+use serde::de::DeserializeOwned;
 
 /// The APIService of the resource metrics.
 pub const METRICS_API: &str = "v1beta1.metrics.k8s.io";
@@ -34,6 +37,23 @@ pub async fn each_page<T: Clone>(
             return Ok(());
         }
     }
+}
+
+/// The same objects, untyped: what kube-rs makes of a watch is compiled once for all kinds then, and not for each.
+pub fn untyped<K: Resource<DynamicType = ()>>(api: Api<K>) -> Api<DynamicObject> {
+    let kind = ApiResource::erase::<K>(&());
+    match api.namespace().map(str::to_owned) {
+        Some(namespace) => Api::namespaced_with(api.into_client(), &namespace, &kind),
+        None => Api::all_with(api.into_client(), &kind),
+    }
+}
+
+/// An object of [`untyped`] as what it is.
+///
+/// # Errors
+/// When it does not read as one of that kind.
+pub fn typed<K: DeserializeOwned>(object: DynamicObject) -> serde_json::Result<K> {
+    serde_json::to_value(object).and_then(serde_json::from_value)
 }
 
 /// A condition of any kind of object.
@@ -145,4 +165,15 @@ pub fn event_time(event: &Event) -> Option<Timestamp> {
         .max(event.last_timestamp.as_ref().map(|Time(at)| *at))
         .or(event.event_time.as_ref().map(|MicroTime(at)| *at))
         .or(event.metadata.creation_timestamp.as_ref().map(|Time(at)| *at))
+}
+
+/// [`event_time`] of one that is not worth reading as a whole.
+#[must_use]
+pub fn untyped_event_time(event: &DynamicObject) -> Option<Timestamp> {
+    let told = |at: &str| event.data.pointer(at)?.as_str()?.parse().ok();
+    told("/series/lastObservedTime").max(told("/lastTimestamp")).or_else(|| told("/eventTime")).or(event
+        .metadata
+        .creation_timestamp
+        .as_ref()
+        .map(|Time(at)| *at))
 }

@@ -102,12 +102,12 @@ impl Owner {
         Ok(pods)
     }
 
-    /// Whether a pod is one of its.
+    /// Whether a pod is one of its, by what is said of whom it belongs to.
     ///
     /// # Errors
     /// When the API refuses.
-    pub async fn owns(&self, pod: &Pod) -> Result<bool> {
-        let Some(owner) = controller(&pod.metadata).filter(|owner| owner.kind == "ReplicaSet") else {
+    pub async fn owns(&self, pod: &ObjectMeta) -> Result<bool> {
+        let Some(owner) = controller(pod).filter(|owner| owner.kind == "ReplicaSet") else {
             return Ok(false);
         };
         let set = self.replica_sets.get_opt(&owner.name).await.context("looking for the pod's ReplicaSet")?;
@@ -184,7 +184,7 @@ mod tests {
         assert_eq!(all.len(), 5);
         for pod in all {
             assert_eq!(
-                owner.owns(&pod).await.expect("an answer"),
+                owner.owns(&pod.metadata).await.expect("an answer"),
                 pod.name_any() == "web-1-a",
                 "{}",
                 pod.name_any()

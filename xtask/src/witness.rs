@@ -6,7 +6,6 @@
 //! - `timeline.jsonl`: the Deployment, ReplicaSets, pods, endpoints and events, one object a change
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::fmt::Debug;
 use std::fs::File;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
@@ -19,20 +18,21 @@ use futures::future::BoxFuture;
 use futures::{AsyncBufReadExt as _, FutureExt as _, StreamExt as _, TryStreamExt as _};
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
-use k8s_openapi::api::core::v1::{Event, Pod};
+use k8s_openapi::api::core::v1::{ContainerStatus, Event, Pod};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::api::LogParams;
+use kube::core::{ApiResource, DynamicObject};
 use kube::runtime::{WatchStreamExt as _, watcher};
-use kube::{Api, Resource, ResourceExt as _};
+use kube::{Api, ResourceExt as _};
 use parking_lot::Mutex;
-use serde::Serialize;
-use serde::de::DeserializeOwned;
+use serde_json::Value;
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 
 use crate::failure::reason;
 use crate::ingress_nginx::{CONTROLLER_PODS, NAMESPACE as INGRESS_NAMESPACE};
-use crate::kubernetes::event_time;
+use crate::kubernetes::untyped_event_time;
 use crate::owned::{Owner, Watched};
 use crate::record::{APP_LOGS, INGRESS_LOGS, Seen, TIMELINE, access, earlier};
 
@@ -155,40 +155,37 @@ impl Witness {
             unlisted: Mutex::default(),
             gaps: Mutex::default(),
         });
-        let Watched { client, namespace, deployment, selector, nginx, .. } = watched;
+        let Watched { namespace, deployment, selector, nginx, .. } = watched;
         let (mut watches, mut listed) = (JoinSet::new(), Vec::new());
-        let mut add = |(work, is_listed): (BoxFuture<'static, ()>, oneshot::Receiver<()>)| {
+        let mut add = |kind, namespace, selection, heard| {
+            let (work, is_listed) = watch(&shared, kind, namespace, selection, heard);
             watches.spawn(work);
             listed.push(is_listed);
         };
         let all = watcher::Config::default;
-        let app = || Api::<Pod>::namespaced(client.clone(), namespace);
+        let (pods, events) = (ApiResource::erase::<Pod>(&()), ApiResource::erase::<Event>(&()));
         // The Service sends requests to whatever has the labels: all of that is noted, and the app's own logs are
         // followed.
-        add(watch(&shared, app(), all().labels(selector), |shared, pod, is_first| {
+        add(pods.clone(), namespace, all().labels(selector), |shared, pod, is_first| {
             follow(shared, APP_LOGS, pod, is_first);
             true
-        }));
+        });
         let only = all().fields(&format!("metadata.name={deployment}"));
-        add(watch(&shared, Api::<Deployment>::namespaced(client.clone(), namespace), only, |_, _, _| true));
+        add(ApiResource::erase::<Deployment>(&()), namespace, only, |_, _, _| true);
         // A ReplicaSet's template is what its pods are, and each of them is noted.
-        let sets = Api::<ReplicaSet>::namespaced(client.clone(), namespace);
-        add(watch(&shared, sets, all().labels(selector), |_, set, _| {
-            set.spec.iter_mut().for_each(|spec| spec.template = None);
+        add(ApiResource::erase::<ReplicaSet>(&()), namespace, all().labels(selector), |_, set, _| {
+            set.data.get_mut("spec").and_then(Value::as_object_mut).map(|spec| spec.remove("template"));
             true
-        }));
-        add(watch(&shared, Api::<EndpointSlice>::namespaced(client.clone(), namespace), all(), |_, _, _| {
-            true
-        }));
-        add(watch(&shared, Api::<Event>::namespaced(client.clone(), namespace), all(), is_news));
+        });
+        add(ApiResource::erase::<EndpointSlice>(&()), namespace, all(), |_, _, _| true);
+        add(events.clone(), namespace, all(), is_news);
         if *nginx {
-            let controllers = Api::<Pod>::namespaced(client.clone(), INGRESS_NAMESPACE);
-            add(watch(&shared, controllers, all().labels(CONTROLLER_PODS), |shared, pod, is_first| {
+            let controllers = all().labels(CONTROLLER_PODS);
+            add(pods, INGRESS_NAMESPACE, controllers, |shared, pod, is_first| {
                 follow(shared, INGRESS_LOGS, pod, is_first);
                 true
-            }));
-            let events = Api::<Event>::namespaced(client.clone(), INGRESS_NAMESPACE);
-            add(watch(&shared, events, all(), is_news));
+            });
+            add(events, INGRESS_NAMESPACE, all(), is_news);
         }
         Ok((Witness { shared, watches }, listed))
     }
@@ -226,8 +223,8 @@ impl Drop for Witness {
 }
 
 impl Shared {
-    fn note<K: Resource<DynamicType = ()> + Serialize>(&self, object: &K, gone: bool) {
-        let seen = Seen { at: Timestamp::now(), kind: K::kind(&()).into_owned(), gone, object };
+    fn note(&self, kind: &str, object: &DynamicObject, gone: bool) {
+        let seen = Seen { at: Timestamp::now(), kind: kind.to_owned(), gone, object };
         let mut line = serde_json::to_vec(&seen).unwrap_or_default();
         line.push(b'\n');
         if !self.timeline_budget.take(line.len()) {
@@ -248,34 +245,33 @@ impl Shared {
 
 /// Hears of an object, and whether it was there before the run; says whether it is to be noted, and takes away what is
 /// not.
-type Heard<K> = fn(&Arc<Shared>, &mut K, bool) -> bool;
+type Heard = fn(&Arc<Shared>, &mut DynamicObject, bool) -> bool;
 
 /// What was told long before the run is most of the events, and none of its own.
-fn is_news(shared: &Arc<Shared>, event: &mut Event, is_first: bool) -> bool {
-    !is_first || event_time(event).is_none_or(|at| at >= shared.since)
+fn is_news(shared: &Arc<Shared>, event: &mut DynamicObject, is_first: bool) -> bool {
+    !is_first || untyped_event_time(event).is_none_or(|at| at >= shared.since)
 }
 
-/// Notes the changes of one kind.
-fn watch<K>(
+/// Notes the changes of one kind, as they come: none of what they say is read here, so they stay untyped.
+fn watch(
     shared: &Arc<Shared>,
-    api: Api<K>,
+    resource: ApiResource,
+    namespace: &str,
     selection: watcher::Config,
-    heard: Heard<K>,
-) -> (futures::future::BoxFuture<'static, ()>, oneshot::Receiver<()>)
-where
-    K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Serialize + Send + Sync + 'static,
-{
+    heard: Heard,
+) -> (BoxFuture<'static, ()>, oneshot::Receiver<()>) {
     let shared = Arc::clone(shared);
     let (listed, is_listed) = oneshot::channel();
-    let namespace = api.namespace().unwrap_or_default();
-    let name = format!("{} in {namespace}", K::plural(&()));
+    let name = format!("{} in {namespace}", resource.plural);
+    let api = Api::<DynamicObject>::namespaced_with(shared.watched.client.clone(), namespace, &resource);
+    let ApiResource { kind, plural, .. } = resource;
     shared.unlisted.lock().insert(name.clone(), None);
     let work = async move {
         let mut listed = Some(listed);
-        let mut known: HashMap<String, K> = HashMap::new();
+        let mut known: HashMap<String, DynamicObject> = HashMap::new();
         let mut relisted = BTreeSet::new();
         // Who set which field is most of an object, and explains nothing.
-        let bare = |object: &mut K| object.meta_mut().managed_fields = None;
+        let bare = |object: &mut DynamicObject| object.metadata.managed_fields = None;
         let mut events = watcher::watcher(api, selection).default_backoff().modify(bare).boxed();
         while let Some(event) = events.next().await {
             match event {
@@ -283,7 +279,7 @@ where
                 Ok(watcher::Event::InitApply(mut object)) => {
                     relisted.insert(object.name_any());
                     if heard(&shared, &mut object, listed.is_some()) {
-                        shared.note(&object, false);
+                        shared.note(&kind, &object, false);
                     }
                     known.insert(object.name_any(), object);
                 }
@@ -292,7 +288,7 @@ where
                     known.retain(|name, object| {
                         let is_there = relisted.contains(name);
                         if !is_there {
-                            shared.note(object, true);
+                            shared.note(&kind, object, true);
                         }
                         is_there
                     });
@@ -301,12 +297,12 @@ where
                 }
                 Ok(watcher::Event::Apply(mut object)) => {
                     if heard(&shared, &mut object, false) {
-                        shared.note(&object, false);
+                        shared.note(&kind, &object, false);
                     }
                     known.insert(object.name_any(), object);
                 }
                 Ok(watcher::Event::Delete(object)) => {
-                    shared.note(&object, true);
+                    shared.note(&kind, &object, true);
                     shared.running.lock().remove(&object.uid().unwrap_or_default());
                     known.remove(&object.name_any());
                 }
@@ -314,7 +310,7 @@ where
                 Err(error) if listed.is_some() => {
                     shared.unlisted.lock().insert(name.clone(), Some(reason(&error)));
                 }
-                Err(error) => shared.gap(format!("watch of {}: {}", K::plural(&()), reason(&error))),
+                Err(error) => shared.gap(format!("watch of {plural}: {}", reason(&error))),
             }
         }
     };
@@ -322,11 +318,12 @@ where
 }
 
 /// Follows the log of each container's run that is new.
-fn follow(shared: &Arc<Shared>, role: &'static str, pod: &Pod, is_first: bool) {
-    let statuses = pod.status.iter().flat_map(|status| status.container_statuses.iter().flatten());
+fn follow(shared: &Arc<Shared>, role: &'static str, pod: &DynamicObject, is_first: bool) {
+    let statuses = pod.data.pointer("/status/containerStatuses").cloned();
+    let statuses = statuses.and_then(|list| serde_json::from_value::<Vec<ContainerStatus>>(list).ok());
     let uid = pod.uid().unwrap_or_default();
     let mut running = Vec::new();
-    for status in statuses {
+    for status in statuses.unwrap_or_default() {
         let Some(state) = &status.state else { continue };
         let run = format!("{uid}/{}/{}", status.name, status.restart_count);
         if state.running.is_some() {
@@ -340,7 +337,8 @@ fn follow(shared: &Arc<Shared>, role: &'static str, pod: &Pod, is_first: bool) {
                 api: Api::namespaced(shared.watched.client.clone(), &pod.namespace().unwrap_or_default()),
                 file: shared.dir.join(role).join(format!("{}.log", pod.name_any())),
                 is_access_log: role == INGRESS_LOGS,
-                pod: pod.clone(),
+                pod: pod.name_any(),
+                metadata: pod.metadata.clone(),
                 uid: uid.clone(),
                 container: status.name.clone(),
                 run,
@@ -357,7 +355,8 @@ struct Follower {
     api: Api<Pod>,
     file: PathBuf,
     is_access_log: bool,
-    pod: Pod,
+    pod: String,
+    metadata: ObjectMeta,
     uid: String,
     container: String,
     run: String,
@@ -369,7 +368,7 @@ impl Follower {
             return;
         }
         if let Err(error) = self.read(since).await {
-            self.shared.gap(format!("log of {}: {error:#}", self.pod.name_any()));
+            self.shared.gap(format!("log of {}: {error:#}", self.pod));
         }
     }
 
@@ -377,7 +376,7 @@ impl Follower {
     async fn is_of_app(&self) -> bool {
         let Watched { client, namespace, deployment, .. } = &self.shared.watched;
         match Owner::find(client, namespace, deployment).await {
-            Ok(Some(owner)) => owner.owns(&self.pod).await.unwrap_or(true),
+            Ok(Some(owner)) => owner.owns(&self.metadata).await.unwrap_or(true),
             Ok(None) => false,
             Err(_) => true,
         }
@@ -397,7 +396,7 @@ impl Follower {
             };
             let mut heard = Instant::now();
             let mut no_log = None;
-            match self.api.log_stream(&self.pod.name_any(), &params).await {
+            match self.api.log_stream(&self.pod, &params).await {
                 Ok(stream) => {
                     was_read = true;
                     let mut lines = stream.lines();
@@ -438,7 +437,7 @@ impl Follower {
     }
 
     fn is_not_kept(&self, error: &std::io::Error) {
-        let (pod, path) = (self.pod.name_any(), self.file.display());
+        let (pod, path) = (&self.pod, self.file.display());
         self.shared.gap(format!("log of {pod}: it could not be kept in {path}: {error}"));
     }
 
@@ -452,11 +451,10 @@ impl Follower {
         if wanted.is_empty() {
             return;
         }
-        let pod = self.pod.name_any();
-        if let Some(access) = access::parse(&pod, line)
+        if let Some(access) = access::parse(&self.pod, line)
             && let Some(seen) = wanted.remove(&access.id)
         {
-            let _ = seen.send(pod);
+            let _ = seen.send(self.pod.clone());
         }
     }
 }

@@ -11,7 +11,7 @@ use anyhow::{Result, anyhow};
 use futures::future::FutureExt as _;
 use futures::stream::{BoxStream, SelectAll, Stream, StreamExt as _};
 use jiff::SignedDuration;
-use kube::core::{ApiResource, DynamicObject};
+use kube::core::DynamicObject;
 use kube::runtime::watcher::{self, Event};
 use kube::{Api, Client, Resource, ResourceExt as _};
 use serde::de::DeserializeOwned;
@@ -20,6 +20,7 @@ use tokio::time::Instant;
 use super::Verdict;
 use super::clock::{self, Clock};
 use crate::failure::reason;
+use crate::kubernetes::{typed, untyped};
 
 /// Objects of one kind in one namespace, by name.
 pub type Objects<K> = BTreeMap<String, K>;
@@ -349,8 +350,7 @@ enum Seen<K> {
     Lost(Lost),
 }
 
-/// A watch of one kind that never ends. It asks for untyped objects, so that what kube-rs makes of a watch is compiled
-/// once and not for each kind.
+/// A watch of one kind that never ends.
 struct Source<K> {
     api: Api<DynamicObject>,
     selection: watcher::Config,
@@ -359,18 +359,6 @@ struct Source<K> {
     /// The list that is being taken in, until it is whole.
     list: Option<Objects<K>>,
     failures: u32,
-}
-
-fn untyped<K: Resource<DynamicType = ()>>(api: Api<K>) -> Api<DynamicObject> {
-    let kind = ApiResource::erase::<K>(&());
-    match api.namespace().map(str::to_owned) {
-        Some(namespace) => Api::namespaced_with(api.into_client(), &namespace, &kind),
-        None => Api::all_with(api.into_client(), &kind),
-    }
-}
-
-fn typed<K: DeserializeOwned>(object: DynamicObject) -> serde_json::Result<K> {
-    serde_json::to_value(object).and_then(serde_json::from_value)
 }
 
 impl<K> Source<K>

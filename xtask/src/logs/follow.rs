@@ -13,6 +13,7 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 use super::{Logs, Run, begun, running};
 use crate::failure::reason;
+use crate::kubernetes::{typed, untyped};
 
 /// A stream that breaks while its container runs is taken up again after this.
 const RESUME_AFTER: Duration = Duration::from_millis(500);
@@ -27,7 +28,7 @@ impl Logs<'_> {
     /// When the watch ends.
     pub(super) async fn follow(&self) -> Result<()> {
         let config = watcher::Config::default().labels(&self.owner.selector);
-        let mut events = watcher(self.api.clone(), config).default_backoff().boxed();
+        let mut events = watcher(untyped(self.api.clone()), config).default_backoff().boxed();
         let mut readers = FuturesUnordered::new();
         let mut followed = Followed::new();
         let mut pods = BTreeSet::new();
@@ -58,6 +59,13 @@ impl Logs<'_> {
                     self.forget(&mut followed, |gone| gone == uid);
                 }
                 watcher::Event::Apply(pod) | watcher::Event::InitApply(pod) => {
+                    let pod: Pod = match typed(pod) {
+                        Ok(pod) => pod,
+                        Err(error) => {
+                            self.cx.output.trace(&format!("reading a pod: {error}"));
+                            continue;
+                        }
+                    };
                     let uid = pod.uid().unwrap_or_default();
                     if !pods.contains(&uid) {
                         match self.is_meant(&pod).await {
@@ -98,7 +106,7 @@ impl Logs<'_> {
 
     async fn is_meant(&self, pod: &Pod) -> Result<bool> {
         let is_wanted = self.args.pod.as_ref().is_none_or(|wanted| *wanted == pod.name_any());
-        Ok(is_wanted && self.owner.owns(pod).await?)
+        Ok(is_wanted && self.owner.owns(&pod.metadata).await?)
     }
 
     /// Of pods that are gone, only what they have written already is still read.

@@ -1,11 +1,15 @@
 //! What the witness keeps, and what it says it could not.
 
+use std::fmt::Debug;
+
 use http::{Request, Response};
-use kube::Client;
 use kube::api::{Patch, PatchParams, PostParams};
 use kube::client::Body;
+use kube::{Client, Resource};
 use sandbox_apiserver::ApiServer;
-use serde_json::{Value, json};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::json;
 
 use super::*;
 
