@@ -26,7 +26,7 @@ use crate::steps::weights;
 use crate::witness::{Bounds, Witness};
 
 /// What the record of a run without requests may take, together with its report and events well below 20 MB.
-const BOUNDS: Bounds = Bounds { timeline: 8_000_000, logs: 8_000_000 };
+const BOUNDS: Bounds = Bounds { timeline: 8_000_000, logs: 8_000_000, earlier_events: false };
 /// How often an API server that does not answer yet is asked again.
 const TRY_EVERY: Duration = Duration::from_millis(250);
 /// What is asked of others for the record alone may take this long.

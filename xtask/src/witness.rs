@@ -9,6 +9,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs::File;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -36,6 +37,8 @@ use crate::kubernetes::untyped_event_time;
 use crate::owned::{Owner, Watched};
 use crate::record::{APP_LOGS, INGRESS_LOGS, Seen, TIMELINE, access, earlier};
 
+mod from_now;
+
 /// The first lists must be there by then.
 const SYNC_DEADLINE: Duration = Duration::from_secs(10);
 /// A log stream that ended while its container runs is taken up again after this.
@@ -46,18 +49,20 @@ const NO_LOG: &str = "unable to retrieve container logs for ";
 /// What was in the logs and among the events shortly before the run gives the first lines a context.
 const SECONDS_BEFORE: i64 = 10;
 
-/// How many bytes are kept at most.
+/// How much is kept at most: bytes, and of the past.
 #[derive(Clone, Copy, Debug)]
 pub struct Bounds {
     /// Of the timeline.
     pub timeline: u64,
     /// Of all logs together.
     pub logs: u64,
+    /// Whether events told shortly before are kept too; all that there are must be listed for that.
+    pub earlier_events: bool,
 }
 
 impl Bounds {
     /// No bounds: a load needs each line that belongs to a request.
-    pub const NONE: Bounds = Bounds { timeline: u64::MAX, logs: u64::MAX };
+    pub const NONE: Bounds = Bounds { timeline: u64::MAX, logs: u64::MAX, earlier_events: true };
 }
 
 /// Bytes that may still be written.
@@ -157,35 +162,36 @@ impl Witness {
         });
         let Watched { namespace, deployment, selector, nginx, .. } = watched;
         let (mut watches, mut listed) = (JoinSet::new(), Vec::new());
-        let mut add = |kind, namespace, selection, heard| {
-            let (work, is_listed) = watch(&shared, kind, namespace, selection, heard);
+        let mut add = |kind, namespace, from, heard| {
+            let (work, is_listed) = watch(&shared, kind, namespace, from, heard);
             watches.spawn(work);
             listed.push(is_listed);
         };
         let all = watcher::Config::default;
+        let told = || bounds.earlier_events.then(all);
         let (pods, events) = (ApiResource::erase::<Pod>(&()), ApiResource::erase::<Event>(&()));
         // The Service sends requests to whatever has the labels: all of that is noted, and the app's own logs are
         // followed.
-        add(pods.clone(), namespace, all().labels(selector), |shared, pod, is_first| {
+        add(pods.clone(), namespace, Some(all().labels(selector)), |shared, pod, is_first| {
             follow(shared, APP_LOGS, pod, is_first);
             true
         });
         let only = all().fields(&format!("metadata.name={deployment}"));
-        add(ApiResource::erase::<Deployment>(&()), namespace, only, |_, _, _| true);
+        add(ApiResource::erase::<Deployment>(&()), namespace, Some(only), |_, _, _| true);
         // A ReplicaSet's template is what its pods are, and each of them is noted.
-        add(ApiResource::erase::<ReplicaSet>(&()), namespace, all().labels(selector), |_, set, _| {
+        add(ApiResource::erase::<ReplicaSet>(&()), namespace, Some(all().labels(selector)), |_, set, _| {
             set.data.get_mut("spec").and_then(Value::as_object_mut).map(|spec| spec.remove("template"));
             true
         });
-        add(ApiResource::erase::<EndpointSlice>(&()), namespace, all(), |_, _, _| true);
-        add(events.clone(), namespace, all(), is_news);
+        add(ApiResource::erase::<EndpointSlice>(&()), namespace, Some(all()), |_, _, _| true);
+        add(events.clone(), namespace, told(), is_news);
         if *nginx {
-            let controllers = all().labels(CONTROLLER_PODS);
+            let controllers = Some(all().labels(CONTROLLER_PODS));
             add(pods, INGRESS_NAMESPACE, controllers, |shared, pod, is_first| {
                 follow(shared, INGRESS_LOGS, pod, is_first);
                 true
             });
-            add(events, INGRESS_NAMESPACE, all(), is_news);
+            add(events, INGRESS_NAMESPACE, told(), is_news);
         }
         Ok((Witness { shared, watches }, listed))
     }
@@ -252,12 +258,13 @@ fn is_news(shared: &Arc<Shared>, event: &mut DynamicObject, is_first: bool) -> b
     !is_first || untyped_event_time(event).is_none_or(|at| at >= shared.since)
 }
 
-/// Notes the changes of one kind, as they come: none of what they say is read here, so they stay untyped.
+/// Notes the changes of one kind, as they come: hardly anything that they say is read here, so they stay untyped. Where
+/// nothing is `selected` they are those from now on.
 fn watch(
     shared: &Arc<Shared>,
     resource: ApiResource,
     namespace: &str,
-    selection: watcher::Config,
+    selected: Option<watcher::Config>,
     heard: Heard,
 ) -> (BoxFuture<'static, ()>, oneshot::Receiver<()>) {
     let shared = Arc::clone(shared);
@@ -272,7 +279,11 @@ fn watch(
         let mut relisted = BTreeSet::new();
         // Who set which field is most of an object, and explains nothing.
         let bare = |object: &mut DynamicObject| object.metadata.managed_fields = None;
-        let mut events = watcher::watcher(api, selection).default_backoff().modify(bare).boxed();
+        let events = match selected {
+            Some(selection) => watcher::watcher(api, selection).boxed(),
+            None => from_now::changes(api).boxed(),
+        };
+        let mut events = pin!(events.default_backoff().modify(bare));
         while let Some(event) = events.next().await {
             match event {
                 Ok(watcher::Event::Init) => relisted.clear(),

@@ -99,7 +99,7 @@ fn watched(client: &Client) -> Watched {
 async fn a_record_that_is_full_or_was_never_begun_is_a_gap() {
     let (client, _) = server(&[]);
     let dir = tempfile::tempdir().expect("a folder");
-    let bounds = Bounds { timeline: 2_000_000, logs: 0 };
+    let bounds = Bounds { timeline: 2_000_000, logs: 0, earlier_events: false };
     let witness = Witness::start(&watched(&client), dir.path(), bounds).await.expect("a witness");
     let large = "x".repeat(500_000);
     for n in 0..5 {
