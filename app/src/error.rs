@@ -64,6 +64,15 @@ pub enum ApiError {
     Draining,
 }
 
+impl From<app_pictures::Error> for ApiError {
+    fn from(error: app_pictures::Error) -> ApiError {
+        match error {
+            app_pictures::Error::Format(message) => ApiError::UnsupportedMediaType(message),
+            app_pictures::Error::Picture(message) => ApiError::PreprocessingFailed(message),
+        }
+    }
+}
+
 /// The body of every error.
 #[derive(Serialize, ToSchema)]
 pub(crate) struct ErrorBody {

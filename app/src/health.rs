@@ -2,14 +2,15 @@
 
 use std::sync::Arc;
 
+use app_pictures::{MAX_PIXELS, MAX_SIDE_PX, MEDIA_TYPES, Preset};
 use axum::Json;
 use axum::extract::State;
 use serde::Serialize;
 use utoipa::ToSchema;
 
 use crate::error::{ApiError, ErrorBody};
-use crate::limits::{MAX_FILE_BYTES, MAX_PIXELS, MAX_SIDE_PX, MEDIA_TYPES};
-use crate::model::{Preset, SEEDED_WARNING};
+use crate::limits::MAX_FILE_BYTES;
+use crate::model::SEEDED_WARNING;
 use crate::{API_VERSION, App, MODEL_NAME};
 
 /// Clients compare this body byte for byte: fields and their order stay.

@@ -14,7 +14,6 @@ use crate::config::Config;
 use crate::engine::Engine;
 use crate::error::ApiError;
 use crate::model::{Manifest, Model};
-use crate::preprocess;
 
 /// Bodies being read at a time: up to 10 MB each, far below the pod's memory limit in all.
 const MAX_UPLOADS: usize = 64;
@@ -71,12 +70,12 @@ impl Inference {
         let preset = self.manifest.preset.clone();
         let prepare = move || {
             let start = Instant::now();
-            let tensor = preprocess::prepare(&picture, &preset);
+            let tensor = app_pictures::prepare(&picture, &preset);
             drop(permit);
             (tensor, start.elapsed())
         };
         let (tensor, preprocess) = spawn_blocking(prepare).await.map_err(failed)?;
-        let tensor = tensor.map_err(preprocess::Error::into_api)?;
+        let tensor = tensor?;
 
         let prepared = Instant::now();
         let mut engine = self.engine.clone().lock_owned().await;

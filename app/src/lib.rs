@@ -1,7 +1,7 @@
 //! ResNet-50 image classification over HTTP.
 //!
 //! A request's way: `server` (accepts; `connections` holds the places) → `observe` (ids, log line, metrics) →
-//! [`router`] → `predict` (body, parameters) → `inference` (bounded queue) → `preprocess` (picture to tensor) and
+//! [`router`] → `predict` (body, parameters) → `inference` (bounded queue) → `app_pictures` (picture to tensor) and
 //! `engine` (tensor to logits). `lifecycle` knows whether the model is loaded and whether the process is draining.
 
 mod config;
@@ -21,9 +21,7 @@ mod metrics;
 mod model;
 mod observe;
 mod openapi;
-mod png;
 mod predict;
-pub mod preprocess;
 mod server;
 pub mod upload;
 mod watched;

@@ -6,9 +6,9 @@ use std::num::NonZeroUsize;
 use std::path::Path;
 
 use anyhow::{Context as _, Result, anyhow, ensure};
-use serde::{Deserialize, Serialize};
+use app_pictures::Preset;
+use serde::Deserialize;
 use sha2::{Digest as _, Sha256};
-use utoipa::ToSchema;
 
 use crate::config::Config;
 use crate::engine::{self, Engine, EngineKind, Library};
@@ -30,19 +30,6 @@ pub(crate) struct Manifest {
     size_bytes: u64,
     pub(crate) preset: Preset,
     pub(crate) seeded: Option<u64>,
-}
-
-/// How a picture becomes the tensor that the weights were trained for; the names are torchvision's.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
-pub struct Preset {
-    /// Length of the short edge after resizing, in pixels (bilinear, antialiased).
-    pub resize: u32,
-    /// Edge of the centre crop, in pixels.
-    pub crop: u32,
-    /// Subtracted per channel (R, G, B) after scaling to 0..1.
-    pub mean: [f32; 3],
-    /// Divided by per channel.
-    pub std: [f32; 3],
 }
 
 /// A model that has been loaded and has answered once.

@@ -1,5 +1,6 @@
 //! The request's body to one file: multipart field `file`, or the picture itself.
 
+use app_pictures::{FORMATS, MEDIA_TYPES, is_picture};
 use axum::body::Body;
 use axum::extract::{FromRequest as _, Multipart, Request};
 use bytes::{Bytes, BytesMut};
@@ -9,8 +10,7 @@ use http::header::{CONTENT_DISPOSITION, CONTENT_LENGTH, CONTENT_TYPE, EXPECT};
 
 use crate::disposition::Disposition;
 use crate::error::ApiError;
-use crate::limits::{FORMATS, MAX_FILE_BYTES, MEDIA_TYPES};
-use crate::preprocess;
+use crate::limits::MAX_FILE_BYTES;
 
 /// Largest body accepted: the file and what multipart puts around it.
 const MAX_BODY_BYTES: usize = MAX_FILE_BYTES + 64 * 1024;
@@ -41,12 +41,12 @@ pub async fn read(request: Request) -> Result<Upload, ApiError> {
         let upload = from_multipart(request).await?;
         return match upload.bytes.is_empty() {
             true => Err(ApiError::EmptyFile),
-            false if preprocess::is_picture(&upload.bytes) => Ok(upload),
+            false if is_picture(&upload.bytes) => Ok(upload),
             false => Err(ApiError::UnsupportedMediaType(format!("the file is not a {FORMATS} picture"))),
         };
     }
     let bytes = from_raw(request).await?;
-    if preprocess::is_picture(&bytes) {
+    if is_picture(&bytes) {
         return Ok(Upload { bytes, filename: None });
     }
     match declared.as_deref() {

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::time::Instant;
 
-use simple_model_api::{EngineKind, Library, Model, preprocess};
+use simple_model_api::{EngineKind, Library, Model};
 
 use crate::model::model_dir;
 use crate::{percentile, within};
@@ -114,7 +114,7 @@ impl Drop for Python {
 /// Decode, resize, crop, normalise.
 pub(crate) fn prepare() -> bool {
     let pictures = Path::new(env!("CARGO_MANIFEST_DIR")).join("goldens/pictures");
-    let preset = preprocess::Preset {
+    let preset = app_pictures::Preset {
         resize: 256,
         crop: 224,
         mean: [0.485, 0.456, 0.406],
@@ -131,7 +131,7 @@ pub(crate) fn prepare() -> bool {
         let file = std::fs::read(PathBuf::from(&pictures).join(name)).unwrap();
         let time = |_| {
             let start = Instant::now();
-            preprocess::prepare(&file, &preset).unwrap();
+            app_pictures::prepare(&file, &preset).unwrap();
             start.elapsed().as_secs_f64() * 1e3
         };
         let times: Vec<f64> = (0..count).map(time).collect();

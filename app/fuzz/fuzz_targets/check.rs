@@ -1,10 +1,10 @@
 //! What every input must hold; the fuzzer and the tests, which replay the corpus, both call it.
 
+use app_pictures::Preset;
 use axum::body::Body;
 use axum::extract::Request;
 use futures::executor::block_on;
 use futures::stream;
-use simple_model_api::preprocess::{self, Preset};
 use simple_model_api::{limits, upload};
 
 const PRESET: Preset =
@@ -39,7 +39,7 @@ pub(crate) fn body_to_tensor(input: &[u8]) -> bool {
         .expect("a fixed head");
     if let Ok(upload) = block_on(upload::read(request)) {
         assert!((1..=limits::MAX_FILE_BYTES).contains(&upload.bytes.len()));
-        if let Ok(tensor) = preprocess::prepare(&upload.bytes, &PRESET) {
+        if let Ok(tensor) = app_pictures::prepare(&upload.bytes, &PRESET) {
             assert_eq!(tensor.len(), 3 * 224 * 224);
             assert!(tensor.iter().all(|value| value.is_finite()));
         }

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
 
 use serde::Deserialize;
-use simple_model_api::{EngineKind, Library, Model, preprocess};
+use simple_model_api::{EngineKind, Library, Model};
 
 use model::{model_dir, onnxruntime_library};
 
@@ -70,18 +70,18 @@ static GOLDENS: LazyLock<Vec<Golden>> = LazyLock::new(|| {
         let expected = read(folder.join("expected").join(format!("{name}.webp")));
         let expected_pixels = image::load_from_memory(&expected).unwrap().into_rgb8().into_raw();
         let file = read(folder.join("pictures").join(name));
-        let decoded = preprocess::decode(&file).unwrap_or_else(|error| panic!("{name}: {error:?}"));
-        let pixels = preprocess::resize_and_crop(&decoded, &preset()).unwrap();
+        let decoded = app_pictures::decode(&file).unwrap_or_else(|error| panic!("{name}: {error:?}"));
+        let pixels = app_pictures::resize_and_crop(&decoded, &preset()).unwrap();
         let size = decoded.dimensions();
         Golden { picture, expected_pixels, expected_logits: logits.to_vec(), size, pixels }
     });
     goldens.collect()
 });
 
-fn preset() -> preprocess::Preset {
+fn preset() -> app_pictures::Preset {
     // torchvision's ResNet50_Weights.IMAGENET1K_V1.
     let (mean, std) = ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]);
-    preprocess::Preset { resize: 256, crop: 224, mean, std }
+    app_pictures::Preset { resize: 256, crop: 224, mean, std }
 }
 
 fn most(differences: impl Iterator<Item = f32>) -> f32 {
@@ -146,7 +146,7 @@ fn the_logits_are_pytorchs() {
         let mut cells = String::new();
         for engine in &mut engines {
             let engine_name = engine.engine_name();
-            let answer = engine.run(preprocess::normalize(expected, &preset())).unwrap();
+            let answer = engine.run(app_pictures::normalize(expected, &preset())).unwrap();
             let same = largest_difference(&answer, logits);
             assert!(same <= LOGIT_TOLERANCE, "{name}, {engine_name}: logits differ by {same}");
             assert_eq!(top_1(&answer), picture.top_1, "{name}, {engine_name}");
@@ -154,7 +154,7 @@ fn the_logits_are_pytorchs() {
             let answer = if pixels == expected {
                 answer
             } else {
-                engine.run(preprocess::normalize(pixels, &preset())).unwrap()
+                engine.run(app_pictures::normalize(pixels, &preset())).unwrap()
             };
             let end_to_end = largest_difference(&answer, logits);
             assert!(

@@ -14,7 +14,7 @@ fn encode(picture: &DynamicImage, format: ImageFormat) -> Vec<u8> {
 }
 
 fn sample() -> DynamicImage {
-    image::load_from_memory(SAMPLE).unwrap()
+    app_pictures::decode(SAMPLE).unwrap().into()
 }
 
 #[tokio::test]

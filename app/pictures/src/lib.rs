@@ -1,4 +1,9 @@
 //! Picture to tensor, as torchvision's preset does it with Pillow.
+//!
+//! A crate of its own because it computes: it alone of the service is worth the optimiser's time.
+
+mod jpeg;
+mod png;
 
 use std::borrow::Cow;
 use std::io::Cursor;
@@ -8,14 +13,34 @@ use fast_image_resize::pixels::U8x3;
 use fast_image_resize::{FilterType, ResizeAlg, ResizeOptions, Resizer};
 use image::metadata::Orientation;
 use image::{DynamicImage, ImageBuffer, ImageDecoder as _, ImageFormat, ImageReader, Limits, Pixel};
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
-use crate::error::ApiError;
-use crate::limits::{FORMATS, MAX_PIXELS, MAX_SIDE_PX};
-pub use crate::model::Preset;
-use crate::png;
+use crate::jpeg::Jpeg;
 
+/// Longest side of a picture accepted.
+pub const MAX_SIDE_PX: u32 = 8192;
+/// Most pixels of a picture accepted.
+pub const MAX_PIXELS: u64 = 25_000_000;
+/// The formats accepted, as media types.
+pub const MEDIA_TYPES: [&str; 5] = ["image/jpeg", "image/png", "image/bmp", "image/tiff", "image/webp"];
+/// The same in words.
+pub const FORMATS: &str = "JPEG, PNG, BMP, TIFF or WEBP";
 /// What a decoder may allocate: the largest picture accepted, at 16 bits in four channels, and as much working space.
 const MAX_DECODER_BYTES: u64 = MAX_PIXELS * 8 * 2;
+
+/// How a picture becomes the tensor that the weights were trained for; the names are torchvision's.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct Preset {
+    /// Length of the short edge after resizing, in pixels (bilinear, antialiased).
+    pub resize: u32,
+    /// Edge of the centre crop, in pixels.
+    pub crop: u32,
+    /// Subtracted per channel (R, G, B) after scaling to 0..1.
+    pub mean: [f32; 3],
+    /// Divided by per channel.
+    pub std: [f32; 3],
+}
 
 /// Why a file could not be prepared.
 #[derive(Debug)]
@@ -24,15 +49,6 @@ pub enum Error {
     Format(String),
     /// One of them, and broken or too large.
     Picture(String),
-}
-
-impl Error {
-    pub(crate) fn into_api(self) -> ApiError {
-        match self {
-            Error::Format(message) => ApiError::UnsupportedMediaType(message),
-            Error::Picture(message) => ApiError::PreprocessingFailed(message),
-        }
-    }
 }
 
 /// A whole file to the tensor [3, crop, crop] in row-major order, normalised.
@@ -46,7 +62,7 @@ pub fn prepare(file: &[u8], preset: &Preset) -> Result<Vec<f32>, Error> {
 }
 
 /// Whether `file` begins as a picture of one of the formats does.
-pub(crate) fn is_picture(file: &[u8]) -> bool {
+pub fn is_picture(file: &[u8]) -> bool {
     format(file).is_some()
 }
 
@@ -65,18 +81,41 @@ fn format(file: &[u8]) -> Option<ImageFormat> {
 /// # Errors
 /// A file that is not of one of the formats, is broken, or has more pixels than are accepted.
 pub fn decode(file: &[u8]) -> Result<image::RgbImage, Error> {
-    let broken = |error: image::ImageError| Error::Picture(format!("the picture can't be decoded: {error}"));
-    let Some(format) = format(file) else {
-        return Err(Error::Format(format!("the file is not a {FORMATS} picture")));
+    let picture = match format(file) {
+        None => return Err(Error::Format(format!("the file is not a {FORMATS} picture"))),
+        Some(ImageFormat::Jpeg) => decode_jpeg(file)?,
+        Some(format) => decode_other(file, format)?,
     };
+    // 8 bits are taken as they are, of 16 the high byte, not rounded: so Pillow makes 8 bits of colour.
+    let (low, high) = (|sample: u8| sample, |sample: u16| (sample >> 8) as u8);
+    Ok(match picture {
+        DynamicImage::ImageRgb8(picture) => picture,
+        DynamicImage::ImageLuma8(picture) => rgb(&picture, low),
+        DynamicImage::ImageLumaA8(picture) => rgb(&picture, low),
+        DynamicImage::ImageRgba8(picture) => rgb(&picture, low),
+        DynamicImage::ImageLuma16(picture) => rgb(&picture, high),
+        DynamicImage::ImageLumaA16(picture) => rgb(&picture, high),
+        DynamicImage::ImageRgb16(picture) => rgb(&picture, high),
+        DynamicImage::ImageRgba16(picture) => rgb(&picture, high),
+        picture => picture.into_rgb8(),
+    })
+}
+
+fn decode_jpeg(file: &[u8]) -> Result<DynamicImage, Error> {
     // The decoder would paint the missing part grey, and the answer would be about half a picture.
-    if format == ImageFormat::Jpeg && !jpeg_is_whole(file) {
-        return Err(Error::Picture("the picture can't be decoded: the JPEG file ends early".into()));
+    if !jpeg::is_whole(file) {
+        return Err(broken("the JPEG file ends early"));
     }
+    let jpeg = Jpeg::open(file).map_err(broken)?;
+    judge(jpeg.dimensions())?;
+    jpeg.decode().map_err(broken)
+}
+
+fn decode_other(file: &[u8], format: ImageFormat) -> Result<DynamicImage, Error> {
     let file = match format {
-        ImageFormat::Png => png::with_its_end(file).map_err(|png::BadPalette| {
-            Error::Picture("the picture can't be decoded: its palette ends within a colour".into())
-        })?,
+        ImageFormat::Png => {
+            png::with_its_end(file).map_err(|png::BadPalette| broken("its palette ends within a colour"))?
+        }
         _ => Cow::Borrowed(file),
     };
     let mut reader = ImageReader::with_format(Cursor::new(file), format);
@@ -85,17 +124,7 @@ pub fn decode(file: &[u8]) -> Result<image::RgbImage, Error> {
     limits.max_alloc = Some(MAX_DECODER_BYTES);
     reader.limits(limits);
     let mut decoder = reader.into_decoder().map_err(broken)?;
-    let (width, height) = decoder.dimensions();
-    if width == 0 || height == 0 {
-        return Err(Error::Picture("the picture has no pixels".into()));
-    }
-    if width.max(height) > MAX_SIDE_PX || u64::from(width) * u64::from(height) > MAX_PIXELS {
-        return Err(Error::Picture(format!(
-            "the picture of {width}x{height} pixels is too large: at most {MAX_SIDE_PX} a side and {} \
-             million in all",
-            MAX_PIXELS / 1_000_000
-        )));
-    }
+    judge(decoder.dimensions())?;
     // `from_decoder` does not look at the limits.
     if decoder.total_bytes() > MAX_DECODER_BYTES / 2 {
         return Err(Error::Picture(format!("the picture needs {} bytes decoded", decoder.total_bytes())));
@@ -107,44 +136,40 @@ pub fn decode(file: &[u8]) -> Result<image::RgbImage, Error> {
     };
     let mut picture = DynamicImage::from_decoder(decoder).map_err(broken)?;
     picture.apply_orientation(orientation);
-    match picture {
-        DynamicImage::ImageLuma16(deep) => Ok(high_bytes(&deep)),
-        DynamicImage::ImageLumaA16(deep) => Ok(high_bytes(&deep)),
-        DynamicImage::ImageRgb16(deep) => Ok(high_bytes(&deep)),
-        DynamicImage::ImageRgba16(deep) => Ok(high_bytes(&deep)),
-        picture => Ok(picture.into_rgb8()),
-    }
+    Ok(picture)
 }
 
-/// 16-bit samples as Pillow makes 8 bits of colour: the high byte, not rounded.
-fn high_bytes<P: Pixel<Subpixel = u16>>(deep: &ImageBuffer<P, Vec<u16>>) -> image::RgbImage {
-    let colour = P::CHANNEL_COUNT >= 3;
-    image::RgbImage::from_fn(deep.width(), deep.height(), |x, y| {
-        let samples = deep.get_pixel(x, y).channels();
-        let byte = |channel: usize| (samples[if colour { channel } else { 0 }] >> 8) as u8;
-        image::Rgb([byte(0), byte(1), byte(2)])
-    })
+fn broken(why: impl std::fmt::Display) -> Error {
+    Error::Picture(format!("the picture can't be decoded: {why}"))
 }
 
-/// Whether an end-of-image marker follows the first scan (of the picture itself: an EXIF thumbnail's lies in a segment
-/// before it). In a scan's data 0xFF is always followed by 0 or a restart marker, so the marker can't occur by chance.
-fn jpeg_is_whole(file: &[u8]) -> bool {
-    const START_OF_SCAN: u8 = 0xda;
-    const END_OF_IMAGE: [u8; 2] = [0xff, 0xd9];
-    let mut rest = file.get(2..).unwrap_or_default();
-    loop {
-        rest = match rest {
-            [0xff, START_OF_SCAN, scan @ ..] => return scan.windows(2).any(|pair| pair == END_OF_IMAGE),
-            // Any number of 0xFF may precede a marker.
-            [0xff, 0xff, ..] => &rest[1..],
-            [0xff, _, high, low, ..] => {
-                rest.get(2 + usize::from(u16::from_be_bytes([*high, *low]))..).unwrap_or_default()
-            }
-            // Not where a marker should be: the decoder has the better words for it.
-            [_, ..] => return true,
-            [] => return false,
-        };
+/// Whether a picture of so many pixels is one, and not too large.
+fn judge((width, height): (u32, u32)) -> Result<(), Error> {
+    if width == 0 || height == 0 {
+        return Err(Error::Picture("the picture has no pixels".into()));
     }
+    if width.max(height) > MAX_SIDE_PX || u64::from(width) * u64::from(height) > MAX_PIXELS {
+        return Err(Error::Picture(format!(
+            "the picture of {width}x{height} pixels is too large: at most {MAX_SIDE_PX} a side and {} \
+             million in all",
+            MAX_PIXELS / 1_000_000
+        )));
+    }
+    Ok(())
+}
+
+/// Colour as it is, grey in all three channels, alpha dropped. Here, since the library's own is compiled with the
+/// library, which is not optimised: grey took ten times as long as its decoding.
+fn rgb<P: Pixel>(
+    picture: &ImageBuffer<P, Vec<P::Subpixel>>,
+    byte: impl Fn(P::Subpixel) -> u8,
+) -> image::RgbImage {
+    let channels = usize::from(P::CHANNEL_COUNT);
+    let colour = if channels < 3 { [0; 3] } else { [0, 1, 2] };
+    let pixels = picture.as_raw().chunks_exact(channels);
+    let bytes = pixels.flat_map(|samples| colour.map(|channel| byte(samples[channel]))).collect();
+    image::RgbImage::from_raw(picture.width(), picture.height(), bytes)
+        .unwrap_or_else(|| unreachable!("three bytes for each pixel"))
 }
 
 /// `Resize(resize, BILINEAR, antialias=True)`, then `CenterCrop(crop)`, in one step: only the rows and columns that
