@@ -227,7 +227,7 @@ fn a_failed_build_is_quoted_from_its_first_error_to_its_last_and_names_its_log()
 }
 
 #[test]
-fn a_wrong_probe_path_and_a_cordoned_node_are_called_by_their_names() {
+fn a_wrong_probe_path_a_cordoned_node_and_a_crash_loop_are_called_by_their_names() {
     let mut world = World::sandbox();
     let root = world.own_workspace();
     let file = root.join("kubernetes/30-deployment.yaml");
@@ -257,4 +257,14 @@ fn a_wrong_probe_path_and_a_cordoned_node_are_called_by_their_names() {
     );
     explained_elsewhere(&run(&ran), 0, &["✗ gate rollout failed: ", "node(s) were unschedulable"]);
     assert_eq!(world.kubectl(&["uncordon", "sandbox"]).code, 0);
+
+    // The app can't read its settings: it ends as often as it is started.
+    let settings = root.join("kubernetes/10-configmap.yaml");
+    let text = std::fs::read_to_string(&settings).expect("reading");
+    std::fs::write(&settings, text.replace("PORT: \"8000\"", "PORT: http")).expect("writing");
+    let ran = world.run(&["up"]);
+    let told =
+        ["container simple-model-api exited with 2, ", "bad configuration: PORT=", "expected a port number"];
+    says(&ran, 30, &told);
+    explained_elsewhere(&run(&ran), 0, &[&["✗ gate rollout failed: "], &told[..]].concat());
 }

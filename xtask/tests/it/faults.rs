@@ -1,7 +1,8 @@
 //! Each fault that the sandbox can be told to have: the pipeline gets through it, or fails at the right gate, with the
 //! right exit code and the cause in its words.
 
-use std::io::{BufRead as _, BufReader};
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::TcpListener;
 use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
@@ -348,6 +349,48 @@ fn a_doomed_rollout_is_called_so_within_five_seconds() {
         clear(&world);
         world.run_ok(&["redeploy"]);
     }
+
+    // A policy of the cluster's: the API server makes no pod.
+    let rules =
+        json!([{"operations": ["CREATE"], "apiGroups": [""], "apiVersions": ["v1"], "resources": ["pods"]}]);
+    let webhook = json!({"name": "policy.test", "sideEffects": "None", "admissionReviewVersions": ["v1"],
+        "clientConfig": {"url": refusing("no pods on a Friday")}, "rules": rules});
+    let policy = json!({"apiVersion": "admissionregistration.k8s.io/v1", "metadata": {"name": "policy"},
+        "kind": "ValidatingWebhookConfiguration", "webhooks": [webhook]});
+    let file = world.scratch().join("policy.json");
+    std::fs::write(&file, policy.to_string()).expect("writing");
+    let ran = world.kubectl(&["apply", "-f", &file.display().to_string()]);
+    assert_eq!(ran.code, 0, "{}", ran.stderr);
+    let ran = world.run(&["redeploy", "--output", "json"]);
+    assert_eq!(ran.code, 30, "{}\n{}", ran.stdout, ran.stderr);
+    let why = "✗ gate rollout failed: the API refuses to make a pod: ";
+    explained(&ran, &[why, "\"policy.test\" denied the request: no pods on a Friday", "raise the quota"]);
+}
+
+/// The address of a webhook that refuses whatever it is asked, and says why.
+fn refusing(why: &str) -> String {
+    let answer = json!({"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview",
+        "response": {"allowed": false, "status": {"message": why}}})
+    .to_string();
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = listener.local_addr().expect("its number");
+    std::thread::spawn(move || {
+        for mut stream in listener.incoming().flatten() {
+            let mut request = BufReader::new(stream.try_clone().expect("the same connection"));
+            let (mut line, mut length) = (String::new(), 0);
+            while request.read_line(&mut line).is_ok_and(|read| read > 2) {
+                let (name, value) = line.trim().split_once(": ").unwrap_or_default();
+                if name.eq_ignore_ascii_case("content-length") {
+                    length = value.parse().expect("a length");
+                }
+                line.clear();
+            }
+            std::io::copy(&mut request.take(length), &mut std::io::sink()).expect("the review");
+            let head = "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\nconnection: close";
+            let _ = write!(stream, "{head}\r\ncontent-length: {}\r\n\r\n{answer}", answer.len());
+        }
+    });
+    format!("http://{address}/")
 }
 
 #[test]
