@@ -193,7 +193,7 @@ impl Page<'_> {
     /// The same in short, to be pasted elsewhere.
     fn for_others(&self) -> Markup {
         html! {
-            section {
+            section.again {
                 details {
                     summary { "This run as Markdown" }
                     pre id="markdown" tabindex="0" { (self.markdown()) }

@@ -35,11 +35,20 @@ pub(super) enum End {
 impl Case {
     /// The cases of a summary.
     pub(super) fn all(summary: &Summary) -> Vec<Case> {
-        let list = |name: &str| summary.get(name).and_then(Value::as_array).into_iter().flatten();
+        let list = |name: &str| items(summary.get(name));
         let mut cases: Vec<Case> = list("steps").map(Case::of_step).collect();
-        cases.extend(
-            list("thresholds").filter_map(|judged| Judged::deserialize(judged).ok()).map(Case::of_threshold),
-        );
+        let judged = |list: Option<&Value>| -> Vec<Judged> {
+            items(list).filter_map(|judged| Judged::deserialize(judged).ok()).collect()
+        };
+        cases.extend(judged(summary.get("thresholds")).into_iter().map(Case::of_threshold));
+        // Of a load that was repeated each run has its own.
+        let runs = items(summary.get("repeat").and_then(|repeat| repeat.get("runs")));
+        for (run, n) in runs.zip(1..) {
+            cases.extend(judged(run.get("thresholds")).into_iter().map(|judged| {
+                let case = Case::of_threshold(judged);
+                Case { name: format!("run {n}: {}", case.name), ..case }
+            }));
+        }
         let end = match summary.get("error") {
             None => End::Passed(String::new()),
             Some(error) => End::Failed(word(error)),
@@ -64,6 +73,10 @@ impl Case {
         let end = if judged.met { End::Passed(measured) } else { End::Failed(measured) };
         Case { kind: "threshold".to_owned(), name: judged.threshold, seconds: None, end }
     }
+}
+
+fn items(list: Option<&Value>) -> impl Iterator<Item = &Value> {
+    list.and_then(Value::as_array).into_iter().flatten()
 }
 
 /// Everything that explains a failure: the error, what to try, the evidence.

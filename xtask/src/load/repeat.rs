@@ -56,6 +56,7 @@ impl Told {
             buckets: end.buckets,
             latency_ms: end.latency_ms,
             seconds: end.seconds,
+            thresholds: end.thresholds.clone(),
         }
     }
 }

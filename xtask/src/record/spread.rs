@@ -6,6 +6,8 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 use xtask_load::tally::{Buckets, Latency};
 
+use super::meta::Judged;
+
 /// The runs, and their figures side by side.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Spread {
@@ -30,6 +32,9 @@ pub struct Part {
     pub latency_ms: Option<Latency>,
     /// How long it took.
     pub seconds: f64,
+    /// Its conditions.
+    #[serde(default)]
+    pub thresholds: Vec<Judged>,
 }
 
 /// A figure over all runs.
@@ -113,6 +118,7 @@ mod tests {
             buckets: Buckets::default(),
             latency_ms: None,
             seconds: 1.0,
+            thresholds: Vec::new(),
         };
         let runs = ["passed", "invalid", "failed", "passed"].map(part).to_vec();
         let spread = Spread { runs, rows: vec![p50, p99, failed] };

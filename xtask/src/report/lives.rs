@@ -56,8 +56,13 @@ impl Phase {
 }
 
 /// What the colours of the lanes mean.
-pub(super) fn legend(phases: [Phase; 3]) -> Markup {
-    html! { @for phase in phases { li { i class=(phase.name()) {} "pod " (phase.name()) } } }
+pub(super) fn legend(lives: &[Life]) -> Markup {
+    html! {
+        @for phase in [Phase::Starting, Phase::Ready, Phase::Ending] {
+            li { i class=(phase.name()) {} "pod " (phase.name()) }
+        }
+        @if lives.iter().any(|life| !life.exits.is_empty()) { li { i.exit {} "a container failed" } }
+    }
 }
 
 impl Life {

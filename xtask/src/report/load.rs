@@ -6,7 +6,7 @@ use maud::{Markup, html};
 use serde_json::json;
 use xtask_load::tally::{Buckets, Latency};
 
-use super::lives::{self, Phase};
+use super::lives::{self, Life};
 use super::slowest::{details, slowest};
 use super::{Load, MOST_GROUPS, clip, head, more, ms, plot, row};
 use crate::explain::{self, Verdict};
@@ -112,7 +112,7 @@ impl Load<'_> {
         html! {
             section {
                 h2 { "Over time" }
-                (self.legend())
+                (self.legend(&lives))
                 div.mark-names {
                     @for mark in &meta.marks { p { (format!("{:.1} s: ", self.since(mark))) (mark.what) } }
                 }
@@ -142,7 +142,7 @@ impl Load<'_> {
         }
     }
 
-    fn legend(&self) -> Markup {
+    fn legend(&self, lives: &[Life]) -> Markup {
         html! {
             ul.legend {
                 @if !self.series.dots.is_empty() { li { i.dot {} "a request" } }
@@ -150,7 +150,7 @@ impl Load<'_> {
                 li { i.p99 {} "p99" }
                 li { i.ok {} "succeeded" }
                 li { i.bad {} "failed" }
-                (lives::legend([Phase::Starting, Phase::Ready, Phase::Ending]))
+                (lives::legend(lives))
                 @if !self.meta().marks.is_empty() { li { i.mark {} "disturbance" } }
             }
         }
@@ -166,7 +166,7 @@ impl Load<'_> {
             section {
                 h2 { "Distribution of latency" }
                 (plot::histogram(&self.series.histogram, latency.p50, latency.p99))
-                details {
+                details.again {
                     summary { "As a table" }
                     table {
                         (head(&["from", "to", "requests"]))

@@ -3,7 +3,7 @@
 use maud::{Markup, html};
 
 use super::axis::Axis;
-use super::lives::{self, Phase};
+use super::lives;
 use super::{MOST_LINES, Page, clip, more, plot, quoted};
 use crate::output::{Kind, State};
 use crate::record::run::Step;
@@ -33,7 +33,7 @@ impl Page<'_> {
                     li { i.bad-bar {} "failed" }
                     li { i.stopped {} "stopped" }
                     li { i.path {} "on the critical path" }
-                    @if !lives.is_empty() { (lives::legend([Phase::Starting, Phase::Ready, Phase::Ending])) }
+                    @if !lives.is_empty() { (lives::legend(&lives)) }
                 }
                 ol.steps { @for step in &run.steps { (line(step, &time, run.seconds)) } }
                 div.axis { (plot::time_labels(&time)) }

@@ -30,11 +30,15 @@ fn worth(proof: &Proof) -> Markup {
                     li { (row.sentence) @if !row.proven { " " span.facts { "(may be chance)" } } }
                 }
             }
-            (protections(proof))
-            p.facts {
-                "A bar is the share of requests that failed, and behind it the upper end of its 95 % "
-                "interval (Wilson's, as much wider as the runs differ by more than single requests would). "
-                "Each run has a page of its own, in a folder beside this one."
+            @if proof.rows.is_empty() {
+                p { "Nothing was measured to its end." }
+            } @else {
+                (protections(proof))
+                p.facts {
+                    "A bar is the share of requests that failed, and behind it the upper end of its 95 % "
+                    "interval (Wilson's, as much wider as the runs differ by more than single requests "
+                    "would). Each run has a page of its own, in a folder beside this one."
+                }
             }
         }
         @if !proof.not_measured.is_empty() {

@@ -37,8 +37,16 @@ fn right_after_up_every_request_is_answered_and_a_killed_pod_is_named() {
     );
 
     // The same twice, each a run of its own.
-    let twice = ["load", "--get", "/health", "-n", "20", "--repeat", "2", "--output", "json"];
-    let repeated = world.run_ok(&twice).summary();
+    let junit = world.scratch().join("twice.xml");
+    let twice = ["load", "--get", "/health", "-n", "20", "--repeat", "2", "--output", "json", "--threshold"];
+    let repeated =
+        world.run_ok(&[&twice[..], &["failed<=0", "--junit", &junit.display().to_string()]].concat());
+    let repeated = repeated.summary();
+    let junit = std::fs::read_to_string(junit).expect("the JUnit file");
+    for n in 1..=2 {
+        let case = format!("<testcase name=\"run {n}: failed&lt;=0\" classname=\"xtask.threshold\"");
+        assert!(junit.contains(&case), "{junit}");
+    }
     assert_eq!((&repeated["scheduled"], &repeated["verdict"]), (&40.into(), &"passed".into()), "{repeated}");
     let runs = repeated["repeat"]["runs"].as_array().expect("runs");
     let reports =
