@@ -14,12 +14,10 @@ use k8s_openapi::api::core::v1::ConfigMap;
 use kube::core::{ApiResource, DynamicObject};
 use kube::runtime::{WatchStreamExt as _, watcher};
 use kube::{Api, Client};
+use sandbox_proxy::{Clients, Proxy};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
-
-use crate::proxy::Proxy;
-use crate::server::{Clients, serve_proxy};
 
 const CONFIG: &str = "sandbox-faults";
 const SLOWEST_SYNC: Duration = Duration::from_secs(60);
@@ -114,7 +112,7 @@ pub(crate) async fn serve(
                 };
                 return until.run_until_cancelled(taking).await.unwrap_or_default();
             }
-            serve_proxy(open, clients.clone(), proxy.clone(), until.clone(), drain).await;
+            sandbox_proxy::serve(open, clients.clone(), proxy.clone(), until.clone(), drain).await;
         };
         tokio::select! {
             () = serving => {}

@@ -1,37 +1,30 @@
 //! The sandbox's ingress controller: routes by host and path, holds the leader lease, logs as ingress-nginx does.
 //!
-//! It runs as a pod. What it does as ingress-nginx: routing by the rules of the Ingress API, the retry rules of nginx,
-//! the forwarding headers, the access log, health on port 10254, the admission webhook on 8443 (plain HTTP here: the
-//! sandbox has no certificates inside), the lease and the Ingress status. What it does not: TLS, upgrades such as
-//! WebSocket, and every annotation but the proxy's body size, timeouts and request buffering.
+//! It runs as a pod. What it does as ingress-nginx: routing by the rules of the Ingress API, what its proxy does, health
+//! on port 10254, the admission webhook on 8443 (plain HTTP here: the sandbox has no certificates inside), the lease and
+//! the Ingress status. What it does not: TLS, upgrades such as WebSocket, and every annotation but the proxy's body size,
+//! timeouts and request buffering.
 
-mod access_log;
 mod admission;
-mod answer;
 mod faults;
 mod lease;
-mod payload;
-mod proxy;
-pub mod route;
 mod server;
 mod status;
 mod sync;
 mod translate;
-mod upstream;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use anyhow::Context as _;
 use kube::Client;
+use sandbox_proxy::{Clients, Proxy};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-pub use access_log::AccessLog;
 pub use lease::Candidate;
-pub use proxy::Proxy;
-pub use server::{Clients, serve_proxy};
+pub use sandbox_proxy::AccessLog;
 
 /// The controller name that an IngressClass must name.
 pub const CONTROLLER: &str = "k8s.io/ingress-nginx";
@@ -140,7 +133,7 @@ pub async fn run(
     let foreground = async {
         tokio::join!(
             faults::serve(entry, clients.clone(), proxy.clone(), shutdown.clone(), options.drain, breaks),
-            serve_proxy(inside, clients.clone(), proxy.clone(), shutdown.clone(), options.drain),
+            sandbox_proxy::serve(inside, clients.clone(), proxy.clone(), shutdown.clone(), options.drain),
         )
     };
     tokio::select! {

@@ -1,8 +1,6 @@
-//! The three servers: entry, health, admission webhook.
+//! The servers inside: health, and the admission webhook.
 
-use std::convert::Infallible;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::{HeaderValue, Method, Request, Response, StatusCode, header};
@@ -11,102 +9,20 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::server::graceful::GracefulShutdown;
-use sandbox_connections::{Held, Limits, Listener, Over, Reclaim, Room, Watched, raise_descriptor_limit};
+use sandbox_connections::{Held, Listener, Room, Watched};
+use sandbox_proxy::route::Table;
+use sandbox_proxy::{LIMITS, SEND_TIMEOUT};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::admission;
-use crate::proxy::Proxy;
-use crate::route::Table;
 use crate::sync::Known;
 
-/// nginx's `client_header_timeout`, and ingress-nginx's `keepalive_timeout`.
-const LIMITS: Limits = Limits { head: Duration::from_secs(60), idle: Duration::from_secs(75) };
-/// nginx's `send_timeout`: how long a client may read nothing of its answer.
-const SEND_TIMEOUT: Duration = Duration::from_secs(60);
-/// ingress-nginx's `max-worker-connections`.
-const CONNECTIONS: usize = 16_384;
 /// The health and webhook servers answer at once.
 const INSIDE_CONNECTIONS: usize = 256;
 /// Largest AdmissionReview: what the API server itself would take.
 const REVIEW_BYTES: usize = 3 << 20;
-
-/// How many clients may be connected, and how long one may take.
-#[derive(Debug, Clone)]
-pub struct Clients {
-    /// For all listeners together.
-    pub room: Arc<Room>,
-    /// For a request's head, and between requests.
-    pub limits: Limits,
-}
-
-impl Clients {
-    /// nginx's limits, for as many clients as there are descriptors for: each takes another one to its pod.
-    #[must_use]
-    pub fn of_nginx() -> Clients {
-        let descriptors = usize::try_from(raise_descriptor_limit()).unwrap_or(usize::MAX);
-        let most = (descriptors / 2).saturating_sub(64).min(CONNECTIONS);
-        Clients { room: Room::new(most), limits: LIMITS }
-    }
-}
-
-/// Serves the proxy to `clients` until `shutdown`, then lets requests under way finish within `drain`.
-pub async fn serve_proxy(
-    listener: TcpListener,
-    clients: Clients,
-    proxy: Arc<Proxy>,
-    shutdown: CancellationToken,
-    drain: Duration,
-) {
-    let Clients { room, limits } = clients;
-    let mut listener = Listener::new(listener, room);
-    let connections = GracefulShutdown::new();
-    let mut memory = Reclaim::default();
-    let mut sweep = tokio::time::interval(Duration::from_secs(5));
-    loop {
-        memory.look(connections.count());
-        let (stream, remote, place) = tokio::select! {
-            () = shutdown.cancelled() => break,
-            _ = sweep.tick() => {
-                proxy.sweep();
-                continue;
-            }
-            accepted = listener.accept() => accepted,
-        };
-        let service = {
-            let (proxy, place) = (Arc::clone(&proxy), Arc::clone(&place));
-            service_fn(move |request| {
-                let (proxy, under_way) = (Arc::clone(&proxy), place.begin());
-                async move {
-                    let answer = proxy.handle(remote, request).await?;
-                    Ok::<_, Infallible>(answer.map(|body| Held::new(body, Some(under_way))))
-                }
-            })
-        };
-        let stream = Watched::new(stream, Arc::clone(&place), SEND_TIMEOUT);
-        let connection = connections.watch(server().serve_connection(TokioIo::new(stream), service));
-        let proxy = Arc::clone(&proxy);
-        tokio::spawn(async move {
-            tokio::select! {
-                ended = connection => if let Err(error) = ended {
-                    tracing::debug!("connection from {remote}: {error}");
-                },
-                over = place.over(limits) => {
-                    tracing::debug!("connection from {remote}: {over:?}");
-                    if over == (Over::Head { begun: true }) {
-                        proxy.log_unfinished(remote, Instant::now() - limits.head);
-                    }
-                }
-            }
-        });
-    }
-    drop(listener);
-    if tokio::time::timeout(drain, connections.shutdown()).await.is_err() {
-        tracing::warn!("requests still under way after {drain:?} are cut off");
-    }
-}
 
 /// `GET /healthz`: 200 once the routes were synced, 500 before that and while draining.
 pub(crate) async fn serve_health(

@@ -6,10 +6,10 @@ use k8s_openapi::api::networking::v1::Ingress;
 use kube::api::{Patch, PatchParams};
 use kube::core::{ApiResource, DynamicObject};
 use kube::{Api, Client, ResourceExt as _};
+use sandbox_proxy::route::Table;
 use serde_json::json;
 use tokio::sync::watch;
 
-use crate::route::Table;
 use crate::sync::Known;
 
 /// Runs for ever: while leading, looks at each change of the routes.

@@ -14,11 +14,11 @@ use kube::runtime::WatchStreamExt as _;
 use kube::runtime::reflector::{self, Store};
 use kube::runtime::watcher::{self, Event, watcher};
 use kube::{Api, Client, Resource};
+use sandbox_proxy::route::Table;
 use serde::de::DeserializeOwned;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use crate::route::Table;
 use crate::translate::{self, Objects};
 
 /// What is known of the cluster; for the parts that read objects rather than routes.

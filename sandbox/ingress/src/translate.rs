@@ -9,8 +9,7 @@ use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::networking::v1::{Ingress, IngressBackend, IngressClass, ServiceBackendPort};
 use kube::ResourceExt as _;
-
-use crate::route::{Backend, Location, PathKind, Settings, Table};
+use sandbox_proxy::route::{Backend, Location, PathKind, Settings, Table};
 
 /// The annotation that named the class before `spec.ingressClassName` did.
 const OLD_CLASS_ANNOTATION: &str = "kubernetes.io/ingress.class";

@@ -1,6 +1,5 @@
-//! The ingress controller over real sockets, and against an API server.
+//! The ingress controller against an API server, over real sockets.
 #![allow(clippy::unwrap_used)] // helpers of tests are tests
 
 mod controller;
 mod lease;
-mod proxy;

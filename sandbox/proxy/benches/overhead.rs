@@ -7,8 +7,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use criterion::{Criterion, criterion_group, criterion_main};
-use sandbox_ingress::route::{Backend, Location, PathKind, Settings, Table};
-use sandbox_ingress::{AccessLog, Clients, Proxy, serve_proxy};
+use sandbox_proxy::route::{Backend, Location, PathKind, Settings, Table};
+use sandbox_proxy::{AccessLog, Clients, Proxy, serve};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::Runtime;
@@ -45,7 +45,7 @@ async fn proxy(pod: SocketAddr) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let entry = listener.local_addr().unwrap();
     let proxy = Proxy::new(routes, AccessLog::new(std::io::sink()));
-    tokio::spawn(serve_proxy(listener, Clients::of_nginx(), proxy, CancellationToken::new(), Duration::ZERO));
+    tokio::spawn(serve(listener, Clients::of_nginx(), proxy, CancellationToken::new(), Duration::ZERO));
     entry
 }
 

@@ -1,4 +1,5 @@
 //! The proxy over real sockets: what reaches the pods, what the client gets, what the log says.
+#![allow(clippy::unwrap_used)] // helpers of tests are tests
 
 use std::io::Write;
 use std::net::SocketAddr;
@@ -6,8 +7,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use sandbox_connections::{Limits, Room};
-use sandbox_ingress::route::{Backend, Location, PathKind, Settings, Table};
-use sandbox_ingress::{AccessLog, Clients, Proxy, serve_proxy};
+use sandbox_proxy::route::{Backend, Location, PathKind, Settings, Table};
+use sandbox_proxy::{AccessLog, Clients, Proxy, serve};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{mpsc, watch};
@@ -56,7 +57,7 @@ impl Ingress {
         let proxy = Proxy::new(routes, AccessLog::new(Lines(lines_in)));
         let stop = shutdown.clone();
         let served = tokio::spawn(async move {
-            serve_proxy(listener, clients, proxy, stop, DEADLINE).await;
+            serve(listener, clients, proxy, stop, DEADLINE).await;
             drop(sender);
         });
         Ingress { entry, lines, shutdown, served }

@@ -42,9 +42,9 @@ pub struct Proxy {
     pool: Arc<Pool>,
     log: AccessLog,
     /// Every request is answered 502, as a fault on purpose.
-    pub(crate) bad_gateway: AtomicBool,
+    pub bad_gateway: AtomicBool,
     /// What each request takes longer, as a fault on purpose.
-    pub(crate) latency_ms: AtomicU32,
+    pub latency_ms: AtomicU32,
 }
 
 impl Proxy {
