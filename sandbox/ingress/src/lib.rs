@@ -1,9 +1,9 @@
 //! The sandbox's ingress controller: routes by host and path, holds the leader lease, logs as ingress-nginx does.
 //!
-//! It runs as a pod. What it does as ingress-nginx: routing by the rules of the Ingress API, what its proxy does, health
-//! on port 10254, the admission webhook on 8443 (plain HTTP here: the sandbox has no certificates inside), the lease and
-//! the Ingress status. What it does not: TLS, upgrades such as WebSocket, and every annotation but the proxy's body size,
-//! timeouts and request buffering.
+//! It runs as a pod. What it does as ingress-nginx: routing by the rules of the Ingress API, what its proxy does,
+//! health on port 10254, the admission webhook on 8443 (plain HTTP here: the sandbox has no certificates inside),
+//! the lease and the Ingress status. What it does not: TLS, upgrades such as WebSocket, and every annotation but
+//! the proxy's body size, timeouts and request buffering.
 
 mod admission;
 mod faults;
