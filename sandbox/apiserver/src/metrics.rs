@@ -101,7 +101,7 @@ fn head(call: &Call<'_>, object: &Value, sample: &Sample) -> Value {
     }
     json!({
         "kind": call.kind.kind, "apiVersion": call.kind.api_version(), "metadata": metadata,
-        "timestamp": time::seconds(sample.at), "window": window(sample),
+        "timestamp": time::milliseconds(sample.at), "window": window(sample),
     })
 }
 

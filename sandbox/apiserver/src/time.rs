@@ -14,6 +14,12 @@ pub(crate) fn seconds(at: Timestamp) -> String {
     at.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
 }
 
+/// A timestamp to the millisecond, for what is over within a second: a window of 200 ms that began after a moment would
+/// seem to have begun before it.
+pub(crate) fn milliseconds(at: Timestamp) -> String {
+    at.strftime("%Y-%m-%dT%H:%M:%S.%3fZ").to_string()
+}
+
 /// Now plus a number of seconds.
 pub(crate) fn in_seconds(count: i64) -> String {
     let later = Timestamp::now().checked_add(jiff::SignedDuration::from_secs(count));

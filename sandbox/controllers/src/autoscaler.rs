@@ -35,7 +35,7 @@ const COMPONENT: &str = "horizontal-pod-autoscaler";
 /// Kubernetes looks each 15 s. The sandbox samples its processes more often than that, and people watch it.
 const SYNC_PERIOD: Duration = Duration::from_secs(1);
 /// While the metrics don't tell yet: the first samples of new pods are about to come.
-const WAITING_PERIOD: Duration = Duration::from_millis(200);
+const WAITING_PERIOD: Duration = Duration::from_millis(100);
 /// By then they have come, or never will.
 const WAITS_FOR: Duration = Duration::from_secs(10);
 

@@ -16,6 +16,9 @@ pub(crate) struct GroupUse {
 #[cfg(target_os = "linux")]
 pub(crate) fn of_groups(groups: &HashSet<i32>) -> HashMap<i32, GroupUse> {
     let mut found: HashMap<i32, GroupUse> = HashMap::new();
+    if groups.is_empty() {
+        return found;
+    }
     let ticks_per_second = rustix::param::clock_ticks_per_second();
     let page_bytes = u64::try_from(rustix::param::page_size()).unwrap_or(4096);
     let Ok(processes) = std::fs::read_dir("/proc") else { return found };

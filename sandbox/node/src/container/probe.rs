@@ -4,7 +4,7 @@ use std::ops::ControlFlow;
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::Probe;
-use tokio::time::MissedTickBehavior;
+use tokio::time::{Instant, MissedTickBehavior};
 
 use super::action::{Action, Target};
 
@@ -46,15 +46,17 @@ pub(crate) enum Finding<'a> {
 /// When a probe is first asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum First {
-    /// As soon as it may be: the container has started.
+    /// As soon as it may be, and once a period from then on: the container has started.
     AtOnce,
-    /// Within its first period. The kubelet's periods begin before the container does, so that its first attempt comes
-    /// at any moment of one; here it is the middle, or earlier where the periods are long.
+    /// In its first period, over and over. The kubelet's periods begin before the container does, so that its first
+    /// attempt comes at any moment of one; here it comes when the container has just become healthy, where that does
+    /// not take long. What fails on the way counts once a period, as an attempt of the kubelet's would.
     InPeriod,
 }
 
-/// Of long periods nobody waits for the middle.
-const FIRST_WITHIN: Duration = Duration::from_millis(500);
+/// A container that is healthy by then is found to be so at once; from then on a probe is asked once a period.
+const EAGER_FOR: Duration = Duration::from_secs(3);
+const EAGER_PAUSE: Duration = Duration::from_millis(100);
 
 /// Probes until `report` breaks, each attempt on a connection of its own.
 pub(crate) async fn run(
@@ -75,17 +77,23 @@ pub(crate) async fn run(
     let success_threshold = at_least_one(probe.success_threshold, 1);
     let failure_threshold = at_least_one(probe.failure_threshold, 3);
     let every = seconds(probe.period_seconds, 10).max(Duration::from_secs(1));
-    let phase = if first == First::InPeriod { FIRST_WITHIN.min(every / 2) } else { Duration::ZERO };
-    tokio::time::sleep(seconds(probe.initial_delay_seconds, 0) + phase).await;
+    tokio::time::sleep(seconds(probe.initial_delay_seconds, 0)).await;
+    let attempt = async || match target.faults.of_probe(target.namespace) {
+        Some(failure) => Err(failure),
+        None => action.run(target, timeout).await,
+    };
+    let eager_until = Instant::now() + if first == First::InPeriod { EAGER_FOR } else { Duration::ZERO };
     let mut period = tokio::time::interval(every);
     period.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let (mut last, mut in_a_row) = (None, 0);
+    let (mut last, mut in_a_row, mut was_healthy) = (None, 0, false);
     loop {
-        period.tick().await;
-        let result = match target.faults.of_probe(target.namespace) {
-            Some(failure) => Err(failure),
-            None => action.run(target, timeout).await,
-        };
+        let last_try = period.tick().await + every - EAGER_PAUSE;
+        let mut result = attempt().await;
+        while result.is_err() && !was_healthy && Instant::now() < last_try.min(eager_until) {
+            tokio::time::sleep(EAGER_PAUSE).await;
+            result = attempt().await;
+        }
+        was_healthy |= result.is_ok();
         if let Err(message) = &result
             && report(Finding::Failed(message)).is_break()
         {

@@ -89,7 +89,7 @@ async fn readiness_goes_and_comes_without_a_restart() {
 async fn probes_by_tcp_and_by_command() {
     let cluster = cluster().await;
     let container = json!({
-        "env": [{ "name": "LISTEN_AFTER_MS", "value": "800" }],
+        "env": [{ "name": "LISTEN_AFTER_MS", "value": "1500" }],
         "startupProbe": { "tcpSocket": { "port": "http" }, "periodSeconds": 1, "failureThreshold": 30 },
         "readinessProbe": { "exec": { "command": ["sh", "-c", "test -f \"$HOME/go\" || { echo not yet; exit \
                 3; }"] },
