@@ -159,21 +159,29 @@ pub fn pod_condition<'p>(pod: &'p Pod, name: &str) -> Option<Condition<'p>> {
 /// When an event last happened.
 #[must_use]
 pub fn event_time(event: &Event) -> Option<Timestamp> {
-    let series =
-        event.series.as_ref().and_then(|series| series.last_observed_time.as_ref()).map(|MicroTime(at)| *at);
-    series
-        .max(event.last_timestamp.as_ref().map(|Time(at)| *at))
-        .or(event.event_time.as_ref().map(|MicroTime(at)| *at))
-        .or(event.metadata.creation_timestamp.as_ref().map(|Time(at)| *at))
+    let micro = |time: &Option<MicroTime>| time.as_ref().map(|MicroTime(at)| *at);
+    let whole = |time: &Option<Time>| time.as_ref().map(|Time(at)| *at);
+    let in_series = event.series.as_ref().and_then(|series| micro(&series.last_observed_time));
+    last_told(
+        [in_series, whole(&event.last_timestamp)],
+        micro(&event.event_time),
+        whole(&event.metadata.creation_timestamp),
+    )
 }
 
 /// [`event_time`] of one that is not worth reading as a whole.
 #[must_use]
 pub fn untyped_event_time(event: &DynamicObject) -> Option<Timestamp> {
     let told = |at: &str| event.data.pointer(at)?.as_str()?.parse().ok();
-    told("/series/lastObservedTime").max(told("/lastTimestamp")).or_else(|| told("/eventTime")).or(event
-        .metadata
-        .creation_timestamp
-        .as_ref()
-        .map(|Time(at)| *at))
+    let created = event.metadata.creation_timestamp.as_ref().map(|Time(at)| *at);
+    last_told([told("/series/lastObservedTime"), told("/lastTimestamp")], told("/eventTime"), created)
+}
+
+/// The later of the times when it was told again; where it never was, when it was told first.
+fn last_told(
+    again: [Option<Timestamp>; 2],
+    first: Option<Timestamp>,
+    created: Option<Timestamp>,
+) -> Option<Timestamp> {
+    again.into_iter().max().flatten().or(first).or(created)
 }

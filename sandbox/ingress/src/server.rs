@@ -6,12 +6,11 @@ use bytes::Bytes;
 use http::{HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::body::Incoming;
-use hyper::server::conn::http1;
 use hyper::service::service_fn;
-use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::rt::TokioIo;
 use sandbox_connections::{Held, Listener, Room, Watched};
 use sandbox_proxy::route::Table;
-use sandbox_proxy::{LIMITS, SEND_TIMEOUT};
+use sandbox_proxy::{LIMITS, SEND_TIMEOUT, server};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -99,13 +98,6 @@ where
             }
         });
     }
-}
-
-fn server() -> http1::Builder {
-    let mut builder = http1::Builder::new();
-    // How long a client may take, its connection says.
-    builder.timer(TokioTimer::new()).header_read_timeout(None);
-    builder
 }
 
 fn plain(status: StatusCode, text: &str) -> Response<Full<Bytes>> {

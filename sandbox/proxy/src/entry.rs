@@ -51,9 +51,6 @@ pub async fn serve(
     let mut listener = Listener::new(listener, room);
     let connections = GracefulShutdown::new();
     let mut memory = Reclaim::default();
-    let mut server = http1::Builder::new();
-    // How long a client may take, its connection says.
-    server.timer(TokioTimer::new()).header_read_timeout(None);
     let mut sweep = tokio::time::interval(Duration::from_secs(5));
     loop {
         memory.look(connections.count());
@@ -76,7 +73,7 @@ pub async fn serve(
             })
         };
         let stream = Watched::new(stream, Arc::clone(&place), SEND_TIMEOUT);
-        let connection = connections.watch(server.serve_connection(TokioIo::new(stream), service));
+        let connection = connections.watch(server().serve_connection(TokioIo::new(stream), service));
         let proxy = Arc::clone(&proxy);
         tokio::spawn(async move {
             tokio::select! {
@@ -96,4 +93,13 @@ pub async fn serve(
     if tokio::time::timeout(drain, connections.shutdown()).await.is_err() {
         tracing::warn!("requests still under way after {drain:?} are cut off");
     }
+}
+
+/// What speaks HTTP/1.1 to the clients of a listener.
+#[must_use]
+pub fn server() -> http1::Builder {
+    let mut builder = http1::Builder::new();
+    // How long a client may take, its connection says.
+    builder.timer(TokioTimer::new()).header_read_timeout(None);
+    builder
 }

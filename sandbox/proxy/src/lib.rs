@@ -13,5 +13,5 @@ pub mod route;
 mod upstream;
 
 pub use access_log::AccessLog;
-pub use entry::{Clients, LIMITS, SEND_TIMEOUT, serve};
+pub use entry::{Clients, LIMITS, SEND_TIMEOUT, serve, server};
 pub use proxy::Proxy;
