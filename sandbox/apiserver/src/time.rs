@@ -26,6 +26,11 @@ pub(crate) fn in_seconds(count: i64) -> String {
     seconds(later.unwrap_or(Timestamp::MAX))
 }
 
+/// Now minus a number of seconds; `None` when no clock has gone so far.
+pub(crate) fn seconds_ago(count: i64) -> Option<Timestamp> {
+    Timestamp::now().checked_sub(jiff::SignedDuration::from_secs(count)).ok()
+}
+
 /// How long ago a stored time was; `None` when it can't be read.
 pub(crate) fn since(text: &str) -> Option<Duration> {
     let then: Timestamp = text.parse().ok()?;

@@ -5,6 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::future::BoxFuture;
 use futures::stream::BoxStream;
+use jiff::Timestamp;
 
 use crate::Fault;
 
@@ -52,8 +53,8 @@ pub struct LogRequest {
     pub timestamps: bool,
     /// Only the last lines.
     pub tail_lines: Option<i64>,
-    /// Only lines this young.
-    pub since_seconds: Option<i64>,
+    /// Only lines from then on.
+    pub since: Option<Timestamp>,
     /// At most this many bytes.
     pub limit_bytes: Option<i64>,
 }

@@ -1,6 +1,8 @@
 //! `logs`: of every container, as lines and as objects, and followed through what happens to them.
 
+use std::fs::File;
 use std::io::{BufRead as _, BufReader};
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
@@ -10,17 +12,21 @@ use serde_json::Value;
 use crate::world::{Ran, World};
 
 /// `logs -f` under way.
-struct Followed {
+struct Followed<'w> {
+    world: &'w World,
     child: Child,
     lines: Receiver<String>,
+    /// What it says of its own doing.
+    trace: PathBuf,
 }
 
-impl Followed {
-    fn start(world: &World, args: &[&str]) -> Followed {
+impl Followed<'_> {
+    fn start<'w>(world: &'w World, args: &[&str]) -> Followed<'w> {
+        let trace = world.scratch().join(format!("follow{}.log", args.len()));
         let mut child = world
-            .command(&[&["logs", "-f"], args].concat())
+            .command(&[&["logs", "-f", "--verbose"], args].concat())
             .stdout(Stdio::piped())
-            .stderr(Stdio::null())
+            .stderr(File::create(&trace).expect("making a file for stderr"))
             .spawn()
             .expect("starting the tool");
         let stdout = BufReader::new(child.stdout.take().expect("stdout"));
@@ -28,7 +34,7 @@ impl Followed {
         std::thread::spawn(move || {
             stdout.lines().map_while(Result::ok).all(|line| sender.send(line).is_ok())
         });
-        Followed { child, lines }
+        Followed { world, child, lines, trace }
     }
 
     /// The first line that is meant, within 30 s.
@@ -36,7 +42,11 @@ impl Followed {
         let until = Instant::now() + Duration::from_secs(30);
         loop {
             let left = until.saturating_duration_since(Instant::now());
-            let line = self.lines.recv_timeout(left).unwrap_or_else(|error| panic!("{what}: {error}"));
+            let line = self.lines.recv_timeout(left).unwrap_or_else(|error| {
+                let trace = std::fs::read_to_string(&self.trace).unwrap_or_default();
+                let cluster = self.world.kubectl(&["get", "pods,events", "-o", "wide"]).stdout;
+                panic!("{what}: {error}\n{trace}\n{cluster}")
+            });
             if is_meant(&line) {
                 return line;
             }
@@ -44,7 +54,7 @@ impl Followed {
     }
 }
 
-impl Drop for Followed {
+impl Drop for Followed<'_> {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();

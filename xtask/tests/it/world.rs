@@ -274,13 +274,14 @@ impl World {
         let output = Command::new("ps").args(["axeww", "-o", "pid=,command="]).output().expect("running ps");
         let text = String::from_utf8_lossy(&output.stdout).into_owned();
         let scratch = self.scratch().display().to_string();
+        // Another test's profile may begin with this one's name.
+        let home = self.home().display().to_string();
+        let profile = format!("XTASK_PROFILE={}", self.profile);
+        let is_ours =
+            |word: &str| word == profile || word.ends_with(&home) || word.contains(&format!("{home}/"));
         // The environment of every child names the profile; `ps` and this test's own process do not.
         text.lines()
-            .filter(|line| {
-                line.contains(&format!("XTASK_PROFILE={}", self.profile))
-                    || line.contains(&scratch)
-                    || line.contains(&self.home().display().to_string())
-            })
+            .filter(|line| line.contains(&scratch) || line.split_whitespace().any(is_ours))
             .filter(|line| !line.contains("ps axeww"))
             .map(str::to_owned)
             .collect()

@@ -3,6 +3,7 @@
 use axum::body::Body;
 use futures::StreamExt as _;
 use http::{HeaderValue, Response, header};
+use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use super::delete::DeleteOptions;
@@ -22,6 +23,7 @@ pub(crate) async fn log(call: &Call<'_>, name: &str) -> Result<Response<Body>, A
     let since_time = call.query.get("sinceTime").filter(|time| !time.is_empty());
     let (tail_lines, limit_bytes) = (number("tailLines")?, number("limitBytes")?);
     let since_seconds = number("sinceSeconds")?;
+    let since = since_time.map(instant).transpose()?;
     let causes = wrong_log_options(tail_lines, limit_bytes, since_seconds, since_time);
     if !causes.is_empty() {
         return Err(ApiError::invalid_as("PodLogOptions", "", name, &causes));
@@ -34,7 +36,7 @@ pub(crate) async fn log(call: &Call<'_>, name: &str) -> Result<Response<Body>, A
         previous: call.query.flag("previous"),
         timestamps: call.query.flag("timestamps"),
         tail_lines,
-        since_seconds: since_seconds.or_else(|| seconds_since(since_time?)),
+        since: since.or_else(|| time::seconds_ago(since_seconds?)),
         limit_bytes,
     };
     if pod["spec"]["nodeName"].as_str().unwrap_or("").is_empty() {
@@ -73,8 +75,12 @@ fn wrong_log_options(
     causes
 }
 
-fn seconds_since(time: &str) -> Option<i64> {
-    i64::try_from(time::since(time)?.as_secs()).ok()
+/// To the second, as an API server hands it on: never later than what was asked for.
+fn instant(time: &str) -> Result<Timestamp, ApiError> {
+    let at: Timestamp = time.parse().map_err(|error| {
+        ApiError::bad_request(format!("sinceTime: {time:?} is no time as RFC 3339 has it: {error}"))
+    })?;
+    Ok(Timestamp::from_second(at.as_second()).unwrap_or(at))
 }
 
 fn choose_container(pod_name: &str, pod: &Value, asked: Option<&str>) -> Result<String, ApiError> {
@@ -201,5 +207,17 @@ fn share(value: &Value, total: i64) -> i64 {
             total.saturating_mul(percent).saturating_add(99) / 100
         }
         other => other.as_i64().unwrap_or(total),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::instant;
+
+    #[test]
+    fn a_time_to_begin_at_is_cut_to_the_second_and_never_rounded_up() {
+        let at = instant("2026-03-01T12:00:00.987654321Z").unwrap();
+        assert_eq!(at.to_string(), "2026-03-01T12:00:00Z");
+        assert!(instant("yesterday").is_err());
     }
 }

@@ -154,5 +154,9 @@ async fn log_options_are_refused_as_kubernetes_words_it() -> Result {
         let request = http::Request::get(format!("/api/v1/namespaces/default/pods/web-1/log?{query}"));
         client.request_text(request.body(Vec::new())?).await?;
     }
+    let request = http::Request::get("/api/v1/namespaces/default/pods/web-1/log?sinceTime=yesterday");
+    let error = client.request_text(request.body(Vec::new())?).await.expect_err("400");
+    let kube::Error::Api(status) = error else { panic!("{error}") };
+    assert!(status.code == 400 && status.message.contains("\"yesterday\""), "{}", status.message);
     Ok(())
 }

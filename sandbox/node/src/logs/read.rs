@@ -5,7 +5,6 @@ use std::sync::{Arc, Weak};
 
 use bytes::Bytes;
 use futures::StreamExt as _;
-use jiff::{SignedDuration, Timestamp};
 use tokio::fs::File;
 use tokio::io::{AsyncReadExt as _, AsyncSeekExt as _};
 use tokio::sync::watch;
@@ -44,10 +43,7 @@ pub(crate) async fn read(log: &Arc<RunLog>, request: &LogRequest) -> io::Result<
     };
     file.seek(SeekFrom::Start(start)).await?;
     // Stamps are in UTC with nine digits, hence in the order of time when compared as text.
-    let since = request.since_seconds.and_then(|seconds| {
-        let since = Timestamp::now().checked_sub(SignedDuration::from_secs(seconds)).ok()?;
-        Some(format!("{since:.9}"))
-    });
+    let since = request.since.map(|since| format!("{since:.9}"));
     let reader = Reader {
         log: Arc::downgrade(log),
         file,
@@ -160,6 +156,7 @@ mod tests {
     use super::super::write::FULL_BYTES;
     use super::*;
     use futures::TryStreamExt as _;
+    use jiff::Timestamp;
 
     async fn text(log: &Arc<RunLog>, request: LogRequest) -> String {
         let pieces: Vec<Bytes> = read(log, &request).await.unwrap().try_collect().await.unwrap();
@@ -208,6 +205,7 @@ mod tests {
     #[tokio::test]
     async fn tail_since_and_follow() {
         let (_dir, log) = log();
+        let before = Timestamp::now();
         let lines: String = (0..20_000).map(|n| format!("line {n}\n")).collect();
         log.copy(lines.as_bytes(), "stdout").await.unwrap();
         for (tail, first) in
@@ -218,8 +216,9 @@ mod tests {
                 first
             );
         }
-        assert_eq!(text(&log, LogRequest { since_seconds: Some(0), ..LogRequest::default() }).await, "");
-        assert_eq!(text(&log, LogRequest { since_seconds: Some(60), ..LogRequest::default() }).await, lines);
+        let since = |since| LogRequest { since: Some(since), ..LogRequest::default() };
+        assert_eq!(text(&log, since(Timestamp::now())).await, "");
+        assert_eq!(text(&log, since(before)).await, lines);
 
         let request = LogRequest { tail_lines: Some(1), follow: true, ..LogRequest::default() };
         let mut followed = read(&log, &request).await.unwrap();
