@@ -21,6 +21,7 @@ pub mod autoscaler;
 mod bad_sign;
 pub mod clock;
 pub mod cluster;
+mod events;
 pub mod evidence;
 pub mod image;
 pub mod ingress_controller;

@@ -52,8 +52,11 @@ pub fn untyped<K: Resource<DynamicType = ()>>(api: Api<K>) -> Api<DynamicObject>
 ///
 /// # Errors
 /// When it does not read as one of that kind.
-pub fn typed<K: DeserializeOwned>(object: DynamicObject) -> serde_json::Result<K> {
-    serde_json::to_value(object).and_then(serde_json::from_value)
+pub fn typed<K: Resource + DeserializeOwned>(object: DynamicObject) -> serde_json::Result<K> {
+    let mut typed: K = serde_json::from_value(object.data)?;
+    // This part has been read.
+    *typed.meta_mut() = object.metadata;
+    Ok(typed)
 }
 
 /// A condition of any kind of object.

@@ -6,6 +6,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Event, Pod};
 
 use super::clock::Clock;
+use super::events;
 use super::pod::{self, Grace, Sign};
 use super::watch::Objects;
 use crate::commands::Advice;
@@ -73,7 +74,7 @@ pub(super) struct Fleet<'s> {
 impl Fleet<'_> {
     /// The keys of all signs, to be noted.
     pub(super) fn keys(pods: &[&Pod], events: &Objects<Event>, clock: &Clock) -> Vec<String> {
-        let signs = pods.iter().flat_map(|pod| pod::signs(pod, &pod::events_of(events, pod), clock));
+        let signs = pods.iter().flat_map(|pod| pod::signs(pod, &events::about_pod(events, pod), clock));
         signs.map(|sign| sign.key).collect()
     }
 
@@ -85,7 +86,7 @@ impl Fleet<'_> {
         let mut alone = false;
         for pod in self.pods {
             let mut hopeless = false;
-            for sign in pod::signs(pod, &pod::events_of(self.events, pod), clock) {
+            for sign in pod::signs(pod, &events::about_pod(self.events, pod), clock) {
                 let permanent = self.signs.is_permanent(&sign, clock);
                 hopeless |= permanent;
                 let dooms_alone = permanent && (self.each_counts || sign.alone) && !self.waits(&sign);

@@ -1,6 +1,5 @@
 //! What a pod is at, in few words.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -17,7 +16,7 @@ mod signs;
 pub use signs::{ANY_NODE, Grace, REFUSAL_GRACE, Sign, signs, unsteady};
 
 /// The kind of a volume claim.
-const CLAIM: &str = "PersistentVolumeClaim";
+pub const CLAIM: &str = "PersistentVolumeClaim";
 /// A line that says how long something lasts is renewed this often.
 const REFRESH: Duration = Duration::from_secs(5);
 
@@ -216,21 +215,8 @@ fn latest<'e>(
     Some((event.reason.as_deref()?, event.message.as_deref().unwrap_or_default()))
 }
 
-/// The events about a pod and about the volume claims that it waits for.
-#[must_use]
-pub fn events_of<'e>(events: &'e BTreeMap<String, Event>, pod: &Pod) -> Vec<&'e Event> {
-    let uid = &pod.metadata.uid;
-    let is_about = |event: &&Event| {
-        let about = &event.involved_object;
-        uid.is_some() && about.uid == *uid
-            || about.kind.as_deref() == Some(CLAIM)
-                && claims(pod).any(|claim| about.name.as_deref() == Some(claim))
-    };
-    events.values().filter(is_about).collect()
-}
-
 /// The volume claims that a pod mounts.
-fn claims(pod: &Pod) -> impl Iterator<Item = &str> {
+pub fn claims(pod: &Pod) -> impl Iterator<Item = &str> {
     let volumes = pod.spec.iter().flat_map(|spec| spec.volumes.iter().flatten());
     volumes.filter_map(|volume| Some(volume.persistent_volume_claim.as_ref()?.claim_name.as_str()))
 }

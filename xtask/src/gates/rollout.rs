@@ -17,6 +17,7 @@ use kube::{Api, Client, ResourceExt};
 
 use super::bad_sign::{Fleet, Probes, Signs};
 use super::clock::Clock;
+use super::events;
 use super::kind::Kind;
 use super::watch::{self, Feed, Objects};
 use super::{Gate, Standing, Verdict, evidence, pod};
@@ -246,7 +247,7 @@ fn feeds(client: &Client, target: &Rollout) -> Vec<Feed<Snapshot>> {
             &mut s.replica_sets
         }),
         Feed::watch(Api::namespaced(client.clone(), namespace), of_ours(), |s: &mut Snapshot| &mut s.pods),
-        watch::events(client, namespace, deployment, |s: &mut Snapshot| &mut s.events),
+        events::feed(client, namespace, deployment, |s: &mut Snapshot| &mut s.events),
     ]
 }
 

@@ -5,6 +5,7 @@ mod autoscaler;
 mod bundles;
 mod cluster;
 mod drivers;
+mod events;
 mod ingress;
 mod objects;
 mod pod_signs;

@@ -22,8 +22,10 @@ use super::clock::{self, Clock};
 use crate::failure::reason;
 use crate::kubernetes::{typed, untyped};
 
-/// Objects of one kind in one namespace, by name.
+/// Objects of one kind in one namespace, by name where nothing else is said.
 pub type Objects<K> = BTreeMap<String, K>;
+/// Under which key an object is kept; none for one that is not.
+type Key = dyn Fn(&DynamicObject) -> Option<String> + Send;
 
 /// A list that takes longer than this is no answer.
 const LIST_PATIENCE: Duration = Duration::from_secs(10);
@@ -64,14 +66,15 @@ impl<S: 'static> Feed<S> {
     where
         K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + Sync + 'static,
     {
-        Feed::watch_some(api, selection, |_| true, slot)
+        Feed::watch_by(api, selection, |object| Some(object.name_any()), slot)
     }
 
-    /// [`Feed::watch`], of which only what passes `keep` is kept: for what the API can't select by.
-    pub fn watch_some<K>(
+    /// [`Feed::watch`], by another key than the name. What has none is not kept, and not even read: for what the API
+    /// can't select by.
+    pub fn watch_by<K>(
         api: Api<K>,
         selection: watcher::Config,
-        keep: impl Fn(&K) -> bool + Send + 'static,
+        key: impl Fn(&DynamicObject) -> Option<String> + Send + 'static,
         slot: fn(&mut S) -> &mut Objects<K>,
     ) -> Feed<S>
     where
@@ -81,7 +84,7 @@ impl<S: 'static> Feed<S> {
         let source = Source {
             api: untyped(api),
             selection: selection.timeout(WATCH_SECONDS),
-            keep: Box::new(keep),
+            key: Box::new(key),
             events: None,
             list: Some(Objects::new()),
             failures: 0,
@@ -89,12 +92,10 @@ impl<S: 'static> Feed<S> {
         let news = futures::stream::unfold(source, move |mut source| async move {
             let news = match source.next().await {
                 Seen::All(all) => News::Synced(Box::new(move |s: &mut S| *slot(s) = all) as Change<S>),
-                Seen::One(object) => News::Changed(Box::new(move |s: &mut S| {
-                    drop(slot(s).insert(object.name_any(), *object));
-                }) as _),
-                Seen::Gone(name) => {
-                    News::Changed(Box::new(move |s: &mut S| drop(slot(s).remove(&name))) as _)
+                Seen::One(key, object) => {
+                    News::Changed(Box::new(move |s: &mut S| drop(slot(s).insert(key, *object))) as _)
                 }
+                Seen::Gone(key) => News::Changed(Box::new(move |s: &mut S| drop(slot(s).remove(&key))) as _),
                 Seen::Lost(lost) => News::Lost(lost),
             };
             Some((news, source))
@@ -137,30 +138,6 @@ impl<S: 'static> Feed<S> {
     pub fn optional(self) -> Feed<S> {
         Feed { required: false, ..self }
     }
-}
-
-/// What happens to every pod that starts, and what the pod says of itself, is told by most events, and no gate reads
-/// those.
-const UNREAD: &str = "reason!=Scheduled,reason!=Pulling,reason!=Pulled,reason!=Created,reason!=Started,reason!=FailedScheduling";
-/// Of a long name of a workload, so much is surely in the names of its pods.
-const NAME_IN_PODS: usize = 40;
-
-/// The events of one namespace about a workload, what it owns, and volume claims. Events can't be selected by labels,
-/// or by the beginning of a name.
-pub fn events<S: 'static>(
-    client: &Client,
-    namespace: &str,
-    workload: &str,
-    slot: fn(&mut S) -> &mut Objects<k8s_openapi::api::core::v1::Event>,
-) -> Feed<S> {
-    let name: String = workload.chars().take(NAME_IN_PODS).collect();
-    let concerns_app = move |event: &k8s_openapi::api::core::v1::Event| {
-        let about = &event.involved_object;
-        about.kind.as_deref() == Some("PersistentVolumeClaim")
-            || about.name.as_deref().is_some_and(|about| about.starts_with(&name))
-    };
-    let selection = watcher::Config::default().fields(UNREAD);
-    Feed::watch_some(Api::namespaced(client.clone(), namespace), selection, concerns_app, slot).optional()
 }
 
 /// Verdicts on a snapshot as its feeds change it: the first when all were listed, then one after each change and at
@@ -345,7 +322,7 @@ impl<S: 'static, J> Desk<S, J> {
 /// What a watch of one kind saw.
 enum Seen<K> {
     All(Objects<K>),
-    One(Box<K>),
+    One(String, Box<K>),
     Gone(String),
     Lost(Lost),
 }
@@ -354,7 +331,7 @@ enum Seen<K> {
 struct Source<K> {
     api: Api<DynamicObject>,
     selection: watcher::Config,
-    keep: Box<dyn Fn(&K) -> bool + Send>,
+    key: Box<Key>,
     events: Option<BoxStream<'static, watcher::Result<Event<DynamicObject>>>>,
     /// The list that is being taken in, until it is whole.
     list: Option<Objects<K>>,
@@ -387,30 +364,29 @@ where
             };
             match event {
                 Some(Ok(Event::Init)) => self.list = Some(Objects::new()),
-                Some(Ok(Event::InitApply(object))) => match typed::<K>(object) {
-                    Ok(object) if (self.keep)(&object) => {
-                        self.list.get_or_insert_default().insert(object.name_any(), object);
+                Some(Ok(Event::InitApply(object))) => {
+                    let Some(key) = (self.key)(&object) else { continue };
+                    match typed::<K>(object) {
+                        Ok(object) => drop(self.list.get_or_insert_default().insert(key, object)),
+                        Err(error) => return self.lost(error.to_string(), false),
                     }
-                    Ok(_) => {}
-                    Err(error) => return self.lost(error.to_string(), false),
-                },
+                }
                 Some(Ok(Event::InitDone)) => {
                     self.failures = 0;
                     return Seen::All(self.list.take().unwrap_or_default());
                 }
                 Some(Ok(Event::Apply(object))) => {
-                    let object = match typed::<K>(object) {
-                        Ok(object) => object,
-                        Err(error) => return self.lost(error.to_string(), false),
-                    };
                     self.failures = 0;
-                    if (self.keep)(&object) {
-                        return Seen::One(Box::new(object));
+                    let Some(key) = (self.key)(&object) else { continue };
+                    match typed::<K>(object) {
+                        Ok(object) => return Seen::One(key, Box::new(object)),
+                        Err(error) => return self.lost(error.to_string(), false),
                     }
                 }
                 Some(Ok(Event::Delete(object))) => {
                     self.failures = 0;
-                    return Seen::Gone(object.name_any());
+                    let Some(key) = (self.key)(&object) else { continue };
+                    return Seen::Gone(key);
                 }
                 // It resumes by itself, or lists anew where the version is gone.
                 Some(Err(watcher::Error::WatchFailed(_) | watcher::Error::WatchError(_))) => {

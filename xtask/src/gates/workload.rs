@@ -18,6 +18,7 @@ use serde::de::DeserializeOwned;
 
 use super::bad_sign::{self, Bad, Fleet, Probes, Signs};
 use super::clock::Clock;
+use super::events;
 use super::kind::Kind;
 use super::rollout::{self, Rollout};
 use super::watch::{self, Feed, Objects};
@@ -122,7 +123,7 @@ impl Workload {
         let feeds = vec![
             Feed::watch_one(api(), name, |s: &mut Snapshot<K>| &mut s.objects),
             Feed::watch(Api::namespaced(client.clone(), namespace), pods, |s: &mut Snapshot<K>| &mut s.pods),
-            watch::events(client, namespace, name, |s: &mut Snapshot<K>| &mut s.events),
+            events::feed(client, namespace, name, |s: &mut Snapshot<K>| &mut s.events),
         ];
         watch::verdicts(client, Snapshot::of(self.clone(), until), feeds, move |s, clock| {
             s.note(clock);
@@ -215,12 +216,10 @@ impl<K: Kinded> Snapshot<K> {
 
     /// What the API last said when a pod was to be made, where that was a refusal.
     fn refusal(&self, object: &K) -> Option<&Event> {
-        let uid = &object.meta().uid;
-        let of_creation = |event: &&Event| {
-            let reason = event.reason.as_deref();
-            event.involved_object.uid == *uid && matches!(reason, Some("FailedCreate" | "SuccessfulCreate"))
-        };
-        let last = self.events.values().filter(of_creation).max_by_key(|event| event_time(event))?;
+        let of_creation =
+            |event: &&Event| matches!(event.reason.as_deref(), Some("FailedCreate" | "SuccessfulCreate"));
+        let about = events::about(&self.events, object.meta().uid.as_deref()?);
+        let last = about.filter(of_creation).max_by_key(|event| event_time(event))?;
         (last.reason.as_deref() == Some("FailedCreate")).then_some(last)
     }
 
@@ -256,14 +255,14 @@ impl<K: Kinded> Snapshot<K> {
     /// The first pod that is Ready and may not stay so.
     fn unsteady(&self, pods: &[&Pod], clock: &Clock) -> Option<String> {
         pods.iter().find_map(|pod| {
-            let why = pod::unsteady(pod, &pod::events_of(&self.events, pod), clock)?;
+            let why = pod::unsteady(pod, &events::about_pod(&self.events, pod), clock)?;
             Some(format!("{} Ready; {}: {why}", pods.len(), pod::name(pod)))
         })
     }
 
     /// What a pod that is not Ready waits for.
     fn state(&self, pod: &Pod, clock: &Clock) -> String {
-        pod::state(pod, &pod::events_of(&self.events, pod), clock)
+        pod::state(pod, &events::about_pod(&self.events, pod), clock)
     }
 
     /// Arguments of kubectl, in the workload's namespace.

@@ -5,6 +5,7 @@ use k8s_openapi::api::core::v1::Pod;
 use super::super::Verdict;
 use super::super::bad_sign::{self, Bad, Fleet};
 use super::super::clock::Clock;
+use super::super::events;
 use super::super::pod;
 use super::view::{self, Runs, View};
 use super::{PodRef, RolledOut, Rollout, Snapshot};
@@ -105,7 +106,7 @@ fn incomplete(s: &Snapshot, view: &View<'_>, wanted: i32, clock: &Clock) -> Opti
     if ready < wanted {
         let slowest = view.newest_pods.iter().find(|pod| !is_ready(pod));
         let what = slowest.map(|pod| {
-            format!("; {}: {}", pod::short(pod), pod::state(pod, &pod::events_of(&s.events, pod), clock))
+            format!("; {}: {}", pod::short(pod), pod::state(pod, &events::about_pod(&s.events, pod), clock))
         });
         let count = count(view.newest_pods.len());
         let made = if count < wanted && what.is_none() { format!(", {count} made") } else { String::new() };
@@ -121,7 +122,7 @@ fn incomplete(s: &Snapshot, view: &View<'_>, wanted: i32, clock: &Clock) -> Opti
         return not_built;
     }
     let unsteady = view.newest_pods.iter().find_map(|pod| {
-        let why = pod::unsteady(pod, &pod::events_of(&s.events, pod), clock)?;
+        let why = pod::unsteady(pod, &events::about_pod(&s.events, pod), clock)?;
         Some(format!("{}: {why}", pod::short(pod)))
     });
     if let Some(unsteady) = unsteady {

@@ -2,8 +2,9 @@
 
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
 use k8s_openapi::api::core::v1::{Pod, PodTemplateSpec};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta};
-use kube::core::SelectorExt as _;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use kube::ResourceExt as _;
+use kube::core::{Selector, SelectorExt as _};
 use serde_json::Value;
 
 use super::super::pod;
@@ -33,7 +34,9 @@ impl<'s> View<'s> {
     pub(in crate::gates) fn of(s: &'s Snapshot, deployment: &'s Deployment) -> View<'s> {
         let newest = newest(s, deployment);
         let newest_uid = newest.and_then(|set| set.metadata.uid.as_deref());
-        let selector = deployment.spec.as_ref().map(|spec| spec.selector.clone()).unwrap_or_default();
+        let selector =
+            deployment.spec.as_ref().and_then(|spec| Selector::try_from(spec.selector.clone()).ok());
+        let selects = |pod: &Pod| selector.as_ref().is_some_and(|selector| selector.matches(pod.labels()));
         let mut view = View {
             deployment,
             newest,
@@ -51,7 +54,7 @@ impl<'s> View<'s> {
             let is_anothers = set.is_some_and(|set| {
                 self::owner(&set.metadata).is_some_and(|uid| Some(uid) != deployment.metadata.uid.as_deref())
             });
-            if !is_newest && (owner.is_none() || is_anothers || !selects(&selector, pod)) {
+            if !is_newest && (owner.is_none() || is_anothers || !selects(pod)) {
                 continue;
             }
             if pod.metadata.deletion_timestamp.is_some() {
@@ -105,12 +108,6 @@ fn owner(metadata: &ObjectMeta) -> Option<&str> {
     controller(metadata).map(|owner| owner.uid.as_str())
 }
 
-fn selects(selector: &LabelSelector, pod: &Pod) -> bool {
-    let Ok(selector) = kube::core::Selector::try_from(selector.clone()) else { return false };
-    let none = std::collections::BTreeMap::new();
-    selector.matches(pod.metadata.labels.as_ref().unwrap_or(&none))
-}
-
 /// The revision that the controller counted.
 pub(super) fn revision(set: &ReplicaSet) -> i64 {
     let annotations = set.metadata.annotations.as_ref();
@@ -121,14 +118,28 @@ pub(super) fn revision(set: &ReplicaSet) -> i64 {
 /// name an old one while a Recreate waits for the old pods to end.
 fn newest<'s>(s: &'s Snapshot, deployment: &Deployment) -> Option<&'s ReplicaSet> {
     let uid = deployment.metadata.uid.as_deref()?;
-    let template = bare(&deployment.spec.as_ref()?.template);
-    s.replica_sets
-        .values()
-        .filter(|set| owner(&set.metadata) == Some(uid))
-        .filter(|set| {
-            set.spec.as_ref().and_then(|spec| spec.template.as_ref()).is_some_and(|t| bare(t) == template)
-        })
-        .min_by_key(|set| set.metadata.creation_timestamp.clone())
+    let template = &deployment.spec.as_ref()?.template;
+    let mut own: Vec<_> = s.replica_sets.values().filter(|set| owner(&set.metadata) == Some(uid)).collect();
+    own.sort_by_key(|set| set.metadata.creation_timestamp.clone());
+    let find = |is_same: &dyn Fn(&PodTemplateSpec) -> bool| {
+        own.iter().find(|set| set.spec.as_ref().and_then(|spec| spec.template.as_ref()).is_some_and(is_same))
+    };
+    // The controller has copied it: it is the same word for word, unless something empty was put in or taken out since.
+    let newest = find(&|of_set| is_copy(of_set, template)).or_else(|| {
+        let template = bare(template);
+        find(&|of_set| bare(of_set) == template)
+    });
+    newest.copied()
+}
+
+/// Whether the template of a ReplicaSet is that of a Deployment, with the hash.
+fn is_copy(of_set: &PodTemplateSpec, template: &PodTemplateSpec) -> bool {
+    let without_hash = |template: &PodTemplateSpec| {
+        let mut metadata = template.metadata.clone().unwrap_or_default();
+        metadata.labels.get_or_insert_default().remove(TEMPLATE_HASH);
+        metadata
+    };
+    without_hash(of_set) == without_hash(template) && of_set.spec == template.spec
 }
 
 /// What the controller compares of a template: not its hash, and nothing that is empty.

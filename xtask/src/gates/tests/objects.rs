@@ -8,7 +8,9 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 use super::at;
+use crate::gates::events::key;
 use crate::gates::rollout::{Rollout, Snapshot};
+use crate::gates::watch::Objects;
 use crate::image::Digests;
 
 pub(super) const IMAGE: &str = "web:new";
@@ -143,6 +145,13 @@ pub(super) fn warning(about: &Pod, name: &str, reason: &str, message: &str, seco
         "involvedObject": {"kind": "Pod", "name": about.name_any(), "uid": about.metadata.uid},
         "lastTimestamp": at(seconds).to_string(),
     }))
+}
+
+/// Tells of an event about the workload, as its watch does.
+pub(super) fn tell(events: &mut Objects<Event>, event: Event) {
+    let untyped = object(serde_json::to_value(&event).unwrap());
+    let key = key("web", &untyped).expect("an event about the workload");
+    events.insert(key, event);
 }
 
 /// A rollout that is complete: revision 2, the old ReplicaSet empty.

@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use super::objects::{complete, patch, waiting, warning};
+use super::objects::{complete, patch, tell, waiting, warning};
 use super::{at, clock, doomed_after, each_pod};
 use crate::commands::Advice;
 use crate::gates::Verdict;
@@ -85,7 +85,7 @@ fn a_pod_waits_for_the_node_that_is_being_made_for_it() {
         let mut world = without_node("0/3 nodes are available: 3 Insufficient cpu.");
         let pod = world.pods["web-new-a"].clone();
         for (reason, message, when) in events {
-            world.events.insert((*reason).into(), warning(&pod, reason, reason, message, *when));
+            tell(&mut world.events, warning(&pod, reason, reason, message, *when));
         }
         for name in ["web-new-b", "web-new-c"] {
             world.pods.remove(name);

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::objects::{
-    ID, IMAGE, OTHER_ID, complete, not_ready, patch, pod, replica_set, starting, template, warning,
+    ID, IMAGE, OTHER_ID, complete, not_ready, patch, pod, replica_set, starting, tell, template, warning,
 };
 use super::{Case, at, clock, expect, judge_each};
 use crate::gates::Verdict;
@@ -82,6 +82,21 @@ fn who_has_ended_before_has_to_outlive_that() {
     }
 }
 
+/// The Deployment's template may get or lose what holds nothing, for which the controller makes no new ReplicaSet.
+#[test]
+fn a_template_is_the_same_with_and_without_what_is_empty() {
+    let mut world = complete();
+    let template = json!({"metadata": {"annotations": {}}, "spec": {"volumes": [], "securityContext": {}}});
+    patch(world.deployments.get_mut("web").unwrap(), &json!({"spec": {"template": template}}));
+    assert!(matches!(judge(&world, &clock(5)), Verdict::Open(..)));
+    let template = json!({"metadata": {"annotations": {"a": "b"}}});
+    patch(world.deployments.get_mut("web").unwrap(), &json!({"spec": {"template": template}}));
+    expect(
+        &judge(&world, &clock(5)),
+        "closed: no ReplicaSet for the newest template yet; 3 old left (a, b, c)",
+    );
+}
+
 /// One thing is not as it should be; the gate is closed and names it.
 #[test]
 fn stays_closed_and_says_why() {
@@ -105,7 +120,7 @@ fn stays_closed_and_says_why() {
             starting(pod);
             let said = "Startup probe failed: HTTP probe failed with statuscode: 503";
             let event = warning(pod, "e", "Unhealthy", said, 4);
-            s.events.insert("e".into(), event);
+            tell(&mut s.events, event);
         }),
         ("closed: 2 of 3 updated pods Ready; c: startup probe /health connection refused, 5 s of 90", |s| {
             let pod = s.pods.get_mut("web-new-c").unwrap();
@@ -113,14 +128,14 @@ fn stays_closed_and_says_why() {
             let said = "Startup probe failed: Get \"http://127.0.0.7:8000/health\": dial tcp \
                         127.0.0.7:8000: connect: connection refused";
             let event = warning(pod, "e", "Unhealthy", said, 4);
-            s.events.insert("e".into(), event);
+            tell(&mut s.events, event);
         }),
         // An event of the run before this one explains nothing.
         ("closed: 2 of 3 updated pods Ready; c: startup probe /health not passed yet, 5 s of 90", |s| {
             let pod = s.pods.get_mut("web-new-c").unwrap();
             starting(pod);
             let event = warning(pod, "e", "Unhealthy", "Startup probe failed: timeout", -9);
-            s.events.insert("e".into(), event);
+            tell(&mut s.events, event);
         }),
         ("closed: 2 of 3 updated pods Ready; c: readiness probe /health timed out", |s| {
             let pod = s.pods.get_mut("web-new-c").unwrap();
@@ -132,7 +147,7 @@ fn stays_closed_and_says_why() {
             let said = "Readiness probe failed: Get \"http://x/health\": context deadline exceeded \
                         (Client.Timeout exceeded)";
             let event = warning(pod, "e", "Unhealthy", said, 4);
-            s.events.insert("e".into(), event);
+            tell(&mut s.events, event);
         }),
         ("closed: 2 of 3 updated pods Ready; c: ContainerCreating", |s| {
             not_ready(
@@ -148,7 +163,7 @@ fn stays_closed_and_says_why() {
                 not_ready(pod, &json!({"state": {"waiting": {"reason": "ContainerCreating"}}}));
                 let event =
                     warning(pod, "e", "FailedMount", "MountVolume.SetUp failed: secret \"x\" not found", 4);
-                s.events.insert("e".into(), event);
+                tell(&mut s.events, event);
             },
         ),
         ("closed: all 3 updated pods Ready, 2 of them available yet", |s| {

@@ -5,8 +5,8 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::objects::{
-    ID, IMAGE, OTHER_ID, complete, crashed, not_ready, patch, pod, replica_set, starting, template, waiting,
-    warning,
+    ID, IMAGE, OTHER_ID, complete, crashed, not_ready, patch, pod, replica_set, starting, tell, template,
+    waiting, warning,
 };
 use super::{at, clock, doomed_after, each_pod, expect};
 use crate::commands::Advice;
@@ -69,7 +69,7 @@ fn a_back_off_remembers_the_answer_to_the_pull() {
             "Failed to pull image \"web:new\": manifest unknown",
             0,
         );
-        world.events.insert(name.into(), event);
+        tell(&mut world.events, event);
     }
     assert_eq!(
         doomed_after(&mut world, 600),
@@ -217,7 +217,7 @@ fn being_stopped_with_the_node_is_no_bad_sign() {
     for pod in probed.pods.clone().values() {
         let why = "Container web failed liveness probe, will be restarted";
         let name = format!("killed-{}", pod.metadata.name.as_deref().unwrap());
-        probed.events.insert(name.clone(), warning(pod, &name, "Killing", why, -1));
+        tell(&mut probed.events, warning(pod, &name, "Killing", why, -1));
     }
     assert!(bad(&probed));
 }
@@ -419,10 +419,10 @@ fn probed(word: &str, saw: u16, times: i32) -> Snapshot {
         let mut failed = warning(pod, &format!("failed-{name}"), "Unhealthy", &saw, -2);
         failed.count = Some(times);
         failed.involved_object.field_path = Some("spec.containers{web}".into());
-        world.events.insert(format!("failed-{name}"), failed);
+        tell(&mut world.events, failed);
         if starts {
             let why = "Container web failed startup probe, will be restarted";
-            world.events.insert(format!("killed-{name}"), warning(pod, "killed", "Killing", why, -1));
+            tell(&mut world.events, warning(pod, "killed", "Killing", why, -1));
         }
     }
     world

@@ -4,7 +4,7 @@ use k8s_openapi::api::apps::v1::{DaemonSet, StatefulSet};
 use k8s_openapi::api::batch::v1::Job;
 use serde_json::{Value, json};
 
-use super::objects::{crashed, object, patch, pod, template, waiting, warning};
+use super::objects::{crashed, object, patch, pod, tell, template, waiting, warning};
 use super::{at, clock};
 use crate::commands::Advice;
 use crate::gates::Verdict;
@@ -146,7 +146,7 @@ fn refused<K>(world: &mut Snapshot<K>, message: &str) {
         "metadata": {"name": "e"}, "type": "Warning", "reason": "FailedCreate", "message": message,
         "involvedObject": {"name": "web", "uid": "w"}, "lastTimestamp": at(4).to_string(),
     });
-    world.events.insert("e".into(), object(event));
+    tell(&mut world.events, object(event));
 }
 
 const QUOTA: &str = "Error creating: pods \"web-x\" is forbidden: exceeded quota: small, requested: \
@@ -213,7 +213,7 @@ fn a_stateful_set_in_order() {
                 "involvedObject": {"kind": "PersistentVolumeClaim", "name": "data-web-0", "uid": "c"},
                 "lastTimestamp": at(4).to_string(),
             });
-            s.events.insert("c".into(), object(event));
+            tell(&mut s.events, object(event));
         }),
         ("a volume that may be on its way", |s| {
             unschedulable(
@@ -402,7 +402,7 @@ fn pods_of_the_same_labels_and_another_owner_are_none_of_its() {
     crashed(&mut other, 9, false);
     let event = warning(&other, "x", "Failed", "not found", 4);
     world.pods.insert("web-9".into(), other);
-    world.events.insert("x".into(), event);
+    tell(&mut world.events, event);
     let verdict = stateful_set::judge(&world, &world.objects["web"], &clock(5));
     assert_eq!(verdict.to_string(), "open: 3 of 3 pods Ready, 3 of revision web-new");
 }
