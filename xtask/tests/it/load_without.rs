@@ -30,10 +30,11 @@ fn pod(world: &World) -> Value {
 #[test]
 fn too_early_is_fifty_of_fifty_and_unprobed_pods_get_requests_too_soon() {
     let mut world = World::sandbox();
-    // The experiment is the same with a shorter pause, and sooner over.
+    // The experiment is the same with a shorter pause, and sooner over; with less than this the proxy of a busy machine
+    // learns too late that the old pods go.
     let deployment = world.own_workspace().join("kubernetes/30-deployment.yaml");
     let text = std::fs::read_to_string(&deployment).expect("reading the manifest");
-    std::fs::write(&deployment, text.replace("seconds: 5", "seconds: 1")).expect("writing it");
+    std::fs::write(&deployment, text.replace("seconds: 5", "seconds: 3")).expect("writing it");
     world.run_ok(&["up"]);
     let before = pod(&world);
 
@@ -66,8 +67,7 @@ fn too_early_is_fifty_of_fifty_and_unprobed_pods_get_requests_too_soon() {
     let found = mechanisms(&unprobed);
     let of = |mechanism: &str| found.get(mechanism).copied().unwrap_or(0);
     let early = of("not-ready-yet") + of("not-listening-yet");
-    // On a machine that is busy otherwise a pause of one second, as it is here, may be too short for the old pods.
-    assert!(early > 0 && early + of("shutdown-race") == found.values().sum::<u64>(), "{found:?}");
+    assert!(early > 0 && early == found.values().sum::<u64>(), "{found:?}");
     assert_eq!(pod(&world), before);
 
     for at in ["remove-protection", "load"] {
