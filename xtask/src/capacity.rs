@@ -6,9 +6,9 @@ use anyhow::{Context as _, Result};
 use k8s_openapi::api::core::v1::{Container, Node, Pod, PodSpec, Taint, Toleration};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use kube::api::ListParams;
-use kube::{Api, Client, ResourceExt as _};
+use kube::{Client, ResourceExt as _};
 
-use crate::kubernetes::each_page;
+use crate::kubernetes::{Api, each_page};
 use crate::owned::Owner;
 
 const GIB: f64 = 1024.0 * 1024.0 * 1024.0;

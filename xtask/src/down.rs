@@ -3,14 +3,15 @@
 use anyhow::{Context as _, Result, anyhow};
 use futures::future::try_join_all;
 use k8s_openapi::api::core::v1::Namespace;
+use kube::ResourceExt as _;
 use kube::api::{DeleteParams, DynamicObject};
-use kube::{Api, ResourceExt as _};
 
 use crate::clusters::{self, Cluster, Kind};
 use crate::cx::Cx;
 use crate::declared;
 use crate::drift;
 use crate::failure::{Attach as _, Exit};
+use crate::kubernetes::Api;
 use crate::manifests::{Manifests, Object};
 use crate::owned::FIELD_MANAGER;
 use crate::pipeline::{Branch, Done, Outcome, Running, step};
@@ -117,7 +118,11 @@ async fn remove(branch: &mut Branch<'_>, cluster: &Cluster, manifests: &Manifest
 }
 
 /// Tells the API to delete an object that this tool applied; its uid, where there is one.
-async fn delete(step: &Running<'_>, api: &Api<DynamicObject>, object: &Object) -> Result<Option<String>> {
+async fn delete(
+    step: &Running<'_>,
+    api: &kube::Api<DynamicObject>,
+    object: &Object,
+) -> Result<Option<String>> {
     let Some(found) = api.get_opt(&object.name).await? else { return Ok(None) };
     if !was_applied_here(&found) {
         step.warn(format!("{} was not applied by this tool: left alone", object.title()));

@@ -8,11 +8,11 @@ use anyhow::{Context as _, Result};
 use futures::{StreamExt as _, TryStreamExt as _};
 use kube::api::{ApiResource, DynamicObject, ListParams, PartialObjectMeta, Patch};
 use kube::discovery::{ApiCapabilities, Discovery, Scope, verbs};
-use kube::{Api, Client, ResourceExt as _};
+use kube::{Client, ResourceExt as _};
 use serde_json::Value;
 
 use crate::declared;
-use crate::kubernetes::each_page;
+use crate::kubernetes::{Api, each_page};
 use crate::manifests::{self, Manifests};
 use crate::owned::{FIELD_MANAGER, controller};
 use crate::repository::REPOSITORY;
@@ -33,7 +33,7 @@ const NOT_DECLARED: [&str; 6] =
 /// An applied object that `kubernetes/` no longer has.
 pub struct Orphan {
     /// How its kind is served.
-    pub api: Api<DynamicObject>,
+    pub api: kube::Api<DynamicObject>,
     /// `kind/name`.
     pub title: String,
     /// Its name.
@@ -86,10 +86,10 @@ async fn orphans_of(
     (resource, can): Served,
 ) -> Result<Vec<Orphan>> {
     let is_namespaced = can.scope == Scope::Namespaced;
-    let api: Api<DynamicObject> = if is_namespaced {
-        Api::namespaced_with(client.clone(), namespace, &resource)
+    let api: kube::Api<DynamicObject> = if is_namespaced {
+        kube::Api::namespaced_with(client.clone(), namespace, &resource)
     } else {
-        Api::all_with(client.clone(), &resource)
+        kube::Api::all_with(client.clone(), &resource)
     };
     let mut params = ListParams::default();
     if !is_namespaced {

@@ -8,10 +8,14 @@ use k8s_openapi::api::batch::v1::JobCondition;
 use k8s_openapi::api::core::v1::{Event, NodeCondition, Pod, PodCondition};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, Time};
 use k8s_openapi::kube_aggregator::pkg::apis::apiregistration::v1::APIServiceCondition;
+use kube::Resource;
 use kube::api::{ListParams, ObjectList};
-use kube::core::{ApiResource, DynamicObject};
-use kube::{Api, Resource};
+use kube::core::DynamicObject;
 use serde::de::DeserializeOwned;
+
+pub use self::api::Api;
+
+mod api;
 
 /// The APIService of the resource metrics.
 pub const METRICS_API: &str = "v1beta1.metrics.k8s.io";
@@ -39,16 +43,7 @@ pub async fn each_page<T: Clone>(
     }
 }
 
-/// The same objects, untyped: what kube-rs makes of a watch is compiled once for all kinds then, and not for each.
-pub fn untyped<K: Resource<DynamicType = ()>>(api: Api<K>) -> Api<DynamicObject> {
-    let kind = ApiResource::erase::<K>(&());
-    match api.namespace().map(str::to_owned) {
-        Some(namespace) => Api::namespaced_with(api.into_client(), &namespace, &kind),
-        None => Api::all_with(api.into_client(), &kind),
-    }
-}
-
-/// An object of [`untyped`] as what it is.
+/// An untyped object as what it is.
 ///
 /// # Errors
 /// When it does not read as one of that kind.

@@ -11,13 +11,14 @@ use clap::Args;
 use futures::AsyncBufReadExt as _;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{ContainerStatus, Pod};
+use kube::ResourceExt;
 use kube::api::LogParams;
-use kube::{Api, ResourceExt};
 use serde_json::json;
 
 use crate::clusters;
 use crate::cx::Cx;
 use crate::failure::{Attach as _, Exit, reason};
+use crate::kubernetes::Api;
 use crate::options::{Format, duration};
 use crate::owned::Owner;
 use crate::summary::Summary;

@@ -5,12 +5,13 @@ use anyhow::{Context as _, Result, anyhow};
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
+use kube::Client;
 use kube::api::ListParams;
 use kube::core::Selector;
-use kube::{Api, Client};
 
 use crate::commands::Advice;
 use crate::failure::Attach as _;
+use crate::kubernetes::Api;
 
 /// The field manager of everything that this tool writes.
 pub const FIELD_MANAGER: &str = "xtask";

@@ -9,14 +9,15 @@ use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::Node;
+use kube::Client;
 use kube::api::ListParams;
-use kube::{Api, Client};
 use serde_json::Value;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::commands::quoted;
 use crate::cx::Cx;
+use crate::kubernetes::Api;
 use crate::owned::Watched;
 use crate::plan::Planned;
 use crate::proc;

@@ -5,8 +5,10 @@ use futures::future::join_all;
 use k8s_openapi::api::authorization::v1::{
     ResourceAttributes, SelfSubjectAccessReview, SelfSubjectAccessReviewSpec,
 };
+use kube::Client;
 use kube::api::PostParams;
-use kube::{Api, Client};
+
+use crate::kubernetes::Api;
 
 /// A few verbs on one resource.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -12,8 +12,8 @@ use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
 use k8s_openapi::api::core::v1::ConfigMap;
+use kube::Client;
 use kube::api::{ApiResource, DynamicObject, Patch, PatchParams};
-use kube::{Api, Client};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
@@ -22,6 +22,7 @@ use crate::commands::Advice;
 use crate::cx::Cx;
 use crate::failure::{Attach as _, Exit, paragraph};
 use crate::ingress_nginx::NAMESPACE as INGRESS_NAMESPACE;
+use crate::kubernetes::Api;
 use crate::manifests::Manifests;
 use crate::owned::FIELD_MANAGER;
 use crate::summary::Summary;
@@ -169,7 +170,8 @@ impl<'a> App<'a> {
     pub async fn pod(&self) -> Result<Value> {
         let kind = ApiResource::erase::<Deployment>(&());
         // As it is, and not as the types of this build know it: what is put back shall be whole.
-        let api: Api<DynamicObject> = Api::namespaced_with(self.client.clone(), self.namespace, &kind);
+        let api: kube::Api<DynamicObject> =
+            kube::Api::namespaced_with(self.client.clone(), self.namespace, &kind);
         let found = api.get(self.deployment).await;
         let deployment = found.with_context(|| format!("reading deployment/{}", self.deployment))?;
         deployment.data.pointer("/spec/template/spec").cloned().context("the Deployment has no pod template")

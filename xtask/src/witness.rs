@@ -22,10 +22,10 @@ use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
 use k8s_openapi::api::core::v1::{ContainerStatus, Event, Pod};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use kube::ResourceExt as _;
 use kube::api::LogParams;
 use kube::core::{ApiResource, DynamicObject};
 use kube::runtime::{WatchStreamExt as _, watcher};
-use kube::{Api, ResourceExt as _};
 use parking_lot::Mutex;
 use serde_json::Value;
 use tokio::sync::oneshot;
@@ -33,7 +33,7 @@ use tokio::task::JoinSet;
 
 use crate::failure::reason;
 use crate::ingress_nginx::{CONTROLLER_PODS, NAMESPACE as INGRESS_NAMESPACE};
-use crate::kubernetes::untyped_event_time;
+use crate::kubernetes::{Api, untyped_event_time};
 use crate::owned::{Owner, Watched};
 use crate::record::{APP_LOGS, INGRESS_LOGS, Seen, TIMELINE, access, earlier};
 
@@ -270,7 +270,8 @@ fn watch(
     let shared = Arc::clone(shared);
     let (listed, is_listed) = oneshot::channel();
     let name = format!("{} in {namespace}", resource.plural);
-    let api = Api::<DynamicObject>::namespaced_with(shared.watched.client.clone(), namespace, &resource);
+    let api =
+        kube::Api::<DynamicObject>::namespaced_with(shared.watched.client.clone(), namespace, &resource);
     let ApiResource { kind, plural, .. } = resource;
     shared.unlisted.lock().insert(name.clone(), None);
     let work = async move {

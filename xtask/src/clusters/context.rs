@@ -10,7 +10,6 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, anyhow};
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::Node;
-use kube::Api;
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use sha2::{Digest as _, Sha256};
 
@@ -23,6 +22,7 @@ use crate::cx::Cx;
 use crate::failure::{Attach as _, Exit, Hint, attached, paragraph, reason};
 use crate::image::{Digests, ImageRef, Recipe};
 use crate::ingress_nginx;
+use crate::kubernetes::Api;
 use crate::manifests;
 use crate::nearest::nearest;
 use crate::options::Shared;

@@ -1,12 +1,12 @@
 //! Whether ingress-nginx was ever tested with the cluster's Kubernetes.
 
 use k8s_openapi::api::apps::v1::Deployment;
-use kube::Api;
 
 use super::Finding;
 use crate::clusters::{Choice, Cluster, Kind};
 use crate::cx::Cx;
 use crate::ingress_nginx;
+use crate::kubernetes::Api;
 
 /// Minor version of the controller (1.x), and the oldest and newest minor version of Kubernetes (1.x) that its project
 /// tests it with: the table "Supported Versions" in the README of kubernetes/ingress-nginx at controller-v1.15.1, the

@@ -9,13 +9,13 @@ use jiff::Timestamp;
 use k8s_openapi::api::autoscaling::v2::{
     HorizontalPodAutoscaler, MetricSpec, MetricStatus, MetricValueStatus,
 };
-use kube::{Api, Client};
+use kube::Client;
 
 use super::clock::Clock;
 use super::watch::{self, Feed, Objects};
 use super::{Gate, Standing, Verdict, evidence};
 use crate::commands::Advice;
-use crate::kubernetes::{self, Condition};
+use crate::kubernetes::{self, Api, Condition};
 use crate::pipeline::{Branch, Done};
 
 /// The gate.

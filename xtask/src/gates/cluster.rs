@@ -8,13 +8,14 @@ use http_body_util::BodyExt as _;
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{Node, ServiceAccount};
 use kube::runtime::watcher;
-use kube::{Api, Client, ResourceExt as _};
+use kube::{Client, ResourceExt as _};
 
 use super::clock::Clock;
 use super::watch::{self, Feed, Objects};
 use super::{Gate, Standing, Verdict, evidence};
 use crate::failure::reason;
 use crate::kubernetes;
+use crate::kubernetes::Api;
 use crate::pipeline::{Branch, Done};
 
 /// The gate.

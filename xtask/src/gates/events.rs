@@ -4,10 +4,11 @@
 use k8s_openapi::api::core::v1::{Event, Pod};
 use kube::core::DynamicObject;
 use kube::runtime::watcher;
-use kube::{Api, Client, ResourceExt as _};
+use kube::{Client, ResourceExt as _};
 
 use super::pod::{CLAIM, claims};
 use super::watch::{Feed, Objects};
+use crate::kubernetes::Api;
 
 /// What happens to every pod that starts or goes, and what the pod or its controller says of itself, is told by most
 /// events, and no gate reads those.

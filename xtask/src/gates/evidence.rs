@@ -6,15 +6,15 @@ use futures::future::join_all;
 use jiff::Timestamp;
 use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
 use k8s_openapi::api::core::v1::{Event, Node, Pod, PodCondition};
+use kube::Client;
 use kube::api::{DynamicObject, ListParams, LogParams};
-use kube::{Api, Client};
 
 use super::kind::Kind;
 use super::pod;
 use crate::commands::Commands;
 use crate::cx::Cx;
 use crate::failure::{Evidence, reason};
-use crate::kubernetes::{AsCondition, Condition, event_time, is_ready, one_line};
+use crate::kubernetes::{Api, AsCondition, Condition, event_time, is_ready, one_line};
 
 /// Time for each question: the API server may be what fails, and the bundle as a whole has 5 s.
 const PATIENCE: Duration = Duration::from_millis(1500);
@@ -85,7 +85,8 @@ fn conditions<C: AsCondition>(conditions: Option<&Vec<C>>) -> Vec<String> {
 async fn objects(client: &Client, about: About<'_>) -> Vec<Section> {
     let mut sections = Vec::new();
     if let Some((kind, name)) = about.workload {
-        let api: Api<DynamicObject> = Api::namespaced_with(client.clone(), about.namespace, &kind.resource());
+        let api: kube::Api<DynamicObject> =
+            kube::Api::namespaced_with(client.clone(), about.namespace, &kind.resource());
         let lines = match ask(api.get(name)).await {
             Ok(object) => {
                 let found = object.data.pointer("/status/conditions").cloned();

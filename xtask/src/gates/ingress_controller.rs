@@ -9,15 +9,15 @@ use std::time::Duration;
 use anyhow::Result;
 use futures::{Stream, StreamExt as _};
 use k8s_openapi::api::networking::v1::Ingress;
+use kube::Client;
 use kube::api::{Patch, PatchParams};
-use kube::{Api, Client};
 
 use super::kind::Kind;
 use super::rollout::{RolledOut, Rollout};
 use super::{Gate, Site, Standing, Verdict, evidence, settled};
 use crate::failure::reason;
 use crate::ingress_nginx::{CONTROLLER_PODS, DEPLOYMENT, NAMESPACE};
-use crate::kubernetes::one_line;
+use crate::kubernetes::{Api, one_line};
 use crate::pipeline::{Branch, Done};
 
 /// The gate.

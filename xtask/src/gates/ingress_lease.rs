@@ -9,15 +9,15 @@ use anyhow::Result;
 use jiff::Timestamp;
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::Pod;
+use kube::Client;
 use kube::runtime::watcher;
-use kube::{Api, Client};
 
 use super::clock::Clock;
 use super::kind::Kind;
 use super::watch::{self, Feed, Objects};
 use super::{Gate, Standing, Verdict, evidence, pod};
 use crate::ingress_nginx::{CONTROLLER_PODS, DEPLOYMENT, LEASE, NAMESPACE};
-use crate::kubernetes::is_ready;
+use crate::kubernetes::{Api, is_ready};
 use crate::pipeline::{Branch, Done};
 
 /// The gate.

@@ -4,12 +4,12 @@ use std::time::Duration;
 
 use anyhow::Result;
 use k8s_openapi::kube_aggregator::pkg::apis::apiregistration::v1::APIService;
-use kube::{Api, Client};
+use kube::Client;
 
 use super::kind::Kind;
 use super::watch::{self, Feed, Objects};
 use super::{Gate, Standing, Verdict, evidence};
-use crate::kubernetes::{self, METRICS_API};
+use crate::kubernetes::{self, Api, METRICS_API};
 use crate::pipeline::{Branch, Done};
 
 /// The gate.

@@ -13,7 +13,7 @@ use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
 use k8s_openapi::api::core::v1::{Event, Node, Pod};
 use kube::api::ListParams;
 use kube::runtime::watcher;
-use kube::{Api, Client, ResourceExt};
+use kube::{Client, ResourceExt};
 
 use super::bad_sign::{Fleet, Probes, Signs};
 use super::clock::Clock;
@@ -23,6 +23,7 @@ use super::watch::{self, Feed, Objects};
 use super::{Gate, Standing, Verdict, evidence, pod};
 use crate::commands::Advice;
 use crate::image::{Digests, ImageRef};
+use crate::kubernetes::Api;
 use crate::manifests::Manifests;
 use crate::pipeline::{Branch, Done};
 

@@ -9,12 +9,12 @@ use anyhow::{Context as _, Result};
 use futures::Stream;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::networking::v1::Ingress;
+use kube::Client;
 use kube::api::ListParams;
-use kube::{Api, Client};
 
 use super::{Gate, Site, Standing, Verdict, evidence};
 use crate::failure::reason;
-use crate::kubernetes::one_line;
+use crate::kubernetes::{Api, one_line};
 use crate::manifests::{HEALTH, Hidden, Manifests};
 use crate::pipeline::{Branch, Done};
 

@@ -13,14 +13,14 @@ use futures::stream::{BoxStream, SelectAll, Stream, StreamExt as _};
 use jiff::SignedDuration;
 use kube::core::DynamicObject;
 use kube::runtime::watcher::{self, Event};
-use kube::{Api, Client, Resource, ResourceExt as _};
+use kube::{Client, Resource, ResourceExt as _};
 use serde::de::DeserializeOwned;
 use tokio::time::Instant;
 
 use super::Verdict;
 use super::clock::{self, Clock};
 use crate::failure::reason;
-use crate::kubernetes::{typed, untyped};
+use crate::kubernetes::{Api, typed};
 
 /// Objects of one kind in one namespace, by name where nothing else is said.
 pub type Objects<K> = BTreeMap<String, K>;
@@ -82,7 +82,7 @@ impl<S: 'static> Feed<S> {
     {
         let what = K::plural(&()).into_owned();
         let source = Source {
-            api: untyped(api),
+            api: api.untyped(),
             selection: selection.timeout(WATCH_SECONDS),
             key: Box::new(key),
             events: None,
@@ -329,7 +329,7 @@ enum Seen<K> {
 
 /// A watch of one kind that never ends.
 struct Source<K> {
-    api: Api<DynamicObject>,
+    api: kube::Api<DynamicObject>,
     selection: watcher::Config,
     key: Box<Key>,
     events: Option<BoxStream<'static, watcher::Result<Event<DynamicObject>>>>,

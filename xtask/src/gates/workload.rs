@@ -13,7 +13,7 @@ use k8s_openapi::api::core::v1::{Event, Pod};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use kube::core::Selector;
 use kube::runtime::watcher;
-use kube::{Api, Client, Resource};
+use kube::{Client, Resource};
 use serde::de::DeserializeOwned;
 
 use super::bad_sign::{self, Bad, Fleet, Probes, Signs};
@@ -24,7 +24,7 @@ use super::rollout::{self, Rollout};
 use super::watch::{self, Feed, Objects};
 use super::{Verdict, pod, settled};
 use crate::commands::Advice;
-use crate::kubernetes::event_time;
+use crate::kubernetes::{Api, event_time};
 use crate::owned::controller;
 
 pub(super) mod daemon_set;

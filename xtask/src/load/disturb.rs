@@ -6,15 +6,15 @@ use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
 use k8s_openapi::api::core::v1::Pod;
+use kube::ResourceExt as _;
 use kube::api::{DeleteParams, Preconditions};
-use kube::{Api, ResourceExt as _};
 
 use crate::capacity;
 use crate::failure::{Attach as _, Exit};
 use crate::gates;
 use crate::gates::rollout::Rollout;
 use crate::ingress_nginx::{DEPLOYMENT as INGRESS_CONTROLLER, NAMESPACE as INGRESS_NAMESPACE};
-use crate::kubernetes::is_ready;
+use crate::kubernetes::{Api, is_ready};
 use crate::manifests::Manifests;
 use crate::owned::Owner;
 use crate::pipeline::{Branch, Outcome, step};

@@ -13,7 +13,7 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 use super::{Logs, Run, begun, running};
 use crate::failure::reason;
-use crate::kubernetes::{typed, untyped};
+use crate::kubernetes::typed;
 
 /// A stream that breaks while its container runs is taken up again after this.
 const RESUME_AFTER: Duration = Duration::from_millis(500);
@@ -28,7 +28,7 @@ impl Logs<'_> {
     /// When the watch ends.
     pub(super) async fn follow(&self) -> Result<()> {
         let config = watcher::Config::default().labels(&self.owner.selector);
-        let mut events = watcher(untyped(self.api.clone()), config).default_backoff().boxed();
+        let mut events = watcher(self.api.clone().untyped(), config).default_backoff().boxed();
         let mut readers = FuturesUnordered::new();
         let mut followed = Followed::new();
         let mut pods = BTreeSet::new();

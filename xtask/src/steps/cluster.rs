@@ -5,12 +5,13 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use k8s_openapi::api::core::v1::Namespace;
+use kube::Client;
 use kube::api::PostParams;
-use kube::{Api, Client};
 
 use crate::clusters::{Choice, Cluster, Kind};
 use crate::cx::Cx;
 use crate::gates;
+use crate::kubernetes::Api;
 use crate::manifests::Manifests;
 use crate::pipeline::{Branch, Done, step};
 use crate::plan::Planned;

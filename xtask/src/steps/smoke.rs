@@ -10,12 +10,13 @@ use http_body_util::{BodyExt as _, Full};
 use hyper_util::rt::TokioIo;
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
-use kube::{Api, ResourceExt as _};
+use kube::ResourceExt as _;
 use serde::Deserialize;
 
 use crate::clusters::Cluster;
 use crate::cx::Cx;
 use crate::failure::{Attach as _, Exit};
+use crate::kubernetes::Api;
 use crate::manifests::{HEALTH, Manifests, TargetPort};
 use crate::owned::Owner;
 use crate::pipeline::{Branch, Done, Outcome, step};

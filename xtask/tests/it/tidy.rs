@@ -15,8 +15,8 @@ const LAYERS: [(&str, &[&str]); 4] = [
     (
         "xtask",
         &[
-            "ingress_nginx kubernetes nearest repository rights share summary",
-            "options",
+            "ingress_nginx kubernetes nearest repository share summary",
+            "options rights",
             "commands",
             "failure",
             "manifests output owned",

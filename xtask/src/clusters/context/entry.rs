@@ -4,10 +4,10 @@
 use k8s_openapi::api::core::v1::{LoadBalancerIngress, Pod, Service};
 use k8s_openapi::api::networking::v1::{Ingress, IngressLoadBalancerIngress};
 use kube::api::ListParams;
-use kube::{Api, Client, ResourceExt as _};
+use kube::{Client, ResourceExt as _};
 use tokio::net::{TcpListener, TcpStream};
 
-use crate::kubernetes::is_ready;
+use crate::kubernetes::{Api, is_ready};
 
 /// The labels of the controllers' pods and Services, as their charts and manifests set them.
 const CONTROLLERS: &str = "app.kubernetes.io/name in (ingress-nginx, traefik, haproxy-ingress, contour)";

@@ -6,13 +6,13 @@ use k8s_openapi::api::core::v1::{Namespace, Node};
 use k8s_openapi::api::networking::v1::IngressClass;
 use k8s_openapi::kube_aggregator::pkg::apis::apiregistration::v1::APIService;
 use kube::api::ListParams;
-use kube::{Api, Client, ResourceExt};
+use kube::{Client, ResourceExt};
 
 use super::platform::{self, Platform};
 use crate::clusters::Problem;
 use crate::cx::Cx;
 use crate::declared;
-use crate::kubernetes::METRICS_API;
+use crate::kubernetes::{Api, METRICS_API};
 use crate::manifests::Manifests;
 use crate::rights::{self, Right};
 

@@ -3,14 +3,13 @@
 use anyhow::{Context as _, Result};
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::kube_aggregator::pkg::apis::apiregistration::v1::APIService;
-use kube::Api;
 
 use super::profile::Profile;
 use super::{Minikube, words};
 use crate::clusters::{Cluster, Problem};
 use crate::cx::Cx;
 use crate::ingress_nginx;
-use crate::kubernetes::METRICS_API;
+use crate::kubernetes::{Api, METRICS_API};
 use crate::pipeline::{Outcome, Running};
 use crate::proc;
 
