@@ -13,7 +13,6 @@ use k8s_openapi::api::networking::v1::Ingress;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
-use serde_path_to_error::Segment;
 
 use crate::commands::Advice;
 use crate::failure::{Attach as _, Exit};
@@ -21,6 +20,7 @@ use crate::repository::REPOSITORY;
 
 mod app;
 mod files;
+mod misfit;
 mod render;
 mod yaml;
 
@@ -127,23 +127,16 @@ impl Object {
     }
 
     fn typed<T: DeserializeOwned>(&self) -> Result<T> {
-        serde_path_to_error::deserialize(&self.value).map_err(|error| {
-            let field = error.path().to_string();
-            let pointer: String = error
-                .path()
-                .iter()
-                .map(|segment| match segment {
-                    Segment::Seq { index } => format!("/{index}"),
-                    other => format!("/{}", yaml::escape(&other.to_string())),
-                })
-                .collect();
+        serde_json::from_value(self.value.clone()).map_err(|error| {
+            let way = misfit::misfit(&self.value, &|part| serde_json::from_value::<T>(part).is_ok());
+            let pointer = way.pointer();
             let explain = Advice::Kubectl(
                 format!("explain {}", self.kind.to_lowercase()),
                 "lists the fields and their types",
             );
-            let reason = error.inner().to_string().replace("expected i32", "expected a whole number");
+            let reason = error.to_string().replace("expected i32", "expected a whole number");
             let cure = self.value.pointer(&pointer).and_then(|value| requoted(value, &reason));
-            anyhow!("{}: {}: {field}: {reason}", self.place_of(&pointer), self.title())
+            anyhow!("{}: {}: {way}: {reason}", self.place_of(&pointer), self.title())
                 .hint(cure.map_or(explain, Advice::from))
         })
     }

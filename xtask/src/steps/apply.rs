@@ -266,7 +266,9 @@ async fn apply(
         .with_context(|| format!("asking for {}", object.title()))?;
     let (after, warnings) = match send(client, request).await? {
         Ok(answer) => answer,
-        Err(status) => return Err(refusal(&object, &status, &cx.shared.namespace, &cx.commands)),
+        Err(status) => {
+            return Err(refusal(client, &object, &status, &cx.shared.namespace, &cx.commands).await);
+        }
     };
     for warning in warnings {
         step.warn(format!("{}: {}: {warning}", object.place(), object.title()));

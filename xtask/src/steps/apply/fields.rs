@@ -1,163 +1,86 @@
-//! The fields that an object's type has, for a name that is not among them. The API's types know theirs: they name them
-//! to whatever they are read from.
+//! The fields that an object may have, for a name that is not among them. The API server that refuses the name
+//! describes its kinds, those of others too, in an OpenAPI document for each version of a group
+//! (<https://kubernetes.io/docs/concepts/overview/kubernetes-api/#openapi-v3>).
 
-use std::fmt;
+use std::time::Duration;
 
-use k8s_openapi::api::{apps, autoscaling, batch, core, networking, policy, rbac};
-use serde::de::{
-    self, Deserialize, DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor, value::StrDeserializer,
-};
+use kube::Client;
+use serde_json::Value;
 
 use crate::manifests::Object;
 
-type Names = &'static [&'static str];
+/// An answer later than this helps nobody: the refusal itself is there.
+const PATIENCE: Duration = Duration::from_secs(5);
+const REFERENCE: &str = "#/components/schemas/";
+
+/// What the API server says of an object's kind; nothing where it does not say.
+pub(super) async fn document(client: &Client, object: &Object) -> Option<Value> {
+    let root = if object.group().is_empty() { "api" } else { "apis" };
+    let request =
+        http::Request::get(format!("/openapi/v3/{root}/{}", object.api_version)).body(Vec::new()).ok()?;
+    tokio::time::timeout(PATIENCE, client.request(request)).await.ok()?.ok()
+}
 
 /// The known field nearest to `name` in what `pointer` leads to.
-pub(super) fn nearest(object: &Object, pointer: &str, name: &str) -> Option<&'static str> {
-    let known = known(object, pointer)?;
-    let distance = |field: &&&str| strsim::damerau_levenshtein(&field.to_lowercase(), &name.to_lowercase());
-    let near = known.iter().min_by_key(distance)?;
+pub(super) fn nearest<'d>(
+    document: &'d Value,
+    object: &Object,
+    pointer: &str,
+    name: &str,
+) -> Option<&'d str> {
+    let known = known(document, object, pointer)?;
+    let distance = |field: &&str| strsim::damerau_levenshtein(&field.to_lowercase(), &name.to_lowercase());
+    let near = known.min_by_key(distance)?;
     // What has hardly a letter in common was not meant.
-    (distance(&near) <= (name.len() / 3).max(1)).then_some(*near)
+    (distance(&near) <= (name.len() / 3).max(1)).then_some(near)
 }
 
-fn known(object: &Object, pointer: &str) -> Option<Names> {
-    let steps: Vec<&str> = pointer.split('/').filter(|step| !step.is_empty()).collect();
-    let of = match (object.group(), object.kind.as_str()) {
-        ("", "ConfigMap") => fields::<core::v1::ConfigMap>,
-        ("", "PersistentVolumeClaim") => fields::<core::v1::PersistentVolumeClaim>,
-        ("", "Pod") => fields::<core::v1::Pod>,
-        ("", "Secret") => fields::<core::v1::Secret>,
-        ("", "Service") => fields::<core::v1::Service>,
-        ("", "ServiceAccount") => fields::<core::v1::ServiceAccount>,
-        ("apps", "DaemonSet") => fields::<apps::v1::DaemonSet>,
-        ("apps", "Deployment") => fields::<apps::v1::Deployment>,
-        ("apps", "StatefulSet") => fields::<apps::v1::StatefulSet>,
-        ("autoscaling", "HorizontalPodAutoscaler") => fields::<autoscaling::v2::HorizontalPodAutoscaler>,
-        ("batch", "CronJob") => fields::<batch::v1::CronJob>,
-        ("batch", "Job") => fields::<batch::v1::Job>,
-        ("networking.k8s.io", "Ingress") => fields::<networking::v1::Ingress>,
-        ("networking.k8s.io", "NetworkPolicy") => fields::<networking::v1::NetworkPolicy>,
-        ("policy", "PodDisruptionBudget") => fields::<policy::v1::PodDisruptionBudget>,
-        ("rbac.authorization.k8s.io", "Role") => fields::<rbac::v1::Role>,
-        ("rbac.authorization.k8s.io", "RoleBinding") => fields::<rbac::v1::RoleBinding>,
-        _ => return None,
+fn known<'d>(
+    document: &'d Value,
+    object: &Object,
+    pointer: &str,
+) -> Option<impl Iterator<Item = &'d str> + use<'d>> {
+    let schemas = document.pointer("/components/schemas")?;
+    let is_of_kind = |schema: &&Value| {
+        let kinds = schema["x-kubernetes-group-version-kind"].as_array();
+        let mut kinds = kinds.into_iter().flatten();
+        kinds.any(|kind| kind["group"] == object.group() && kind["kind"] == object.kind)
     };
-    of(&steps)
-}
-
-fn fields<T: for<'de> Deserialize<'de>>(steps: &[&str]) -> Option<Names> {
-    let mut found = None;
-    let _ = T::deserialize(Walk { steps, found: &mut found });
-    found
-}
-
-/// Offers a type nothing but the way to a field, and notes what the type at its end says of itself.
-struct Walk<'w> {
-    steps: &'w [&'w str],
-    found: &'w mut Option<Names>,
-}
-
-/// The walk has seen what it went for, or can't go on.
-#[derive(Debug)]
-struct End;
-
-impl fmt::Display for End {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("the end of the way")
+    let mut schema = schemas.as_object()?.values().find(is_of_kind)?;
+    for step in pointer.split('/').filter(|step| !step.is_empty()) {
+        let of_all = schema.get("items").or_else(|| schema.get("additionalProperties"));
+        let inside = schema["properties"].get(step).or(of_all)?;
+        // A reference stands alone, or beside what this field has of its own.
+        let named = inside.get("$ref").or_else(|| inside.pointer("/allOf/0/$ref"));
+        schema = match named {
+            Some(name) => schemas.get(name.as_str()?.strip_prefix(REFERENCE)?)?,
+            None => inside,
+        };
     }
-}
-
-impl std::error::Error for End {}
-
-impl de::Error for End {
-    fn custom<T: fmt::Display>(_: T) -> End {
-        End
-    }
-}
-
-impl<'de> Deserializer<'de> for Walk<'_> {
-    type Error = End;
-
-    fn deserialize_struct<V: Visitor<'de>>(
-        self,
-        _: &'static str,
-        fields: Names,
-        visitor: V,
-    ) -> Result<V::Value, End> {
-        if self.steps.is_empty() {
-            *self.found = Some(fields);
-            return Err(End);
-        }
-        visitor.visit_map(self)
-    }
-
-    fn deserialize_map<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, End> {
-        if self.steps.is_empty() { Err(End) } else { visitor.visit_map(self) }
-    }
-
-    fn deserialize_seq<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, End> {
-        if self.steps.is_empty() { Err(End) } else { visitor.visit_seq(self) }
-    }
-
-    fn deserialize_option<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, End> {
-        visitor.visit_some(self)
-    }
-
-    fn deserialize_newtype_struct<V: Visitor<'de>>(
-        self,
-        _: &'static str,
-        visitor: V,
-    ) -> Result<V::Value, End> {
-        visitor.visit_newtype_struct(self)
-    }
-
-    fn deserialize_any<V: Visitor<'de>>(self, _: V) -> Result<V::Value, End> {
-        Err(End)
-    }
-
-    serde::forward_to_deserialize_any! {
-        bool i8 i16 i32 i64 i128 u8 u16 u32 u64 u128 f32 f64 char str string bytes byte_buf unit unit_struct
-        tuple tuple_struct enum identifier ignored_any
-    }
-}
-
-impl<'de> MapAccess<'de> for Walk<'_> {
-    type Error = End;
-
-    fn next_key_seed<K: DeserializeSeed<'de>>(&mut self, seed: K) -> Result<Option<K::Value>, End> {
-        let step = self.steps.first().ok_or(End)?;
-        seed.deserialize(StrDeserializer::new(step)).map(Some)
-    }
-
-    fn next_value_seed<V: DeserializeSeed<'de>>(&mut self, seed: V) -> Result<V::Value, End> {
-        let (_, rest) = self.steps.split_first().ok_or(End)?;
-        seed.deserialize(Walk { steps: rest, found: self.found })
-    }
-}
-
-impl<'de> SeqAccess<'de> for Walk<'_> {
-    type Error = End;
-
-    fn next_element_seed<T: DeserializeSeed<'de>>(&mut self, seed: T) -> Result<Option<T::Value>, End> {
-        let (_, rest) = self.steps.split_first().ok_or(End)?;
-        seed.deserialize(Walk { steps: rest, found: self.found }).map(Some)
-    }
+    Some(schema["properties"].as_object()?.keys().map(String::as_str))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::gates::tests::Server;
+    use crate::manifests::tests::Folder;
 
-    #[test]
-    fn a_type_names_its_fields_at_any_depth() {
-        let pod = fields::<apps::v1::Deployment>(&["spec", "template", "spec"]).expect("a pod's fields");
-        assert!(pod.contains(&"terminationGracePeriodSeconds"), "{pod:?}");
-        let probe =
-            fields::<apps::v1::Deployment>(&["spec", "template", "spec", "containers", "0", "livenessProbe"]);
-        assert!(probe.is_some_and(|probe| probe.contains(&"periodSeconds")));
-        assert!(fields::<core::v1::Service>(&[]).is_some_and(|fields| fields.contains(&"spec")));
-        assert_eq!(fields::<core::v1::Service>(&["nothing", "there"]), None);
-        assert_eq!(fields::<core::v1::ConfigMap>(&["data", "a", "b"]), None);
+    #[tokio::test]
+    async fn a_kinds_fields_are_known_at_any_depth() {
+        let server = Server::start();
+        let manifests = Folder::shipped().read();
+        let known = async |kind: &str, pointer: &str| -> Option<Vec<String>> {
+            let object = manifests.objects.iter().find(|object| object.kind == kind).expect("its manifest");
+            let document = document(&server.direct, object).await.expect("its document");
+            Some(known(&document, object, pointer)?.map(str::to_owned).collect())
+        };
+        let pod = known("Deployment", "/spec/template/spec").await.expect("a pod's fields");
+        assert!(pod.iter().any(|field| field == "terminationGracePeriodSeconds"), "{pod:?}");
+        let probe = known("Deployment", "/spec/template/spec/containers/0/livenessProbe").await;
+        assert!(probe.is_some_and(|probe| probe.iter().any(|field| field == "periodSeconds")));
+        assert!(known("Service", "").await.is_some_and(|fields| fields.iter().any(|field| field == "spec")));
+        assert_eq!(known("Service", "/nothing/there").await, None);
+        assert_eq!(known("Deployment", "/metadata/labels/a").await, None);
     }
 }

@@ -1,5 +1,6 @@
 //! What the API server refuses, in one line a fault: file and line, field, reason; and how to fix it.
 
+use kube::Client;
 use kube::core::Status;
 use serde_json::Value;
 
@@ -17,7 +18,8 @@ struct Fault {
 }
 
 /// The API server's refusal of an object.
-pub(super) fn refusal(
+pub(super) async fn refusal(
+    client: &Client,
     object: &Object,
     status: &Status,
     namespace: &str,
@@ -32,7 +34,11 @@ pub(super) fn refusal(
             format!("{place}: {}: {field}{reason}", object.title())
         })
         .collect();
-    let cure = faults.iter().find_map(|fault| cure(object, fault, namespace, commands));
+    let known = match faults.iter().any(|fault| fault.reason == UNKNOWN) {
+        true => fields::document(client, object).await,
+        false => None,
+    };
+    let cure = faults.iter().find_map(|fault| cure(object, fault, known.as_ref(), namespace, commands));
     let cure = cure.unwrap_or_else(|| "fix the manifest and run again".to_owned());
     anyhow::anyhow!("{}", lines.join("\n")).hint(cure)
 }
@@ -129,11 +135,19 @@ fn without_value(message: &str) -> String {
     }
 }
 
-fn cure(object: &Object, fault: &Fault, namespace: &str, commands: &Commands) -> Option<String> {
+/// `known` describes the object's kind, where a field of it is not known.
+fn cure(
+    object: &Object,
+    fault: &Fault,
+    known: Option<&Value>,
+    namespace: &str,
+    commands: &Commands,
+) -> Option<String> {
     let Fault { field, reason } = fault;
     if reason == UNKNOWN {
         let (around, name) = split(field);
-        let near = fields::nearest(object, &pointer(&object.value, around), name);
+        let around_it = pointer(&object.value, around);
+        let near = known.and_then(|known| fields::nearest(known, object, &around_it, name));
         return Some(match near {
             Some(near) => format!("did you mean `{near}`?"),
             None => {
