@@ -6,17 +6,15 @@
 //! manifest.json            what Docker reads
 //! blobs/sha256/<digest>    config, manifest, and the layers, uncompressed: it goes to a node on this machine
 //! ```
+//! By the OCI image format specification, 1.1.
 
 use std::fs::File;
 use std::io::{self, BufWriter, Seek, Write};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, ensure};
-use oci_spec::image::{
-    Arch, ConfigBuilder, Descriptor, DescriptorBuilder, Digest, ImageConfigurationBuilder, ImageIndex,
-    ImageIndexBuilder, ImageManifest, ImageManifestBuilder, MediaType, OciLayoutBuilder, Os, PlatformBuilder,
-    RootFsBuilder, SCHEMA_VERSION,
-};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
 use super::{Digests, canonical};
@@ -25,12 +23,18 @@ use super::{Digests, canonical};
 const IMAGE_NAME: &str = "io.containerd.image.name";
 const REF_NAME: &str = "org.opencontainers.image.ref.name";
 
+const INDEX: &str = "application/vnd.oci.image.index.v1+json";
+/// The media type of a manifest.
+pub const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
+const CONFIG: &str = "application/vnd.oci.image.config.v1+json";
+const LAYER: &str = "application/vnd.oci.image.layer.v1.tar";
+
 /// What an image is made of.
 pub struct Contents {
     /// `repository:tag`.
     pub reference: String,
-    /// The processor that it runs on.
-    pub arch: Arch,
+    /// The processor that it runs on, in Go's words.
+    pub architecture: String,
     /// From the lowest layer to the highest.
     pub layers: Vec<Vec<Entry>>,
     /// The command line.
@@ -62,41 +66,39 @@ pub fn write(path: &Path, contents: &Contents) -> Result<Digests> {
     let layers: Vec<Descriptor> = contents
         .layers
         .iter()
-        .map(|layer| Measure::of(io::sink(), layer)?.descriptor())
+        .map(|layer| Ok(Measure::of(io::sink(), layer)?.descriptor(LAYER)))
         .collect::<Result<_>>()?;
-    let config = json(&config(contents, &layers)?)?;
-    let config_descriptor = descriptor(MediaType::ImageConfig, &config)?;
-    let manifest = ImageManifestBuilder::default()
-        .schema_version(SCHEMA_VERSION)
-        .media_type(MediaType::ImageManifest)
-        .config(config_descriptor.clone())
-        .layers(layers.clone())
-        .build()
-        .context("describing the image")?;
-    let manifest = json(&manifest)?;
-    let manifest_descriptor = descriptor(MediaType::ImageManifest, &manifest)?;
-    let index = json(&index(contents, &manifest_descriptor)?)?;
-    let layout = OciLayoutBuilder::default().image_layout_version("1.0.0").build();
-    let layout = json(&layout.context("describing the archive")?)?;
-    let for_docker = serde_json::json!([{
-        "Config": blob(&config_descriptor),
+    let config = config(contents, &layers).to_string();
+    let config_descriptor = Descriptor::of(CONFIG, &config);
+    let manifest = json!({
+        "schemaVersion": 2,
+        "mediaType": MANIFEST,
+        "config": config_descriptor,
+        "layers": layers,
+    });
+    let manifest = manifest.to_string();
+    let manifest_descriptor = Descriptor::of(MANIFEST, &manifest);
+    let index = index(contents, &manifest_descriptor).to_string();
+    let layout = json!({"imageLayoutVersion": "1.0.0"});
+    let for_docker = json!([{
+        "Config": config_descriptor.blob(),
         "RepoTags": [contents.reference],
-        "Layers": layers.iter().map(blob).collect::<Vec<_>>(),
+        "Layers": layers.iter().map(Descriptor::blob).collect::<Vec<_>>(),
     }]);
 
     let write = || -> Result<()> {
         let folder = path.parent().context("it lies in no folder")?;
         let file = tempfile::NamedTempFile::new_in(folder)?;
         let mut tar = tar::Builder::new(BufWriter::new(file));
-        add(&mut tar, "oci-layout", &layout)?;
+        add(&mut tar, "oci-layout", &layout.to_string())?;
         add(&mut tar, "index.json", &index)?;
-        add(&mut tar, "manifest.json", &json(&for_docker)?)?;
-        add(&mut tar, &blob(&config_descriptor), &config)?;
-        add(&mut tar, &blob(&manifest_descriptor), &manifest)?;
+        add(&mut tar, "manifest.json", &for_docker.to_string())?;
+        add(&mut tar, &config_descriptor.blob(), &config)?;
+        add(&mut tar, &manifest_descriptor.blob(), &manifest)?;
         for (descriptor, layer) in layers.iter().zip(&contents.layers) {
             let mut header = header(0o644, tar::EntryType::Regular);
-            let mut entry = tar.append_writer(&mut header, blob(descriptor))?;
-            let written = Measure::of(&mut entry, layer)?.descriptor()?;
+            let mut entry = tar.append_writer(&mut header, descriptor.blob())?;
+            let written = Measure::of(&mut entry, layer)?.descriptor(LAYER);
             entry.finish()?;
             ensure!(written == *descriptor, "an input changed while it was being packed");
         }
@@ -104,9 +106,8 @@ pub fn write(path: &Path, contents: &Contents) -> Result<Digests> {
         Ok(())
     };
     write().with_context(|| format!("writing the image archive {}", path.display()))?;
-    let index = descriptor(MediaType::ImageIndex, &index)?;
-    let all = [&config_descriptor, &manifest_descriptor, &index];
-    Ok(Digests::new(all.map(|descriptor| descriptor.digest().digest())))
+    let all = [config_descriptor, manifest_descriptor, Descriptor::of(INDEX, &index)];
+    Ok(Digests::new(all.iter().map(|descriptor| descriptor.digest.as_str())))
 }
 
 /// What an archive holds, by the places of its parts.
@@ -142,78 +143,97 @@ pub fn read(path: &Path) -> Result<Packed> {
             let mut entry = entry?;
             let name = entry.path()?.to_string_lossy().into_owned();
             if name == "index.json" {
-                index = Some(serde_json::from_reader::<_, ImageIndex>(&mut entry)?);
+                index = Some(serde_json::from_reader::<_, Index>(&mut entry)?);
             }
             places.insert(name, (entry.raw_file_position(), entry.size()));
         }
         let index = index.context("it has no index")?;
-        let named = index.manifests().first().context("its index names no image")?;
+        let named = index.manifests.first().context("its index names no image")?;
         let place = |descriptor: &Descriptor| -> Result<Blob> {
-            let (offset, bytes) = *places.get(&blob(descriptor)).context("a part is missing")?;
-            Ok(Blob { digest: descriptor.digest().to_string(), offset, bytes })
+            let (offset, bytes) = *places.get(&descriptor.blob()).context("a part is missing")?;
+            Ok(Blob { digest: descriptor.digest.clone(), offset, bytes })
         };
         let Blob { digest, offset, bytes } = place(named)?;
         let mut file = File::open(path)?;
         file.seek(io::SeekFrom::Start(offset))?;
         let mut manifest = Vec::new();
         io::Read::read_to_end(&mut io::Read::take(file, bytes), &mut manifest)?;
-        let parts: ImageManifest = serde_json::from_slice(&manifest)?;
-        let blobs = parts.layers().iter().chain([parts.config()]).map(place).collect::<Result<_>>()?;
+        let parts: Manifest = serde_json::from_slice(&manifest)?;
+        let blobs = parts.layers.iter().chain([&parts.config]).map(place).collect::<Result<_>>()?;
         Ok(Packed { manifest, digest, blobs })
     };
     read().with_context(|| format!("reading the image archive {}", path.display()))
 }
 
-fn config(contents: &Contents, layers: &[Descriptor]) -> Result<oci_spec::image::ImageConfiguration> {
-    let run = ConfigBuilder::default()
-        .entrypoint(contents.entrypoint.clone())
-        .env(contents.env.clone())
-        .user(contents.user.clone())
-        .exposed_ports(contents.ports.clone())
-        .build()
-        .context("describing how the image runs")?;
-    let files = RootFsBuilder::default()
-        .typ("layers")
-        .diff_ids(layers.iter().map(|layer| layer.digest().to_string()).collect::<Vec<_>>())
-        .build()
-        .context("describing the image's layers")?;
-    ImageConfigurationBuilder::default()
-        .architecture(contents.arch.clone())
-        .os(Os::Linux)
-        .config(run)
-        .rootfs(files)
-        .build()
-        .context("describing the image's configuration")
+/// A part of the image, as what names it says.
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Descriptor {
+    media_type: String,
+    digest: String,
+    size: u64,
 }
 
-fn index(contents: &Contents, manifest: &Descriptor) -> Result<oci_spec::image::ImageIndex> {
+/// What [`read`] needs of an index.
+#[derive(Deserialize)]
+struct Index {
+    manifests: Vec<Descriptor>,
+}
+
+/// What [`read`] needs of a manifest.
+#[derive(Deserialize)]
+struct Manifest {
+    config: Descriptor,
+    layers: Vec<Descriptor>,
+}
+
+impl Descriptor {
+    fn of(media_type: &str, text: &str) -> Descriptor {
+        Descriptor {
+            media_type: media_type.to_owned(),
+            digest: sha256(Sha256::digest(text)),
+            size: text.len() as u64,
+        }
+    }
+
+    /// Where it lies in the archive.
+    fn blob(&self) -> String {
+        format!("blobs/{}", self.digest.replace(':', "/"))
+    }
+}
+
+fn sha256(digest: impl IntoIterator<Item = u8>) -> String {
+    let hex: String = digest.into_iter().map(|byte| format!("{byte:02x}")).collect();
+    format!("sha256:{hex}")
+}
+
+fn config(contents: &Contents, layers: &[Descriptor]) -> Value {
+    let ports: Value = contents.ports.iter().map(|port| (port.clone(), json!({}))).collect();
+    // Uncompressed, so a layer's two digests are one.
+    let layers: Vec<&String> = layers.iter().map(|layer| &layer.digest).collect();
+    json!({
+        "architecture": contents.architecture,
+        "os": "linux",
+        "config": {
+            "User": contents.user,
+            "ExposedPorts": ports,
+            "Env": contents.env,
+            "Entrypoint": contents.entrypoint,
+        },
+        "rootfs": {"type": "layers", "diff_ids": layers},
+    })
+}
+
+fn index(contents: &Contents, manifest: &Descriptor) -> Value {
     let tag = contents.reference.rsplit_once(':').map_or("latest", |(_, tag)| tag);
-    let platform = PlatformBuilder::default().architecture(contents.arch.clone()).os(Os::Linux).build();
-    let named = DescriptorBuilder::default()
-        .media_type(MediaType::ImageManifest)
-        .digest(manifest.digest().clone())
-        .size(manifest.size())
-        .platform(platform.context("describing the platform")?)
-        .annotations([
-            (IMAGE_NAME.to_owned(), canonical(&contents.reference)),
-            (REF_NAME.to_owned(), tag.to_owned()),
-        ])
-        .build()
-        .context("naming the image")?;
-    ImageIndexBuilder::default()
-        .schema_version(SCHEMA_VERSION)
-        .media_type(MediaType::ImageIndex)
-        .manifests([named])
-        .build()
-        .context("listing the image")
-}
-
-fn descriptor(kind: MediaType, bytes: &[u8]) -> Result<Descriptor> {
-    let mut measure = Measure::new(io::sink());
-    measure.write_all(bytes)?;
-    let mut descriptor = measure.descriptor()?;
-    descriptor.set_media_type(kind);
-    Ok(descriptor)
+    let named = json!({
+        "mediaType": manifest.media_type,
+        "digest": manifest.digest,
+        "size": manifest.size,
+        "platform": {"architecture": contents.architecture, "os": "linux"},
+        "annotations": {IMAGE_NAME: canonical(&contents.reference), REF_NAME: tag},
+    });
+    json!({"schemaVersion": 2, "mediaType": INDEX, "manifests": [named]})
 }
 
 /// A layer's own tar. Of a file, nothing counts but its path, its bytes and whether it is a program.
@@ -251,21 +271,10 @@ fn header(mode: u32, kind: tar::EntryType) -> tar::Header {
     header
 }
 
-fn add(tar: &mut tar::Builder<impl Write + Seek>, path: &str, bytes: &[u8]) -> io::Result<()> {
+fn add(tar: &mut tar::Builder<impl Write + Seek>, path: &str, text: &str) -> io::Result<()> {
     let mut header = header(0o644, tar::EntryType::Regular);
-    header.set_size(bytes.len() as u64);
-    tar.append_data(&mut header, path, bytes)
-}
-
-fn blob(descriptor: &Descriptor) -> String {
-    format!("blobs/sha256/{}", descriptor.digest().digest())
-}
-
-/// With sorted keys: annotations are a hash map.
-fn json(value: &impl serde::Serialize) -> Result<Vec<u8>> {
-    let mut value = serde_json::to_value(value).context("writing JSON")?;
-    value.sort_all_objects();
-    serde_json::to_vec(&value).context("writing JSON")
+    header.set_size(text.len() as u64);
+    tar.append_data(&mut header, path, text.as_bytes())
 }
 
 /// Counts and hashes what is written through it.
@@ -287,11 +296,13 @@ impl<W: Write> Measure<W> {
         Ok(measure)
     }
 
-    /// What was written, as a layer.
-    fn descriptor(self) -> Result<Descriptor> {
-        let digest: String = self.hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
-        let digest: Digest = format!("sha256:{digest}").parse().context("naming a blob by its digest")?;
-        Ok(Descriptor::new(MediaType::ImageLayer, self.bytes, digest))
+    /// What was written.
+    fn descriptor(self, media_type: &str) -> Descriptor {
+        Descriptor {
+            media_type: media_type.to_owned(),
+            digest: sha256(self.hash.finalize()),
+            size: self.bytes,
+        }
     }
 }
 
@@ -313,7 +324,8 @@ mod tests {
     use std::collections::BTreeMap;
     use std::io::Read as _;
 
-    use oci_spec::image::ImageConfiguration;
+    // Somebody else's reading of the same specification.
+    use oci_spec::image::{ImageConfiguration, ImageIndex, ImageManifest, OciLayout};
 
     use super::*;
 
@@ -329,7 +341,7 @@ mod tests {
             .map(|name| entry(file(name, &format!("the bytes of {name}")), &format!("model/{name}"), false));
         Contents {
             reference: "app:0123".to_owned(),
-            arch: Arch::Amd64,
+            architecture: "amd64".to_owned(),
             layers: vec![model.into(), vec![entry(file("app", code), "app", true)]],
             entrypoint: vec!["/app".to_owned()],
             env: vec!["MODEL_DIR=/model".to_owned()],
@@ -391,12 +403,17 @@ mod tests {
             let hex: String = Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect();
             assert_eq!(name, &format!("blobs/sha256/{hex}"));
         }
-        let read = |descriptor: &Descriptor| {
+        let blob = |descriptor: &oci_spec::image::Descriptor| {
+            format!("blobs/sha256/{}", descriptor.digest().digest())
+        };
+        let read = |descriptor: &oci_spec::image::Descriptor| {
             let bytes = &files[&blob(descriptor)];
             assert_eq!(descriptor.size(), bytes.len() as u64);
             assert!(digests.contains(descriptor.digest().as_ref()), "{descriptor:?}");
             bytes.as_slice()
         };
+        let layout: OciLayout = serde_json::from_slice(&files["oci-layout"]).expect("a layout");
+        assert_eq!(layout.image_layout_version(), "1.0.0");
         let index: ImageIndex = serde_json::from_slice(&files["index.json"]).expect("an index");
         let [named] = index.manifests().as_slice() else { panic!("{index:?}") };
         let annotations = named.annotations().as_ref().expect("annotations");

@@ -2,8 +2,6 @@
 
 use std::path::Path;
 
-use oci_spec::image::Arch;
-
 use super::archive::{Contents, Entry};
 use crate::repository::REPOSITORY;
 
@@ -17,7 +15,7 @@ pub fn contents(reference: &str, architecture: &str, binary: &Path, model_dir: &
     let program = Entry { from: binary.to_owned(), to: REPOSITORY.to_owned(), executable: true };
     Contents {
         reference: reference.to_owned(),
-        arch: Arch::from(architecture),
+        architecture: architecture.to_owned(),
         // Below the binary: an edit of the code moves a few MB, not 102.
         layers: vec![model.into(), vec![program]],
         entrypoint: vec![format!("/{REPOSITORY}")],

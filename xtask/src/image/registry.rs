@@ -14,14 +14,13 @@ use serde::Deserialize;
 use tokio::io::{AsyncReadExt as _, AsyncSeekExt as _};
 use tokio_util::io::ReaderStream;
 
-use super::archive::{Blob, Packed};
+use super::archive::{Blob, MANIFEST, Packed};
 use super::credentials::Login;
 use crate::failure::{Attach as _, Exit, reason};
 use crate::repository::Place;
 
 /// How long a registry may take to connect, and how long it may be silent.
 const PATIENCE: (Duration, Duration) = (Duration::from_secs(10), Duration::from_secs(120));
-const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 
 /// What a push has sent.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -82,7 +82,7 @@ fn image(folder: &Path, code: &str) -> (std::path::PathBuf, Packed) {
     };
     let contents = Contents {
         reference: "app:1".to_owned(),
-        arch: super::super::ARCHITECTURE.into(),
+        architecture: super::super::ARCHITECTURE.to_owned(),
         layers: vec![entry("model", "m".repeat(300_000)), entry("code", code.to_owned())],
         entrypoint: vec!["/code".to_owned()],
         env: Vec::new(),
