@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Event, Pod};
 
+use super::Verdict;
 use super::clock::Clock;
 use super::events;
 use super::pod::{self, Grace, Sign};
@@ -17,6 +18,25 @@ pub(super) struct Bad {
     pub(super) why: String,
     pub(super) advice: Advice,
     pub(super) permanent: bool,
+}
+
+/// A closed gate's verdict, where `bad` is the worst sign; `before` stands before all that is said.
+pub(super) fn closed<T>(bad: Option<Bad>, waits_for: &str, before: &str) -> Verdict<T> {
+    let Some(Bad { why, advice, permanent }) = bad else {
+        return Verdict::Closed(format!("{before}{waits_for}"));
+    };
+    if permanent {
+        return Verdict::Doomed(format!("{before}{why}"), advice);
+    }
+    // Nothing is said twice.
+    let said = if waits_for.contains(&why) {
+        waits_for.to_owned()
+    } else if why.contains(waits_for) {
+        why
+    } else {
+        format!("{why}; {waits_for}")
+    };
+    Verdict::Suspect(format!("{before}{said}"))
 }
 
 /// Where each probe is written, by container and `startup`, `readiness` or `liveness`.

@@ -271,16 +271,6 @@ impl<K: Kinded> Snapshot<K> {
     }
 }
 
-/// A closed gate's verdict, where this is the worst sign.
-fn closed(bad: Option<Bad>, waits_for: String) -> Verdict {
-    match bad {
-        Some(Bad { why, advice, permanent: true }) => Verdict::Doomed(why, advice),
-        Some(Bad { why, .. }) if waits_for.contains(&why) => Verdict::Suspect(waits_for),
-        Some(Bad { why, .. }) => Verdict::Suspect(format!("{why}; {waits_for}")),
-        None => Verdict::Closed(waits_for),
-    }
-}
-
 /// Pods, sorted by what is to become of them.
 struct Sorted<'s> {
     newest: Vec<&'s Pod>,

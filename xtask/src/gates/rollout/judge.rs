@@ -50,14 +50,7 @@ pub fn judge(s: &Snapshot, clock: &Clock) -> Verdict<RolledOut> {
     let Some(waits_for) = incomplete(s, &view, wanted, clock) else {
         return open(s, &view, wanted, &superseded);
     };
-    let line = format!("{superseded}{waits_for}");
-    match worst(s, &view, &waits_for, clock) {
-        Some(Bad { why, advice, permanent: true }) => Verdict::Doomed(format!("{superseded}{why}"), advice),
-        Some(Bad { why, .. }) if waits_for.contains(&why) => Verdict::Suspect(line),
-        Some(Bad { why, .. }) if why.contains(&waits_for) => Verdict::Suspect(format!("{superseded}{why}")),
-        Some(Bad { why, .. }) => Verdict::Suspect(format!("{superseded}{why}; {waits_for}")),
-        None => Verdict::Closed(line),
-    }
+    bad_sign::closed(worst(s, &view, &waits_for, clock), &waits_for, &superseded)
 }
 
 /// The beginning of a line, where another rollout has taken the place of the one that we began to wait for.

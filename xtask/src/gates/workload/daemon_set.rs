@@ -4,10 +4,11 @@ use k8s_openapi::api::apps::v1::DaemonSet;
 use k8s_openapi::api::core::v1::Pod;
 
 use super::super::Verdict;
+use super::super::bad_sign;
 use super::super::bad_sign::Fleet;
 use super::super::clock::Clock;
 use super::super::pod;
-use super::{Snapshot, Sorted, Until, closed, names};
+use super::{Snapshot, Sorted, Until, names};
 use crate::kubernetes::is_ready;
 
 /// How the controller counts templates: on the DaemonSet, and on each pod.
@@ -84,7 +85,7 @@ pub(in crate::gates) fn judge(s: &Snapshot<DaemonSet>, set: &DaemonSet, clock: &
         );
     };
     let fleet = Fleet { call, ..s.fleet(&pods.newest, !pods.terminating.is_empty()) };
-    closed(s.worst(set, &fleet, made + pods.old.len() < wanted, clock), waits_for)
+    bad_sign::closed(s.worst(set, &fleet, made + pods.old.len() < wanted, clock), &waits_for, "")
 }
 
 /// Whether a pod is of the present template; none where the controller does not say.

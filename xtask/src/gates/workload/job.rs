@@ -5,9 +5,10 @@ use k8s_openapi::api::batch::v1::{Job, JobCondition, JobStatus};
 use k8s_openapi::api::core::v1::Pod;
 
 use super::super::Verdict;
+use super::super::bad_sign;
 use super::super::clock::Clock;
 use super::super::pod;
-use super::{Snapshot, Sorted, Until, closed, names};
+use super::{Snapshot, Sorted, Until, names};
 use crate::kubernetes::{self, Condition, is_ready};
 
 /// How often a Job lets its pods fail where it does not say.
@@ -63,7 +64,7 @@ pub(in crate::gates) fn judge(s: &Snapshot<Job>, job: &Job, clock: &Clock) -> Ve
         bad.permanent &= !pods.newest.iter().any(|pod| pod::has_crashed(pod));
         bad
     });
-    closed(bad, waits_for)
+    bad_sign::closed(bad, &waits_for, "")
 }
 
 fn find<'s>(status: &'s JobStatus, name: &str) -> Option<Condition<'s>> {

@@ -4,10 +4,11 @@ use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::Pod;
 
 use super::super::Verdict;
+use super::super::bad_sign;
 use super::super::bad_sign::Fleet;
 use super::super::clock::Clock;
 use super::super::pod;
-use super::{Snapshot, Sorted, Until, closed, names};
+use super::{Snapshot, Sorted, Until, names};
 use crate::kubernetes::is_ready;
 
 /// The label by which the controller tells revisions apart.
@@ -94,7 +95,7 @@ pub(in crate::gates) fn judge(s: &Snapshot<StatefulSet>, set: &StatefulSet, cloc
         }
         bad
     });
-    closed(bad, waits_for)
+    bad_sign::closed(bad, &waits_for, "")
 }
 
 /// Its pods are called by their whole names: `0` alone says little.
