@@ -1,10 +1,10 @@
 //! Safetensors to ONNX: the fixed graph around the weights, with batch norm folded into the convolutions before it.
 
 use anyhow::{Context as _, Result, ensure};
-use prost::Message as _;
 use safetensors::{Dtype, SafeTensors};
 
-use crate::onnx::{Attribute, Graph, IR_VERSION, Model, Node, OPSET_VERSION, OperatorSet, Tensor, ValueInfo};
+use crate::onnx::{self, Parts};
+use crate::protobuf::Message;
 use crate::resnet50::{BN_EPSILON, CLASSES, ConvBn, FEATURES, blocks, stem};
 
 /// The ONNX file for the weights in `safetensors` (the file's bytes).
@@ -12,15 +12,15 @@ use crate::resnet50::{BN_EPSILON, CLASSES, ConvBn, FEATURES, blocks, stem};
 /// Fails on a tensor that is missing, or that is not of the shape and type (F32) of ResNet-50.
 pub(crate) fn to_onnx(safetensors: &[u8]) -> Result<Vec<u8>> {
     let weights = SafeTensors::deserialize(safetensors).context("reading the safetensors header")?;
-    let mut graph = Builder { weights, graph: Graph { name: "resnet50".into(), ..Graph::default() } };
+    let mut graph = Builder { weights, parts: Parts::default() };
 
     graph.conv_relu(&stem(), "input")?;
-    let pool = [("kernel_shape", vec![3, 3]), ("strides", vec![2, 2]), ("pads", vec![1, 1, 1, 1])];
+    let pool = [("kernel_shape", &[3; 2][..]), ("strides", &[2; 2]), ("pads", &[1; 4])];
     graph.node(
         "MaxPool",
         "maxpool",
         &["conv1.relu"],
-        pool.map(|(name, ints)| Attribute::ints(name, ints)).into(),
+        pool.map(|(name, values)| onnx::ints(name, values)).into(),
     );
     let mut value = "maxpool".to_owned();
     for block in blocks() {
@@ -37,31 +37,24 @@ pub(crate) fn to_onnx(safetensors: &[u8]) -> Result<Vec<u8>> {
         value = graph.relu(&sum);
     }
     graph.node("GlobalAveragePool", "avgpool", &[&value], vec![]);
-    graph.node("Flatten", "features", &["avgpool"], vec![Attribute::int("axis", 1)]);
+    graph.node("Flatten", "features", &["avgpool"], vec![onnx::int("axis", 1)]);
     graph.copy("fc.weight", &[CLASSES, FEATURES])?;
     graph.copy("fc.bias", &[CLASSES])?;
-    graph.node("Gemm", "logits", &["features", "fc.weight", "fc.bias"], vec![Attribute::int("transB", 1)]);
+    graph.node("Gemm", "logits", &["features", "fc.weight", "fc.bias"], vec![onnx::int("transB", 1)]);
 
-    let mut graph = graph.graph;
-    graph.input.push(ValueInfo::new("input", &[1, 3, 224, 224]));
-    graph.output.push(ValueInfo::new("logits", &[1, CLASSES]));
-    let model = Model {
-        ir_version: IR_VERSION,
-        producer_name: env!("CARGO_PKG_NAME").into(),
-        graph: Some(graph),
-        opset_import: vec![OperatorSet { domain: String::new(), version: OPSET_VERSION }],
-    };
-    Ok(model.encode_to_vec())
+    let input = onnx::value_info("input", &[1, 3, 224, 224]);
+    let output = onnx::value_info("logits", &[1, CLASSES]);
+    Ok(onnx::model("resnet50", graph.parts, input, output).encode())
 }
 
 struct Builder<'a> {
     weights: SafeTensors<'a>,
-    graph: Graph,
+    parts: Parts,
 }
 
 impl<'a> Builder<'a> {
-    fn node(&mut self, op_type: &str, name: &str, input: &[&str], attributes: Vec<Attribute>) {
-        self.graph.node.push(Node::new(op_type, name, input, attributes));
+    fn node(&mut self, op_type: &str, name: &str, input: &[&str], attributes: Vec<Message>) {
+        self.parts.nodes.push(onnx::node(op_type, name, input, attributes));
     }
 
     fn relu(&mut self, input: &str) -> String {
@@ -92,16 +85,16 @@ impl<'a> Builder<'a> {
 
         let per_output = conv.input * kernel * kernel;
         let folded = weight.enumerate().map(|(i, w)| (f64::from(w) * scale[i / per_output]) as f32);
-        let folded = Tensor::new(&format!("{name}.weight"), &shape, folded);
+        let folded = onnx::tensor(&format!("{name}.weight"), &shape, folded);
         let bias = (0..*output).map(|o| (f64::from(beta[o]) - f64::from(mean[o]) * scale[o]) as f32);
-        let bias = Tensor::new(&format!("{name}.bias"), &[*output], bias);
-        self.graph.initializer.extend([folded, bias]);
+        let bias = onnx::tensor(&format!("{name}.bias"), &[*output], bias);
+        self.parts.tensors.extend([folded, bias]);
 
         let (kernel, stride, pad) = (*kernel as i64, conv.stride as i64, conv.padding() as i64);
         let attributes = vec![
-            Attribute::ints("kernel_shape", vec![kernel; 2]),
-            Attribute::ints("strides", vec![stride; 2]),
-            Attribute::ints("pads", vec![pad; 4]),
+            onnx::ints("kernel_shape", &[kernel; 2]),
+            onnx::ints("strides", &[stride; 2]),
+            onnx::ints("pads", &[pad; 4]),
         ];
         self.node("Conv", name, &[input, &format!("{name}.weight"), &format!("{name}.bias")], attributes);
         Ok(name.clone())
@@ -109,7 +102,7 @@ impl<'a> Builder<'a> {
 
     fn copy(&mut self, name: &str, shape: &[usize]) -> Result<()> {
         let values = self.tensor(name, shape)?;
-        self.graph.initializer.push(Tensor::new(name, shape, values));
+        self.parts.tensors.push(onnx::tensor(name, shape, values));
         Ok(())
     }
 

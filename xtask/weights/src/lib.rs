@@ -9,6 +9,7 @@ mod convert;
 mod fetch;
 mod model_dir;
 mod onnx;
+mod protobuf;
 mod resnet50;
 mod seeded;
 mod sets;

@@ -1,163 +1,74 @@
-//! The part of ONNX's protobuf schema that a convolutional classifier needs; field numbers from `onnx.proto`,
-//! which is proto2: repeated numbers are not packed.
+//! The part of ONNX's protobuf schema that a convolutional classifier needs; field numbers from `onnx.proto`, which is
+//! proto2. What has its default is left out.
+
+use crate::protobuf::Message;
 
 /// `IR_VERSION` of ONNX 1.12, the release of opset 17.
-pub(crate) const IR_VERSION: i64 = 8;
+const IR_VERSION: i64 = 8;
 /// Old enough for every engine, new enough for what we use.
-pub(crate) const OPSET_VERSION: i64 = 17;
+const OPSET_VERSION: i64 = 17;
 /// `TensorProto.DataType.FLOAT`
-const FLOAT: i32 = 1;
+const FLOAT: i64 = 1;
 /// `AttributeProto.AttributeType.INT`
-const ATTRIBUTE_INT: i32 = 2;
+const ATTRIBUTE_INT: i64 = 2;
 /// `AttributeProto.AttributeType.INTS`
-const ATTRIBUTE_INTS: i32 = 7;
+const ATTRIBUTE_INTS: i64 = 7;
 
-#[derive(Clone, PartialEq, prost::Message)]
-pub(crate) struct Model {
-    #[prost(int64, tag = "1")]
-    pub(crate) ir_version: i64,
-    #[prost(string, tag = "2")]
-    pub(crate) producer_name: String,
-    #[prost(message, optional, tag = "7")]
-    pub(crate) graph: Option<Graph>,
-    #[prost(message, repeated, tag = "8")]
-    pub(crate) opset_import: Vec<OperatorSet>,
+/// What a graph is made of: each node with its own output, and the tensors that they read.
+#[derive(Default)]
+pub(crate) struct Parts {
+    /// By [`node`].
+    pub(crate) nodes: Vec<Message>,
+    /// By [`tensor`].
+    pub(crate) tensors: Vec<Message>,
 }
 
-#[derive(Clone, PartialEq, prost::Message)]
-pub(crate) struct OperatorSet {
-    #[prost(string, tag = "1")]
-    pub(crate) domain: String,
-    #[prost(int64, tag = "2")]
-    pub(crate) version: i64,
+/// A `ModelProto`: the graph of that name, from one input to one output, each by [`value_info`].
+pub(crate) fn model(name: &str, parts: Parts, input: Message, output: Message) -> Message {
+    let graph = Message::default()
+        .messages(1, parts.nodes)
+        .text(2, name)
+        .messages(5, parts.tensors)
+        .message(11, input)
+        .message(12, output);
+    Message::default()
+        .number(1, IR_VERSION)
+        .text(2, env!("CARGO_PKG_NAME"))
+        .message(7, graph)
+        .message(8, Message::default().number(2, OPSET_VERSION))
 }
 
-#[derive(Clone, PartialEq, prost::Message)]
-pub(crate) struct Graph {
-    #[prost(message, repeated, tag = "1")]
-    pub(crate) node: Vec<Node>,
-    #[prost(string, tag = "2")]
-    pub(crate) name: String,
-    #[prost(message, repeated, tag = "5")]
-    pub(crate) initializer: Vec<Tensor>,
-    #[prost(message, repeated, tag = "11")]
-    pub(crate) input: Vec<ValueInfo>,
-    #[prost(message, repeated, tag = "12")]
-    pub(crate) output: Vec<ValueInfo>,
+/// A `NodeProto` with one output, named as the node is.
+pub(crate) fn node(op_type: &str, name: &str, input: &[&str], attributes: Vec<Message>) -> Message {
+    let inputs = input.iter().fold(Message::default(), |node, input| node.text(1, input));
+    inputs.text(2, name).text(3, name).text(4, op_type).messages(5, attributes)
 }
 
-#[derive(Clone, PartialEq, prost::Message)]
-pub(crate) struct Node {
-    #[prost(string, repeated, tag = "1")]
-    pub(crate) input: Vec<String>,
-    #[prost(string, repeated, tag = "2")]
-    pub(crate) output: Vec<String>,
-    #[prost(string, tag = "3")]
-    pub(crate) name: String,
-    #[prost(string, tag = "4")]
-    pub(crate) op_type: String,
-    #[prost(message, repeated, tag = "5")]
-    pub(crate) attribute: Vec<Attribute>,
+/// An `AttributeProto` of one number.
+pub(crate) fn int(name: &str, value: i64) -> Message {
+    Message::default().text(1, name).number(3, value).number(20, ATTRIBUTE_INT)
 }
 
-impl Node {
-    /// One output, named as the node is.
-    pub(crate) fn new(op_type: &str, name: &str, input: &[&str], attribute: Vec<Attribute>) -> Node {
-        Node {
-            input: input.iter().map(ToString::to_string).collect(),
-            output: vec![name.to_owned()],
-            name: name.to_owned(),
-            op_type: op_type.to_owned(),
-            attribute,
-        }
+/// An `AttributeProto` of several.
+pub(crate) fn ints(name: &str, values: &[i64]) -> Message {
+    Message::default().text(1, name).numbers(8, values).number(20, ATTRIBUTE_INTS)
+}
+
+/// A `TensorProto`.
+pub(crate) fn tensor(name: &str, dims: &[usize], values: impl Iterator<Item = f32>) -> Message {
+    let mut little_endian = Vec::with_capacity(dims.iter().product::<usize>() * 4);
+    for value in values {
+        little_endian.extend_from_slice(&value.to_le_bytes());
     }
+    Message::default().numbers(1, &signed(dims)).number(2, FLOAT).text(8, name).bytes(9, little_endian)
 }
 
-#[derive(Clone, PartialEq, prost::Message)]
-pub(crate) struct Attribute {
-    #[prost(string, tag = "1")]
-    pub(crate) name: String,
-    #[prost(int64, tag = "3")]
-    pub(crate) i: i64,
-    #[prost(int64, repeated, packed = "false", tag = "8")]
-    pub(crate) ints: Vec<i64>,
-    #[prost(int32, tag = "20")]
-    pub(crate) r#type: i32,
-}
-
-impl Attribute {
-    pub(crate) fn int(name: &str, i: i64) -> Attribute {
-        Attribute { name: name.to_owned(), i, ints: vec![], r#type: ATTRIBUTE_INT }
-    }
-
-    pub(crate) fn ints(name: &str, ints: Vec<i64>) -> Attribute {
-        Attribute { name: name.to_owned(), i: 0, ints, r#type: ATTRIBUTE_INTS }
-    }
-}
-
-#[derive(Clone, PartialEq, prost::Message)]
-pub(crate) struct Tensor {
-    #[prost(int64, repeated, packed = "false", tag = "1")]
-    pub(crate) dims: Vec<i64>,
-    #[prost(int32, tag = "2")]
-    pub(crate) data_type: i32,
-    #[prost(string, tag = "8")]
-    pub(crate) name: String,
-    /// Little-endian.
-    #[prost(bytes = "vec", tag = "9")]
-    pub(crate) raw_data: Vec<u8>,
-}
-
-impl Tensor {
-    pub(crate) fn new(name: &str, dims: &[usize], values: impl Iterator<Item = f32>) -> Tensor {
-        let mut raw_data = Vec::with_capacity(dims.iter().product::<usize>() * 4);
-        for value in values {
-            raw_data.extend_from_slice(&value.to_le_bytes());
-        }
-        Tensor { dims: signed(dims), data_type: FLOAT, name: name.to_owned(), raw_data }
-    }
-}
-
-#[derive(Clone, PartialEq, prost::Message)]
-pub(crate) struct ValueInfo {
-    #[prost(string, tag = "1")]
-    pub(crate) name: String,
-    #[prost(message, optional, tag = "2")]
-    pub(crate) r#type: Option<Type>,
-}
-
-impl ValueInfo {
-    pub(crate) fn new(name: &str, dims: &[usize]) -> ValueInfo {
-        let dim = signed(dims).into_iter().map(|dim_value| Dimension { dim_value }).collect();
-        let tensor_type = Some(TensorType { elem_type: FLOAT, shape: Some(Shape { dim }) });
-        ValueInfo { name: name.to_owned(), r#type: Some(Type { tensor_type }) }
-    }
-}
-
-#[derive(Clone, PartialEq, prost::Message)]
-pub(crate) struct Type {
-    #[prost(message, optional, tag = "1")]
-    pub(crate) tensor_type: Option<TensorType>,
-}
-
-#[derive(Clone, PartialEq, prost::Message)]
-pub(crate) struct TensorType {
-    #[prost(int32, tag = "1")]
-    pub(crate) elem_type: i32,
-    #[prost(message, optional, tag = "2")]
-    pub(crate) shape: Option<Shape>,
-}
-
-#[derive(Clone, PartialEq, prost::Message)]
-pub(crate) struct Shape {
-    #[prost(message, repeated, tag = "1")]
-    pub(crate) dim: Vec<Dimension>,
-}
-
-#[derive(Clone, PartialEq, prost::Message)]
-pub(crate) struct Dimension {
-    #[prost(int64, tag = "1")]
-    pub(crate) dim_value: i64,
+/// A `ValueInfoProto` of a tensor.
+pub(crate) fn value_info(name: &str, dims: &[usize]) -> Message {
+    let dimension = |dim| Message::default().number(1, dim);
+    let shape = Message::default().messages(1, signed(dims).into_iter().map(dimension));
+    let tensor_type = Message::default().number(1, FLOAT).message(2, shape);
+    Message::default().text(1, name).message(2, Message::default().message(1, tensor_type))
 }
 
 /// ONNX counts in `int64`; our dimensions are far from its end.
