@@ -44,7 +44,7 @@ impl Ci {
         if let Some(path) = &self.junit {
             let write = || -> Result<()> {
                 std::fs::create_dir_all(path.parent().unwrap_or(Path::new("")))?;
-                Ok(std::fs::write(path, junit::document(summary, &cases)?)?)
+                Ok(std::fs::write(path, junit::document(summary, &cases))?)
             };
             write().with_context(|| format!("writing the JUnit file {}", path.display()))?;
         }
