@@ -71,7 +71,7 @@ fn a_hang_up_is_a_polite_end() {
     let Stopped { code, took, pid } = stopped;
     assert_eq!(code, Some(130));
     assert!(took < Duration::from_secs(3), "{took:?}");
-    explained_elsewhere(&world.run_of(pid), 0, &["✗ up: interrupted after ", " in gate rollout"]);
+    explained_elsewhere(&world.run_of(pid), 0, &["✗ up: interrupted after ", "gate rollout (exit code 130"]);
 }
 
 #[test]

@@ -180,11 +180,13 @@ fn what_is_injected_is_what_is_said() {
     matrix.load(&world, "crash", &predictions, || {
         tell(&world, &json!({"fault": "kill", "namespace": "default", "pod": pod(&world)}).to_string());
     });
-    matrix.load(&world, "forced-deletion", &with(&["--during", "pod-kill"]), || {});
+    // So many that an answer takes longer than the time that a kubelet leaves all the same; one queue holds them too.
+    let long = ["-n", "120", "-c", "30"];
+    let forced = [&long[..], &["--during", "pod-kill"]].concat();
+    matrix.load(&world, "forced-deletion", &forced, || {});
     matrix.load(&world, "not-ready-yet", &with(&["--without", "readiness-probe"]), || {});
     matrix.load(&world, "shutdown-race", &with(&["--without", "pre-stop"]), || {});
-    // So many that an answer takes longer than the grace.
-    matrix.load(&world, "grace-too-short", &["-n", "96", "-c", "24", "--without", "grace"], || {});
+    matrix.load(&world, "grace-too-short", &[&long[..], &["--without", "grace"]].concat(), || {});
 
     assert!(matrix.publish() >= 0.95);
 }
