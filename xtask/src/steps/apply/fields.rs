@@ -62,6 +62,8 @@ fn known<'d>(
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
     use crate::gates::tests::Server;
     use crate::manifests::tests::Folder;
@@ -82,5 +84,27 @@ mod tests {
         assert!(known("Service", "").await.is_some_and(|fields| fields.iter().any(|field| field == "spec")));
         assert_eq!(known("Service", "/nothing/there").await, None);
         assert_eq!(known("Deployment", "/metadata/labels/a").await, None);
+    }
+
+    /// As an API server describes a kind that a CustomResourceDefinition has brought: all in one schema.
+    #[test]
+    fn the_kinds_of_others_have_neighbours_too() {
+        let folder = Folder::shipped();
+        let widget = "apiVersion: example.org/v1\nkind: Widget\nmetadata:\n  name: w\nspec:\n  parts: []\n";
+        let manifests = folder.write("80-widget.yaml", widget).read();
+        let object = manifests.objects.iter().find(|object| object.kind == "Widget").expect("its manifest");
+        let part = json!({"type": "object", "properties": {"thickness": {"type": "integer"}}});
+        let document = json!({"components": {"schemas": {"org.example.v1.Widget": {
+            "x-kubernetes-group-version-kind": [{"group": "example.org", "version": "v1", "kind": "Widget"}],
+            "properties": {"spec": {"type": "object", "properties": {
+                "parts": {"type": "array", "items": part},
+                "byName": {"type": "object", "additionalProperties": part},
+            }}},
+        }}}});
+        let nearest = |pointer, name| nearest(&document, object, pointer, name);
+        assert_eq!(nearest("/spec", "part"), Some("parts"));
+        assert_eq!(nearest("/spec/parts/0", "thicknes"), Some("thickness"));
+        assert_eq!(nearest("/spec/byName/lid", "tickness"), Some("thickness"));
+        assert_eq!(nearest("/spec/parts/0", "colour"), None);
     }
 }
