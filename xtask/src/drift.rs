@@ -85,12 +85,9 @@ async fn orphans_of(
     manifests: &Manifests,
     (resource, can): Served,
 ) -> Result<Vec<Orphan>> {
-    let is_namespaced = can.scope == Scope::Namespaced;
-    let api: kube::Api<DynamicObject> = if is_namespaced {
-        kube::Api::namespaced_with(client.clone(), namespace, &resource)
-    } else {
-        kube::Api::all_with(client.clone(), &resource)
-    };
+    let served = (resource, can.scope == Scope::Namespaced);
+    let api = declared::api(client, namespace, &served);
+    let (resource, is_namespaced) = served;
     let mut params = ListParams::default();
     if !is_namespaced {
         params = params.labels(&manifests::cluster_wide_selector(namespace));
